@@ -1,0 +1,36 @@
+# Each target is a line that a person could type. `make demo` runs the demo, `make test` runs the tests.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+SNAKEMAKE = . .venv/bin/activate && snakemake --cores all
+ROLES = train evaluate
+
+.PHONY: demo test lint bench environments
+
+demo: .venv/ok
+	$(SNAKEMAKE) --configfile config/demo.yaml
+	@.venv/bin/python scripts/print_table.py results/demo/eval/digits.csv
+
+test: .venv/ok environments lint
+	.venv/bin/pytest tests/unit tests/faults
+	.venvs/train/bin/python -m pytest tests/model
+	.venv/bin/pytest tests/pipeline
+
+lint: .venv/ok
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/snakefmt --check Snakefile rules
+	.venv/bin/mypy
+	. .venv/bin/activate && snakemake --lint
+	. .venv/bin/activate && snakemake --lint --configfile config/demo.yaml
+
+environments: .venv/ok
+	$(SNAKEMAKE) --quiet all --configfile config/demo.yaml $(ROLES:%=.venvs/%.ok)
+
+bench: .venv/ok environments
+	.venv/bin/python benchmarks/graft.py
+	.venv/bin/python benchmarks/seeds.py
+
+# The workflow's own environment: pip alone, from the hashed lock; the other environments are made by a rule, with uv.
+.venv/ok: envs/workflow.lock
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement envs/workflow.lock
+	touch $@

@@ -1,0 +1,35 @@
+# A vision-language model from two donors: graft → stage 1 → stage 2 → evaluate → report.
+# Read on in rules/, in the order of the includes; each rule calls one program of scripts/.
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+# The operating system for --software-deployment-method apptainer.
+container: "docker://python:3.11-slim"
+
+
+# A configuration is complete in itself: with --configfile nothing of config.yaml remains.
+if not workflow.config_settings.configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/environments.smk"
+include: "rules/donors.smk"
+include: "rules/data.smk"
+include: "rules/graft.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    localrule: True
+    input:
+        expand(RESULTS + "/eval/{benchmark}.csv", benchmark=config["evaluate"]["benchmarks"]),
+        RESULTS + "/report.html",

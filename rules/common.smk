@@ -1,0 +1,40 @@
+# Paths and helpers of all rules. The configuration is validated here, before anything is planned.
+import json
+import sys
+
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+from common.configuration import validate
+from common.errors import UserError
+from common.program_files import program_files
+
+try:
+    validate(config, Path(workflow.basedir) / "config")
+except UserError as error:
+    raise WorkflowError(str(error))
+
+RESULTS = config["results"].rstrip("/")
+# What is not declared: training checkpoints, server logs, evaluation records under way. A killed step resumes from there.
+WORK = f"work/{RESULTS}"
+
+
+def program(name):
+    """The program and the modules it imports: the inputs whose change reruns what it makes."""
+    return program_files(Path("scripts") / f"{name}.py")
+
+
+def section(*keys):
+    """One section of the configuration as JSON, so that a rule's params hold nothing but its own."""
+    value = config
+    for key in keys:
+        value = value[key]
+    return json.dumps(value, sort_keys=True)
+
+
+def python_of(role):
+    """The interpreter of an environment; `workflow` is the one that runs Snakemake itself."""
+    return ".venv/bin/python" if role == "workflow" else f".venvs/{role}/bin/python"
+
+
+def environment(role):
+    """The marker of a whole environment; a rebuilt one reruns nothing."""
+    return ancient(f".venvs/{role}.ok")

@@ -1,0 +1,97 @@
+# The two donors: fetched, used where they lie, or made on the spot; each recorded with the checksums of its files.
+
+
+def donor_name(role):
+    """Names the manifest after what decides the weights, so that runs with different donors live side by side."""
+    donor = config["donors"][role]
+    if donor["kind"] == "demo":
+        return f"demo-{role}-seed{config['seed']}"
+    if donor["kind"] == "local":
+        return f"local-{role}-{Path(donor['path']).name}"
+    return f"{donor['kind']}-{donor['id'].replace('/', '--')}-{donor['revision']}"
+
+
+def donor_dir(role):
+    """Where the donor's weights lie: the user's own directory, or ours."""
+    donor = config["donors"][role]
+    return donor["path"] if donor["kind"] == "local" else f"resources/donors/{donor_name(role)}"
+
+
+def donor_manifest(role):
+    return f"resources/donors/{donor_name(role)}.json"
+
+
+DONOR_OF_NAME = {donor_name(role): role for role in ("vl", "llm")}
+
+
+wildcard_constraints:
+    donor="|".join(re.escape(name) for name in DONOR_OF_NAME),
+
+
+def donor_files(wildcards):
+    """What a donor's manifest is made from, beside the hub: the demo's weights or the user's own files."""
+    role = DONOR_OF_NAME[wildcards.donor]
+    donor = config["donors"][role]
+    if donor["kind"] == "demo":
+        return f"resources/donors/{wildcards.donor}/config.json"
+    if donor["kind"] == "local":
+        return sorted(str(path) for path in Path(donor["path"]).glob("*") if path.suffix in (".json", ".safetensors"))
+    return []
+
+
+rule donor:
+    input:
+        donor_files,
+        script=program("fetch_donor"),
+        env=environment("train"),
+    output:
+        "resources/donors/{donor}.json",
+    params:
+        role=lambda wildcards: DONOR_OF_NAME[wildcards.donor],
+        source=lambda wildcards: section("donors", DONOR_OF_NAME[wildcards.donor]),
+        dir=lambda wildcards: donor_dir(DONOR_OF_NAME[wildcards.donor]),
+        python=python_of("train"),
+    log:
+        "logs/donors/{donor}.log",
+    localrule: True
+    shell:
+        "{params.python} scripts/fetch_donor.py --role {params.role} --source {params.source:q} --dir {params.dir:q}"
+        " --manifest {output} 2>&1 | tee {log}"
+
+
+if "demo" in config:
+
+    rule demo_vision_donor:
+        input:
+            script=program("make_demo_vision_donor"),
+            env=environment("train"),
+            digits="resources/data/digits/train.jsonl",
+        output:
+            f"resources/donors/demo-vl-seed{config['seed']}/config.json",
+        params:
+            settings=section("demo", "vision_donor"),
+            python=python_of("train"),
+            seed=config["seed"],
+        log:
+            f"logs/donors/make-demo-vl-seed{config['seed']}.log",
+        threads: 1
+        shell:
+            "{params.python} scripts/make_demo_vision_donor.py --digits-dir $(dirname {input.digits})"
+            " --settings {params.settings:q} --seed {params.seed} --output-dir $(dirname {output}) 2>&1 | tee {log}"
+
+    rule demo_language_donor:
+        input:
+            script=program("make_demo_language_donor"),
+            env=environment("train"),
+        output:
+            f"resources/donors/demo-llm-seed{config['seed']}/config.json",
+        params:
+            settings=section("demo", "language_donor"),
+            python=python_of("train"),
+            seed=config["seed"],
+        log:
+            f"logs/donors/make-demo-llm-seed{config['seed']}.log",
+        threads: 1
+        shell:
+            "{params.python} scripts/make_demo_language_donor.py"
+            " --settings {params.settings:q} --seed {params.seed} --output-dir $(dirname {output}) 2>&1 | tee {log}"

@@ -1,0 +1,18 @@
+# One virtual environment a role, from its hashed lock.
+
+
+rule environment:
+    input:
+        script=program("build_environment"),
+        lock="envs/{role}.lock",
+    output:
+        ".venvs/{role}.ok",
+    params:
+        environment_dir=lambda wildcards: f".venvs/{wildcards.role}",
+        python=python_of("workflow"),
+    log:
+        "logs/environments/{role}.log",
+    localrule: True
+    shell:
+        "{params.python} scripts/build_environment.py --lock {input.lock} --environment-dir {params.environment_dir}"
+        " --marker {output} > {log} 2>&1"

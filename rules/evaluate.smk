@@ -1,0 +1,73 @@
+# Each model is served and asked every question once; the table is made from the records, one per question.
+SERVE_ROLE = "serve" if config["evaluate"]["serve"]["backend"] == "vllm" else "train"
+
+
+wildcard_constraints:
+    benchmark="[a-z0-9_]+",
+    model="[a-z0-9]+(-shuffled)?",
+
+
+def benchmark_tsv(benchmark):
+    return config["evaluate"]["benchmarks"][benchmark]["tsv"]
+
+
+def evaluated(model):
+    """The model behind a row of the table: a control asks the same one with other pictures."""
+    return model.removesuffix("-shuffled")
+
+
+def identity_of(model):
+    """The file that changes with a model's weights."""
+    if evaluated(model) == "parent":
+        return donor_manifest("vl")
+    return LEDGER if evaluated(model) == "graft" else f"{RESULTS}/{evaluated(model)}/metrics.json"
+
+
+rule evaluate:
+    input:
+        MODEL_PACKAGE,
+        script=program("evaluate"),
+        env=environment("evaluate"),
+        serve_env=environment(SERVE_ROLE),
+        model=lambda wildcards: identity_of(wildcards.model),
+        tsv=lambda wildcards: benchmark_tsv(wildcards.benchmark),
+    output:
+        records=RESULTS + "/eval/{benchmark}/{model}.jsonl",
+        provenance=RESULTS + "/eval/{benchmark}/{model}.json",
+    params:
+        model_dir=lambda wildcards: checkpoint_dir(evaluated(wildcards.model)),
+        dataset=lambda wildcards: config["evaluate"]["benchmarks"][wildcards.benchmark]["dataset"],
+        control=lambda wildcards: "shuffled" if wildcards.model.endswith("-shuffled") else "none",
+        serve=section("evaluate", "serve"),
+        settings=section("evaluate", "vlmevalkit"),
+        seed=config["seed"],
+        serve_python=python_of(SERVE_ROLE),
+        work_dir=lambda wildcards: f"{WORK}/eval/{wildcards.benchmark}/{wildcards.model}",
+        python=python_of("evaluate"),
+    log:
+        f"logs/{RESULTS}/eval-{{benchmark}}-{{model}}.log",
+    threads: 1
+    shell:
+        "{params.python} scripts/evaluate.py --model-name {wildcards.model} --model-dir {params.model_dir:q}"
+        " --benchmark {params.dataset} --benchmark-tsv {input.tsv} --control {params.control}"
+        " --serve {params.serve:q} --settings {params.settings:q} --seed {params.seed}"
+        " --serve-python {params.serve_python} --work-dir {params.work_dir} --records {output.records}"
+        " --provenance {output.provenance} --log {log}"
+
+
+rule table:
+    input:
+        script=program("make_table"),
+        records=expand(RESULTS + "/eval/{{benchmark}}/{model}.jsonl", model=config["evaluate"]["models"]),
+        provenances=expand(RESULTS + "/eval/{{benchmark}}/{model}.json", model=config["evaluate"]["models"]),
+    output:
+        csv=RESULTS + "/eval/{benchmark}.csv",
+        json=RESULTS + "/eval/{benchmark}.json",
+    params:
+        python=python_of("workflow"),
+    log:
+        f"logs/{RESULTS}/table-{{benchmark}}.log",
+    localrule: True
+    shell:
+        "{params.python} scripts/make_table.py --records {input.records} --provenances {input.provenances}"
+        " --output-csv {output.csv} --output-json {output.json} > {log} 2>&1"

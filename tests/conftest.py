@@ -1,0 +1,47 @@
+"""What several tests need: where things are, and small donors in the hub's format."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root, where every program is started."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def train_python(root: Path) -> Path:
+    return environment_python(root, "train")
+
+
+@pytest.fixture(scope="session")
+def evaluate_python(root: Path) -> Path:
+    return environment_python(root, "evaluate")
+
+
+def environment_python(root: Path, role: str) -> Path:
+    python_path = root / ".venvs" / role / "bin" / "python"
+    assert python_path.exists(), f"{python_path} not found: run `make environments` first"
+    return python_path
+
+
+@pytest.fixture(scope="session")
+def tiny_donors_dir(root: Path, train_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random donors of a few thousand parameters, saved as the demo's donors are; nothing was trained."""
+    directory = tmp_path_factory.mktemp("donors")
+    command = [str(train_python), "tests/make_tiny_donors.py", "--output-dir", str(directory)]
+    subprocess.run(command, cwd=root, check=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_vl_dir(tiny_donors_dir: Path) -> Path:
+    return tiny_donors_dir / "vl"
+
+
+@pytest.fixture(scope="session")
+def tiny_llm_dir(tiny_donors_dir: Path) -> Path:
+    return tiny_donors_dir / "llm"
