@@ -29,7 +29,7 @@ include: "rules/report.smk"
 
 rule all:
     default_target: True
-    localrule: True
     input:
         expand(RESULTS + "/eval/{benchmark}.csv", benchmark=config["evaluate"]["benchmarks"]),
         RESULTS + "/report.html",
+    localrule: True

@@ -14,12 +14,12 @@ if "demo" in config:
         output:
             expand("resources/data/digits/{split}.jsonl", split=["train", "dev", "test"]),
             expand("resources/data/digits/{split}.tsv", split=["dev", "test"]),
-        params:
-            settings=section("demo", "digits"),
-            python=python_of("train"),
         log:
             "logs/data/digits.log",
         localrule: True
+        params:
+            settings=section("demo", "digits"),
+            python=python_of("train"),
         shell:
             "{params.python} scripts/make_digits.py --settings {params.settings:q}"
             " --output-dir $(dirname {output[0]}) 2>&1 | tee {log}"
@@ -38,13 +38,13 @@ rule dataset:
         env=environment("train"),
     output:
         RESULTS + "/data/{stage}.jsonl",
+    log:
+        f"logs/{RESULTS}/dataset-{{stage}}.log",
+    localrule: True
     params:
         sources=lambda wildcards: section(wildcards.stage, "datasets"),
         seed=config["seed"],
         python=python_of("train"),
-    log:
-        f"logs/{RESULTS}/dataset-{{stage}}.log",
-    localrule: True
     shell:
         "{params.python} scripts/prepare_dataset.py --sources {params.sources:q} --seed {params.seed}"
         " --output {output} 2>&1 | tee {log}"
@@ -56,11 +56,11 @@ rule check_dataset:
         dataset=RESULTS + "/data/{stage}.jsonl",
     output:
         RESULTS + "/data/{stage}.check.json",
-    params:
-        python=python_of("workflow"),
     log:
         f"logs/{RESULTS}/check-dataset-{{stage}}.log",
     localrule: True
+    params:
+        python=python_of("workflow"),
     shell:
         "{params.python} scripts/check_dataset.py --dataset {input.dataset} --output {output} 2>&1 | tee {log}"
 
@@ -71,10 +71,10 @@ rule benchmark_tsv:
         env=environment("evaluate"),
     output:
         protected("resources/benchmarks/{dataset}.tsv"),
-    params:
-        python=python_of("evaluate"),
     log:
         "logs/data/benchmark-{dataset}.log",
     localrule: True
+    params:
+        python=python_of("evaluate"),
     shell:
         "{params.python} scripts/fetch_benchmark.py --dataset {wildcards.dataset} --output {output} 2>&1 | tee {log}"

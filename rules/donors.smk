@@ -46,14 +46,14 @@ rule donor:
         env=environment("train"),
     output:
         "resources/donors/{donor}.json",
+    log:
+        "logs/donors/{donor}.log",
+    localrule: True
     params:
         role=lambda wildcards: DONOR_OF_NAME[wildcards.donor],
         source=lambda wildcards: section("donors", DONOR_OF_NAME[wildcards.donor]),
         dir=lambda wildcards: donor_dir(DONOR_OF_NAME[wildcards.donor]),
         python=python_of("train"),
-    log:
-        "logs/donors/{donor}.log",
-    localrule: True
     shell:
         "{params.python} scripts/fetch_donor.py --role {params.role} --source {params.source:q} --dir {params.dir:q}"
         " --manifest {output} 2>&1 | tee {log}"
@@ -68,13 +68,13 @@ if "demo" in config:
             digits="resources/data/digits/train.jsonl",
         output:
             f"resources/donors/demo-vl-seed{config['seed']}/config.json",
+        log:
+            f"logs/donors/make-demo-vl-seed{config['seed']}.log",
+        threads: 1
         params:
             settings=section("demo", "vision_donor"),
             python=python_of("train"),
             seed=config["seed"],
-        log:
-            f"logs/donors/make-demo-vl-seed{config['seed']}.log",
-        threads: 1
         shell:
             "{params.python} scripts/make_demo_vision_donor.py --digits-dir $(dirname {input.digits})"
             " --settings {params.settings:q} --seed {params.seed} --output-dir $(dirname {output}) 2>&1 | tee {log}"
@@ -85,13 +85,13 @@ if "demo" in config:
             env=environment("train"),
         output:
             f"resources/donors/demo-llm-seed{config['seed']}/config.json",
+        log:
+            f"logs/donors/make-demo-llm-seed{config['seed']}.log",
+        threads: 1
         params:
             settings=section("demo", "language_donor"),
             python=python_of("train"),
             seed=config["seed"],
-        log:
-            f"logs/donors/make-demo-llm-seed{config['seed']}.log",
-        threads: 1
         shell:
             "{params.python} scripts/make_demo_language_donor.py"
             " --settings {params.settings:q} --seed {params.seed} --output-dir $(dirname {output}) 2>&1 | tee {log}"

@@ -7,12 +7,12 @@ rule environment:
         lock="envs/{role}.lock",
     output:
         ".venvs/{role}.ok",
-    params:
-        environment_dir=lambda wildcards: f".venvs/{wildcards.role}",
-        python=python_of("workflow"),
     log:
         "logs/environments/{role}.log",
     localrule: True
+    params:
+        environment_dir=lambda wildcards: f".venvs/{wildcards.role}",
+        python=python_of("workflow"),
     shell:
         "{params.python} scripts/build_environment.py --lock {input.lock} --environment-dir {params.environment_dir}"
         " --marker {output} > {log} 2>&1"

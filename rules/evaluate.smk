@@ -34,6 +34,9 @@ rule evaluate:
     output:
         records=RESULTS + "/eval/{benchmark}/{model}.jsonl",
         provenance=RESULTS + "/eval/{benchmark}/{model}.json",
+    log:
+        f"logs/{RESULTS}/eval-{{benchmark}}-{{model}}.log",
+    threads: 1
     params:
         model_dir=lambda wildcards: checkpoint_dir(evaluated(wildcards.model)),
         dataset=lambda wildcards: config["evaluate"]["benchmarks"][wildcards.benchmark]["dataset"],
@@ -44,9 +47,6 @@ rule evaluate:
         serve_python=python_of(SERVE_ROLE),
         work_dir=lambda wildcards: f"{WORK}/eval/{wildcards.benchmark}/{wildcards.model}",
         python=python_of("evaluate"),
-    log:
-        f"logs/{RESULTS}/eval-{{benchmark}}-{{model}}.log",
-    threads: 1
     shell:
         "{params.python} scripts/evaluate.py --model-name {wildcards.model} --model-dir {params.model_dir:q}"
         " --benchmark {params.dataset} --benchmark-tsv {input.tsv} --control {params.control}"
@@ -63,11 +63,11 @@ rule table:
     output:
         csv=RESULTS + "/eval/{benchmark}.csv",
         json=RESULTS + "/eval/{benchmark}.json",
-    params:
-        python=python_of("workflow"),
     log:
         f"logs/{RESULTS}/table-{{benchmark}}.log",
     localrule: True
+    params:
+        python=python_of("workflow"),
     shell:
         "{params.python} scripts/make_table.py --records {input.records} --provenances {input.provenances}"
         " --output-csv {output.csv} --output-json {output.json} > {log} 2>&1"

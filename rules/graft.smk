@@ -11,14 +11,14 @@ rule graft_config:
         llm=donor_manifest("llm"),
     output:
         GRAFT + "/config.json",
+    log:
+        f"logs/{RESULTS}/graft-config.log",
+    localrule: True
     params:
         vl_dir=donor_dir("vl"),
         llm_dir=donor_dir("llm"),
         settings=section("graft"),
         python=python_of("workflow"),
-    log:
-        f"logs/{RESULTS}/graft-config.log",
-    localrule: True
     shell:
         "{params.python} scripts/derive_config.py --vl-dir {params.vl_dir:q} --llm-dir {params.llm_dir:q}"
         " --settings {params.settings:q} --output {output} 2>&1 | tee {log}"
@@ -34,15 +34,15 @@ rule graft:
     output:
         LEDGER,
         GRAFT + "/model.safetensors.index.json",
+    log:
+        f"logs/{RESULTS}/graft.log",
+    threads: 2
     params:
         vl_dir=donor_dir("vl"),
         llm_dir=donor_dir("llm"),
         settings=section("graft"),
         seed=config["seed"],
         python=python_of("workflow"),
-    log:
-        f"logs/{RESULTS}/graft.log",
-    threads: 2
     shell:
         "{params.python} scripts/graft.py --vl-dir {params.vl_dir:q} --llm-dir {params.llm_dir:q}"
         " --config {input.config} --settings {params.settings:q} --seed {params.seed}"
@@ -58,13 +58,13 @@ rule fidelity:
         graft=LEDGER,
     output:
         GRAFT + "/fidelity.json",
+    log:
+        f"logs/{RESULTS}/fidelity.log",
+    threads: 1
     params:
         llm_dir=donor_dir("llm"),
         settings=section("fidelity"),
         python=python_of("train"),
-    log:
-        f"logs/{RESULTS}/fidelity.log",
-    threads: 1
     shell:
         "{params.python} scripts/check_fidelity.py --graft-dir $(dirname {input.graft}) --llm-dir {params.llm_dir:q}"
         " --settings {params.settings:q} --output {output} 2>&1 | tee {log}"

@@ -28,6 +28,9 @@ rule train:
     output:
         directory(RESULTS + "/{stage}/checkpoint"),
         RESULTS + "/{stage}/metrics.json",
+    log:
+        f"logs/{RESULTS}/{{stage}}.log",
+    threads: 1
     params:
         model_dir=lambda wildcards: checkpoint_dir("graft" if wildcards.stage == "stage1" else "stage1"),
         settings=lambda wildcards: section(wildcards.stage),
@@ -35,9 +38,6 @@ rule train:
         work_dir=lambda wildcards: f"{WORK}/{wildcards.stage}",
         output_dir=lambda wildcards: f"{RESULTS}/{wildcards.stage}",
         python=python_of("train"),
-    log:
-        f"logs/{RESULTS}/{{stage}}.log",
-    threads: 1
     shell:
         "{params.python} scripts/train.py --stage {wildcards.stage} --model-dir {params.model_dir:q}"
         " --dataset {input.dataset} --settings {params.settings:q} --seed {params.seed}"

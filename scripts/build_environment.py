@@ -4,7 +4,9 @@ Each role (train, serve, evaluate) has its own, because ms-swift, vLLM and EvalS
 what it can from its cache; wheels can also come from a folder named by UV_FIND_LINKS. The marker is written last, with the
 lock's sha256, so a build that was interrupted is never taken for a whole one.
 
-By hand: .venv/bin/python scripts/build_environment.py --lock envs/train.lock --environment-dir .venvs/train --marker .venvs/train.ok
+By hand:
+    .venv/bin/python scripts/build_environment.py \\
+        --lock envs/train.lock --environment-dir .venvs/train --marker .venvs/train.ok
 """
 
 import argparse

@@ -26,8 +26,7 @@ def overall_table(csv_path: Path) -> str:
                 "correct": overall["num_correct"],
                 "accuracy": overall["accuracy"].map("{:.3f}".format),
                 "95 % interval": [
-                    f"{low:.3f}–{high:.3f}"
-                    for low, high in zip(overall["ci95_low"], overall["ci95_high"], strict=True)
+                    f"{low:.3f}–{high:.3f}" for low, high in zip(overall["ci95_low"], overall["ci95_high"], strict=True)
                 ],
                 "unparsed": overall["num_unparsed"],
                 "truncated": overall["num_truncated"],

@@ -11,9 +11,7 @@ from .modeling_qwen2_5_vl_qwen3 import Qwen2_5_VLQwen3ForConditionalGeneration
 
 AutoConfig.register(Qwen2_5_VLQwen3Config.model_type, Qwen2_5_VLQwen3Config, exist_ok=True)
 AutoConfig.register(Qwen2_5_VLQwen3TextConfig.model_type, Qwen2_5_VLQwen3TextConfig, exist_ok=True)
-AutoModelForImageTextToText.register(
-    Qwen2_5_VLQwen3Config, Qwen2_5_VLQwen3ForConditionalGeneration, exist_ok=True
-)
+AutoModelForImageTextToText.register(Qwen2_5_VLQwen3Config, Qwen2_5_VLQwen3ForConditionalGeneration, exist_ok=True)
 
 __all__ = [
     "Qwen2_5_VLQwen3Config",

@@ -81,6 +81,4 @@ class Qwen2_5_VLQwen3ForConditionalGeneration(Qwen2_5_VLForConditionalGeneration
 _upstream_mapping = get_checkpoint_conversion_mapping(
     "Qwen2_5_VLForConditionalGeneration"
 ) or get_checkpoint_conversion_mapping("Qwen2VLForConditionalGeneration")
-register_checkpoint_conversion_mapping(
-    "Qwen2_5_VLQwen3ForConditionalGeneration", _upstream_mapping, overwrite=True
-)
+register_checkpoint_conversion_mapping("Qwen2_5_VLQwen3ForConditionalGeneration", _upstream_mapping, overwrite=True)

@@ -88,9 +88,7 @@ def flag_type_agrees(value: Any, type_name: str) -> bool:
     return isinstance(value, simple[type_name])
 
 
-def flag_findings(
-    where: str, flags: Mapping[str, Any], command: str, known_flags: Mapping[str, Any]
-) -> Iterator[str]:
+def flag_findings(where: str, flags: Mapping[str, Any], command: str, known_flags: Mapping[str, Any]) -> Iterator[str]:
     """Flags that the locked ms-swift does not know, that were renamed, or that the programs own."""
     known = known_flags[command]
     for flag, value in flags.items():

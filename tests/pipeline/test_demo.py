@@ -1,0 +1,112 @@
+"""The demo, end to end and for real: two donors, a graft, two stages, four evaluations, a table and a page."""
+
+import csv
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from workflow_run import WorkflowRun, planned_rules
+
+from common.files import sha256_of_file
+
+pytestmark = pytest.mark.slow
+DEMO = ("--configfile", "config/demo.yaml")
+
+
+def accuracies(csv_path: Path) -> dict[str, float]:
+    with open(csv_path, newline="", encoding="utf-8") as file:
+        return {row["model"]: float(row["accuracy"]) for row in csv.DictReader(file) if row["group"] == "overall"}
+
+
+def weights(results: Path) -> dict[str, str]:
+    """sha256 of every file of weights and of the tables."""
+    files = [*results.glob("**/*.safetensors"), *results.glob("eval/*.csv"), *results.glob("**/ledger.tsv")]
+    return {str(path.relative_to(results)): sha256_of_file(path) for path in sorted(files)}
+
+
+def test_the_stages_learn_to_see_and_the_shuffled_control_does_not(finished_demo: WorkflowRun) -> None:
+    accuracy = accuracies(finished_demo.results / "eval/digits.csv")
+    assert list(accuracy) == ["graft", "stage1", "stage2", "stage2-shuffled"]
+    assert accuracy["stage1"] >= 0.80
+    assert accuracy["stage2"] >= 0.95
+    assert accuracy["stage2-shuffled"] <= 0.33
+
+
+def test_stage_1_changed_the_aligner_alone_and_stage_2_everything(finished_demo: WorkflowRun) -> None:
+    changed = {
+        stage: json.loads((finished_demo.results / stage / "metrics.json").read_text())
+        for stage in ("stage1", "stage2")
+    }
+    total = changed["stage1"]["tensors_total"]
+    assert changed["stage1"]["tensors_changed"] == {**dict.fromkeys(total, 0), "aligner": total["aligner"]}
+    assert changed["stage2"]["tensors_changed"] == total
+
+
+def test_the_graft_lost_nothing(finished_demo: WorkflowRun) -> None:
+    assert json.loads((finished_demo.results / "graft/fidelity.json").read_text())["bit_equal"] is True
+
+
+def test_the_report_needs_nothing_from_outside_itself(finished_demo: WorkflowRun) -> None:
+    page = (finished_demo.results / "report.html").read_text(encoding="utf-8")
+    for mark in ('src="http', "src='http", 'href="http', "url(http", "@import", "<script src"):
+        assert mark not in page
+    assert "stage2-shuffled" in page
+
+
+def test_a_second_run_has_nothing_to_do(finished_demo: WorkflowRun) -> None:
+    assert planned_rules(finished_demo.run(*DEMO)) == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("evaluate={vlmevalkit: {nproc: 3}}", {"evaluate", "table", "report"}),
+        ("stage2={flags: {learning_rate: 2.0e-3}}", {"train", "evaluate", "table", "report"}),
+        ("report={num_gallery_pictures: 3}", {"report"}),
+        ("fidelity={max_tokens: 64}", {"fidelity", "report"}),
+        ("graft={aligner: keep}", {"graft_config", "graft", "fidelity", "train", "evaluate", "table", "report"}),
+    ],
+)
+def test_a_changed_setting_reruns_only_what_depends_on_it(
+    finished_demo: WorkflowRun, change: str, expected: set[str]
+) -> None:
+    assert planned_rules(finished_demo.run("-n", *DEMO, "--config", change)) - {"all"} == expected
+
+
+def test_a_comment_or_more_cores_rerun_nothing(finished_demo: WorkflowRun) -> None:
+    commented = finished_demo.directory / "config/commented.yaml"
+    commented.write_text((finished_demo.directory / "config/demo.yaml").read_text() + "\n# a comment\n")
+    output = finished_demo.run("-n", "--configfile", str(commented), "--set-threads", "evaluate=2", "train=2")
+    assert planned_rules(output) == set()
+
+
+def test_an_edited_program_reruns_what_it_makes(finished_demo: WorkflowRun) -> None:
+    program_path = finished_demo.directory / "scripts/make_report.py"
+    original = program_path.read_text()
+    try:
+        program_path.write_text(original + "\n# edited\n")
+        assert planned_rules(finished_demo.run("-n", *DEMO)) - {"all"} == {"report"}
+    finally:
+        program_path.write_text(original)
+
+
+def test_a_demo_killed_in_both_stages_ends_with_the_same_weights_and_table(
+    finished_demo: WorkflowRun, make_checkout: Callable[[str], WorkflowRun]
+) -> None:
+    killed = make_checkout("killed")
+    work = killed.directory / "work/results/demo"
+
+    def has_checkpoint(stage: str) -> Callable[[], bool]:
+        return lambda: any((work / stage).glob("*/checkpoint-*/complete.json"))
+
+    killed.interrupted(has_checkpoint("stage1"), signal.SIGKILL, *DEMO, limit_s=900)
+    killed.run(*DEMO, "--unlock")
+    killed.interrupted(has_checkpoint("stage2"), signal.SIGINT, *DEMO, "--rerun-incomplete", limit_s=900)
+    killed.run(*DEMO, "--rerun-incomplete")
+    resumes = [
+        json.loads((killed.results / stage / "metrics.json").read_text())["resumes"] for stage in ("stage1", "stage2")
+    ]
+    assert all(resumes), "a stage was not resumed, so the test did not test"
+    assert weights(killed.results) == weights(finished_demo.results)

@@ -1,0 +1,37 @@
+"""The full recipe plans on a machine without a GPU, a network or Slurm."""
+
+from collections.abc import Callable
+
+import pytest
+from workflow_run import WorkflowRun, planned_rules
+
+EVERY_STEP = {
+    "donor", "dataset", "check_dataset", "benchmark_tsv", "graft_config", "graft", "fidelity", "train", "evaluate", "table",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkout(make_checkout: Callable[[str], WorkflowRun]) -> WorkflowRun:
+    return make_checkout("plan")
+
+
+def test_a_dry_run_of_the_default_configuration_plans_every_step(checkout: WorkflowRun) -> None:
+    assert planned_rules(checkout.run("-n", "results/eval/mmmu.csv")) >= EVERY_STEP
+
+
+def test_a_dry_run_of_the_recipe_to_the_letter_plans_every_step(checkout: WorkflowRun) -> None:
+    output = checkout.run("-n", "--configfile", "config/simple_vl_8b.yaml")
+    assert planned_rules(output) >= EVERY_STEP
+    assert "results/simple_vl_8b/eval/mmmu.csv" in output
+
+
+def test_a_run_with_other_results_plans_targets_of_its_own(checkout: WorkflowRun) -> None:
+    output = checkout.run("-n", "--configfile", "config/demo.yaml", "--config", "results=results/other")
+    assert "results/other/eval/digits.csv" in output
+    assert "results/demo" not in output
+
+
+def test_a_mistyped_key_stops_the_plan_with_one_line_that_names_it(checkout: WorkflowRun) -> None:
+    output = checkout.run("-n", "--configfile", "config/demo.yaml", "--config", "sed=1", status=1)
+    assert "sed: unknown key (did you mean seed?)" in output
+    assert "Traceback" not in output

@@ -1,0 +1,53 @@
+"""Runs the workflow in a directory as a user would, and reads what it planned."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class WorkflowRun:
+    """A checkout in which `snakemake` is run."""
+
+    directory: Path
+
+    @property
+    def results(self) -> Path:
+        return self.directory / "results/demo"
+
+    def command(self, *arguments: str) -> list[str]:
+        return [".venv/bin/snakemake", "--cores", "2", *arguments]
+
+    def run(self, *arguments: str, status: int = 0) -> str:
+        """Runs to the end and returns what was printed; fails with it when the exit status is another one."""
+        finished = subprocess.run(
+            self.command(*arguments), cwd=self.directory, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert finished.returncode == status, finished.stdout[-6000:]
+        return finished.stdout
+
+    def interrupted(self, sign: Callable[[], bool], number: signal.Signals, *arguments: str, limit_s: float) -> None:
+        """Starts the workflow and sends `number` to its whole process group (as a terminal does) once `sign()` is true."""
+        with open(self.directory / "interrupted.log", "ab") as log:
+            process = subprocess.Popen(
+                self.command(*arguments), cwd=self.directory, stdout=log, stderr=log, start_new_session=True
+            )
+            deadline = time.monotonic() + limit_s
+            while not sign():
+                assert process.poll() is None, "the workflow ended before it could be interrupted"
+                assert time.monotonic() < deadline, "the moment to interrupt did not come"
+                time.sleep(0.1)
+            os.killpg(process.pid, number)
+            process.wait(timeout=120)
+        assert process.returncode != 0
+
+
+def planned_rules(dry_run_output: str) -> set[str]:
+    """Names of the rules in the job table of a dry run; empty when nothing is to be done."""
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", dry_run_output, re.MULTILINE | re.DOTALL)
+    return {line.split()[0] for line in table.group(1).splitlines() if line.strip()} if table else set()
