@@ -13,6 +13,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from common import swift_command
 from common.errors import UserError
 
 # Published spellings that ms-swift 4 replaced (its base_args.py and rlhf_trainers/args_mixin.py).
@@ -23,18 +24,11 @@ RENAMED_FLAGS = {
     "limit_mm_per_prompt": "vllm_limit_mm_per_prompt",
 }
 
-# What the programs set themselves, from the rest of the configuration.
+# What the programs set themselves, from the rest of the configuration. A port may be chosen, the rest may not.
 OWNED_FLAGS = {
-    "sft": {
-        "model", "model_type", "template", "external_plugins", "dataset", "val_dataset", "output_dir", "add_version",
-        "resume_from_checkpoint", "strict", "check_model", "callbacks", "seed", "data_seed", "deepspeed", "use_cpu",
-        "split_dataset_ratio", "ignore_args_error", "create_checkpoint_symlink",
-    },
-    "deploy": {
-        "model", "model_type", "template", "external_plugins", "infer_backend", "host", "check_model",
-        "ignore_args_error",
-    },
-}  # fmt: skip
+    "sft": swift_command.OWNED_FLAGS,
+    "deploy": {"model", "model_type", "template", "external_plugins", "infer_backend", "host", "check_model"},
+}
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

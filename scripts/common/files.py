@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from common.errors import UserError
 
@@ -20,19 +22,26 @@ def fsync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Writes `text` to `path` so that a reader sees the old file or the new one, never a part."""
+@contextmanager
+def open_atomically(path: Path) -> Iterator[TextIO]:
+    """Gives a text file to write; at the end it takes the name `path`, on an error it vanishes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     fsync_directory(path.parent)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Writes `text` to `path` so that a reader sees the old file or the new one, never a part."""
+    with open_atomically(path) as file:
+        file.write(text)
 
 
 def write_json_atomically(path: Path, value: Any) -> None:
@@ -47,9 +56,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path}: not found; expected a JSON file there") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: not valid JSON ({error}); fetch or make it again, it was probably cut off"
-        ) from None
+        raise UserError(f"{path}: not valid JSON ({error}); fetch or make it again, it was probably cut off") from None
 
 
 def sha256_of_file(path: Path) -> str:

@@ -16,6 +16,7 @@ from common.files import read_json
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
+SHARD_PATTERN = "model-[0-9]*-of-[0-9]*.safetensors"
 
 # Bytes per element of each dtype that the format defines.
 DTYPE_BYTES = {
@@ -48,25 +49,32 @@ def read_shard(path: Path) -> dict[str, TensorOnDisk]:
             prefix = file.read(8)
             header_bytes = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
             if header_bytes is None or 8 + header_bytes > file_bytes:
-                raise UserError(
-                    f"{path}: cut off inside its header ({file_bytes} bytes in the file); {remedy}"
-                )
+                raise UserError(f"{path}: cut off inside its header ({file_bytes} bytes in the file); {remedy}")
             header = json.loads(file.read(header_bytes))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; expected a safetensors file; {remedy}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions, or {remedy}") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise UserError(f"{path}: its header is not JSON, so it is no safetensors file; {remedy}") from None
 
-    header.pop("__metadata__", None)
+    try:
+        entries = [
+            (*entry["data_offsets"], name, entry["dtype"], tuple(entry["shape"]))
+            for name, entry in header.items()
+            if name != "__metadata__"
+        ]
+        entries.sort(key=lambda entry: entry[:2])
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(
+            f"{path}: its header does not describe tensors, so it is no safetensors file; {remedy}"
+        ) from None
+
     data_start = 8 + header_bytes
     tensors, position = {}, 0
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        begin, end = entry["data_offsets"]
-        dtype, shape = entry["dtype"], tuple(entry["shape"])
+    for begin, end, name, dtype, shape in entries:
         if dtype not in DTYPE_BYTES:
-            raise UserError(
-                f"{path}: tensor {name} has dtype {dtype}, expected one of {', '.join(DTYPE_BYTES)}"
-            )
+            raise UserError(f"{path}: tensor {name} has dtype {dtype}, expected one of {', '.join(DTYPE_BYTES)}")
         if begin != position or end - begin != math.prod(shape) * DTYPE_BYTES[dtype]:
             raise UserError(
                 f"{path}: the header places tensor {name} at bytes {begin}–{end}, which does not fit its shape "
@@ -102,6 +110,12 @@ def read_checkpoint(directory: Path) -> dict[str, TensorOnDisk]:
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{index_path}: no weight_map found; fetch or make this file again")
+    shard_names = {path.name for path in directory.glob(SHARD_PATTERN)}
+    if unnamed := sorted(shard_names - set(weight_map.values())):
+        raise UserError(
+            f"{directory / unnamed[0]}: a shard that {INDEX_NAME} does not name ({len(unnamed)} such); fetch the index "
+            "again, or remove this file if it belongs to another checkpoint"
+        )
     tensors: dict[str, TensorOnDisk] = {}
     for shard_name in sorted(set(weight_map.values())):
         if not (directory / shard_name).exists():

@@ -1,10 +1,13 @@
 """`config/simple_vl_8b.yaml` gives the published commands, flag by flag, under the names of the locked ms-swift."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from common.swift_command import TrainingPaths, build_sft_command
 
 
 def load(path: Path) -> Any:
@@ -29,3 +32,52 @@ def renamed(section: dict[str, Any], stage: str = "") -> dict[str, Any]:
             value = value[stage]
         result[section["renamed"].get(flag, flag)] = value
     return result
+
+
+def given_flags(argv: list[str]) -> dict[str, list[str]]:
+    """`--name a b` → {name: [a, b]}; a name that stands twice keeps its last values, as argparse does."""
+    flags: dict[str, list[str]] = {}
+    for word in argv:
+        if word.startswith("--"):
+            name = word.removeprefix("--")
+            flags[name] = []
+        elif flags:
+            flags[name].append(word)
+    return flags
+
+
+def same_value(given: list[str], published: Any) -> bool:
+    """Whether the words of a command line say the published value."""
+    if len(given) != 1:
+        return False
+    if isinstance(published, str):
+        return given[0] == published
+    return yaml.safe_load(given[0]) == published or float(given[0]) == published
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_each_published_training_flag_is_in_the_command(published: Any, config: Any, root: Path, stage: str) -> None:
+    paths = TrainingPaths(**{field.name: root / field.name for field in dataclasses.fields(TrainingPaths)})
+    stock_config = load(root / "tests/data/configs/Qwen2.5-VL-7B-Instruct.json")
+    command = build_sft_command(stage, config[stage], stock_config, paths, seed=42, device="cuda")
+    flags = given_flags(command.argv)
+    for name, value in renamed(published["sft"], stage).items():
+        assert same_value(flags[name], value), f"--{name} {flags.get(name)}, published {value}"
+    environment = published["sft"]["environment"]
+    assert flags["nproc_per_node"] == [str(environment["NPROC_PER_NODE"])]
+    assert command.environment["MAX_PIXELS"] == str(environment["MAX_PIXELS"])
+
+
+def test_the_published_template_is_used_for_the_stock_architecture(config: Any, root: Path) -> None:
+    paths = TrainingPaths(**{field.name: root / field.name for field in dataclasses.fields(TrainingPaths)})
+    stock_config = load(root / "tests/data/configs/Qwen2.5-VL-7B-Instruct.json")
+    command = build_sft_command("stage1", config["stage1"], stock_config, paths, seed=42, device="cuda")
+    assert given_flags(command.argv)["template"] == ["qwen2_5_vl"]
+
+
+def test_the_graft_is_the_published_one(config: Any) -> None:
+    assert config["graft"]["architecture"] == "qwen2_5_vl"
+    assert config["graft"]["aligner"] == "fresh"
+    assert config["graft"]["max_shard_gb"] == 4
+    assert config["donors"]["vl"]["id"] == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert config["donors"]["llm"]["id"] == "Qwen/Qwen3-8B"

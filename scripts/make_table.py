@@ -1,0 +1,164 @@
+"""Makes the score table of a benchmark from per-question records: a row per model, split and group of questions.
+
+Nothing is taken from the evaluation harness's own sums. Models stand beside each other only if they were asked the same
+questions in the same way: other indices, texts, answers, pictures, settings or versions refuse the table.
+
+By hand:
+  .venv/bin/python scripts/make_table.py --records results/demo/eval/digits/{graft,stage1,stage2,stage2-shuffled}.jsonl \
+    --provenances results/demo/eval/digits/{graft,stage1,stage2,stage2-shuffled}.json \
+    --output-csv results/demo/eval/digits.csv --output-json results/demo/eval/digits.json
+"""
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError, run_program
+from common.files import read_json, write_json_atomically, write_text_atomically
+from common.intervals import wilson_interval
+
+COLUMNS = (
+    "model", "split", "group", "name", "num_questions", "num_correct", "accuracy", "ci95_low", "ci95_high",
+    "num_unparsed", "num_truncated",
+)  # fmt: skip
+# Order in which the pipeline makes the models; any other name stands behind them.
+PIPELINE = ("parent", "graft", "stage1", "stage2")
+CONTROL_SUFFIX = "-shuffled"
+# What must agree for two models to stand in one table.
+SHARED_FIELDS = ("benchmark", "benchmark_md5", "settings", "serve", "seed", "versions")
+SHARED_RECORD_FIELDS = ("split", "discipline", "subject", "question", "options", "answer")
+
+Record = Mapping[str, Any]
+
+
+def pipeline_order(model: str) -> tuple[bool, int, str]:
+    """The models in the order of the pipeline, the controls behind all of them."""
+    base = model.removesuffix(CONTROL_SUFFIX)
+    return model.endswith(CONTROL_SUFFIX), PIPELINE.index(base) if base in PIPELINE else len(PIPELINE), model
+
+
+def read_records(path: Path) -> dict[str, Record]:
+    """Records by index; raises UserError when the file is absent, broken, empty or has an index twice."""
+    records: dict[str, Record] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; expected records of evaluate.py; evaluate this model") from None
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            record = json.loads(line)
+            index = record["index"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path}: line {number} is no record; evaluate this model again") from None
+        if index in records:
+            raise UserError(f"{path}: question {index} is there twice; evaluate this model again")
+        records[index] = record
+    if not records:
+        raise UserError(f"{path}: no records found; evaluate this model again")
+    return records
+
+
+def check_same_way(provenances: Mapping[str, Mapping[str, Any]], paths: Mapping[str, Path]) -> None:
+    """Raises UserError when two models were evaluated in different ways."""
+    first, *others = provenances
+    for field in SHARED_FIELDS:
+        for model in others:
+            if provenances[model][field] != provenances[first][field]:
+                raise UserError(
+                    f"{paths[model]}: {field} is {json.dumps(provenances[model][field])}, but {paths[first]} has "
+                    f"{json.dumps(provenances[first][field])}; such scores do not compare: evaluate both the same way"
+                )
+
+
+def check_same_questions(records: Mapping[str, Mapping[str, Record]], paths: Mapping[str, Path]) -> None:
+    """Raises UserError when two models were not asked the same questions about the same pictures (controls: others)."""
+    first, *others = records
+    for model in others:
+        if differing := sorted(records[model].keys() ^ records[first].keys()):
+            raise UserError(
+                f"{paths[model]}: {len(differing)} questions differ from those in {paths[first]} "
+                f"({', '.join(differing[:5])}); evaluate both models on the same benchmark file"
+            )
+        is_control = model.endswith(CONTROL_SUFFIX) or first.endswith(CONTROL_SUFFIX)
+        fields = SHARED_RECORD_FIELDS if is_control else (*SHARED_RECORD_FIELDS, "image_sha256")
+        for index, record in records[model].items():
+            for field in fields:
+                if record[field] != records[first][index][field]:
+                    raise UserError(
+                        f"{paths[model]}: {field} of question {index} is {record[field]!r}, but {paths[first]} has "
+                        f"{records[first][index][field]!r}; evaluate both models on the same benchmark file"
+                    )
+
+
+def groups_of(records: Sequence[Record]) -> Iterator[tuple[str, str, list[Record]]]:
+    """(group, name, its records): all of them, then by discipline, then by subject, names in order."""
+    yield "overall", "", list(records)
+    for group in ("discipline", "subject"):
+        for name in sorted({record[group] for record in records if record[group] is not None}):
+            yield group, name, [record for record in records if record[group] == name]
+
+
+def rows_of(model: str, records: Sequence[Record]) -> Iterator[tuple[Any, ...]]:
+    """The table's rows of one model."""
+    for split in sorted({record["split"] for record in records}):
+        for group, name, members in groups_of([record for record in records if record["split"] == split]):
+            num_correct = sum(record["correct"] for record in members)
+            low, high = wilson_interval(num_correct, len(members))
+            counted = [sum(record["status"] == status for record in members) for status in ("unparsed", "truncated")]
+            shares = (f"{share:.6f}" for share in (num_correct / len(members), low, high))
+            yield model, split, group, name, len(members), num_correct, *shares, *counted
+
+
+def table_text(records: Mapping[str, Mapping[str, Record]]) -> str:
+    """The whole CSV; the same records give the same bytes."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for model in sorted(records, key=pipeline_order):
+        writer.writerows(rows_of(model, list(records[model].values())))
+    return text.getvalue()
+
+
+def overall_lines(text: str) -> Iterator[str]:
+    """The overall rows, for people."""
+    for row in csv.DictReader(io.StringIO(text)):
+        if row["group"] == "overall":
+            yield (
+                f"{row['model']:<16} {row['split']:<12} {row['num_correct']:>5} of {row['num_questions']:>5}  "
+                f"{float(row['accuracy']):.3f}  ({float(row['ci95_low']):.3f}–{float(row['ci95_high']):.3f})"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--records", type=Path, nargs="+", required=True)
+    parser.add_argument("--provenances", type=Path, nargs="+", required=True, help="one for each, MODEL.json")
+    parser.add_argument("--output-csv", type=Path, required=True)
+    parser.add_argument("--output-json", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    records_paths = {path.stem: path for path in sorted(arguments.records, key=lambda path: pipeline_order(path.stem))}
+    provenance_paths = {path.stem: path for path in arguments.provenances}
+    if records_paths.keys() != provenance_paths.keys():
+        alone = sorted(records_paths.keys() ^ provenance_paths.keys())
+        raise UserError(
+            f"--records, --provenances: {', '.join(alone)} is in only one of the two; expected both of each"
+        )
+    records = {model: read_records(path) for model, path in records_paths.items()}
+    provenances = {model: read_json(provenance_paths[model]) for model in records}
+    check_same_way(provenances, provenance_paths)
+    check_same_questions(records, records_paths)
+    text = table_text(records)
+    write_json_atomically(arguments.output_json, {"models": provenances})
+    write_text_atomically(arguments.output_csv, text)
+    print("\n".join(overall_lines(text)))
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,225 @@
+"""What the score tables say in words: the best stage, chance, the control, and what a reader should be warned of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from report.inputs import CONTROL_SUFFIX, Benchmark, Metrics, Record, Score, is_control, pipeline_order
+from report.numbers import count, interval, percent
+
+# Models that the pipeline did not make: shown, but no result of it.
+NOT_MADE_HERE = ("parent",)
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """One split of a benchmark: overall rows in pipeline order, controls apart, and what guessing would give."""
+
+    split: str
+    rows: list[Score]
+    controls: list[Score]
+    chance: float | None
+    num_without_options: int
+
+    @property
+    def num_questions(self) -> int:
+        return max(score.num_questions for score in [*self.rows, *self.controls])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One accuracy in a table of groups."""
+
+    accuracy: float
+    ci95_low: float
+    ci95_high: float
+
+
+@dataclass(frozen=True)
+class GroupTable:
+    """Accuracy by discipline or subject of one split: a row per name, a column per model."""
+
+    split: str
+    group: str
+    models: list[str]
+    rows: list[tuple[str, int, list[Cell | None]]]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The result in one sentence, and the sentences that put it in its place."""
+
+    result: str
+    context: list[str]
+
+
+def chance_level(records: Sequence[Record]) -> tuple[float | None, int]:
+    """Expected accuracy of guessing, and how many questions have no options to guess from (they count as 0).
+
+    None when no question has options.
+    """
+    num_options = [len(record.options) for record in records]
+    with_options = [number for number in num_options if number > 0]
+    if not with_options:
+        return None, len(num_options)
+    return sum(1 / number for number in with_options) / len(num_options), len(num_options) - len(with_options)
+
+
+def split_tables(benchmark: Benchmark) -> list[SplitTable]:
+    """The overall rows by split; the split with the most questions first, since it says most."""
+    tables = []
+    for split in sorted({score.split for score in benchmark.scores}):
+        overall = sorted(
+            (score for score in benchmark.scores if score.group == "overall" and score.split == split),
+            key=lambda score: pipeline_order(score.model),
+        )
+        if not overall:
+            continue
+        records = next(iter(benchmark.records.values()))
+        chance, num_without = chance_level([record for record in records if record.split == split])
+        rows = [score for score in overall if not is_control(score.model)]
+        controls = [score for score in overall if is_control(score.model)]
+        tables.append(SplitTable(split, rows, controls, chance, num_without))
+    return sorted(tables, key=lambda table: (-table.num_questions, table.split))
+
+
+def group_tables(benchmark: Benchmark) -> list[GroupTable]:
+    """Tables by discipline and by subject, for each split that has them."""
+    tables = []
+    for split in (table.split for table in split_tables(benchmark)):
+        for group in ("discipline", "subject"):
+            scores = [score for score in benchmark.scores if score.split == split and score.group == group]
+            models = sorted({score.model for score in scores}, key=pipeline_order)
+            by_place = {(score.name, score.model): score for score in scores}
+            rows = []
+            for name in sorted({score.name for score in scores}):
+                found = [by_place.get((name, model)) for model in models]
+                cells = [Cell(s.accuracy, s.ci95_low, s.ci95_high) if s else None for s in found]
+                rows.append((name, max(s.num_questions for s in found if s), cells))
+            if rows:
+                tables.append(GroupTable(split, group, models, rows))
+    return tables
+
+
+def best_row(rows: Sequence[Score]) -> Score | None:
+    """The most accurate row that the pipeline made, the later one of equals; None when there is none."""
+    made = [score for score in rows if score.model not in NOT_MADE_HERE]
+    return max(made, key=lambda score: (score.accuracy, _place(score)), default=None)
+
+
+def _place(score: Score) -> tuple[bool, int, str]:
+    return pipeline_order(score.model)
+
+
+def _result(score: Score, where: str) -> str:
+    return (
+        f"{score.model} answers {percent(score.accuracy)} of {count(score.num_questions)} {where} questions correctly "
+        f"(95\u202f% interval {interval(score.ci95_low, score.ci95_high)})."
+    )
+
+
+def _with_interval(score: Score) -> str:
+    low_high = interval(score.ci95_low, score.ci95_high)
+    return f"{percent(score.accuracy)} (95\u202f% interval {low_high})"
+
+
+def headline(benchmark: Benchmark) -> Headline:
+    """The best row of the benchmark's largest split beside chance, its control and the parent."""
+    tables = split_tables(benchmark)
+    table = tables[0]
+    where = f"{benchmark.name} ({table.split})" if len(tables) > 1 else benchmark.name
+    best = best_row(table.rows)
+    parent = next((score for score in table.rows if score.model in NOT_MADE_HERE), None)
+    if best is None:
+        only = (table.rows or table.controls)[0]
+        return Headline(
+            _result(only, where),
+            ["The table holds no model that this pipeline made."],
+        )
+    result = _result(best, where)
+    context = []
+    if table.chance is None:
+        context.append("The questions have no options, so there is no chance level to compare with.")
+    elif best.ci95_low > table.chance:
+        context.append(f"Guessing would give {percent(table.chance)}.")
+    else:
+        context.append(
+            f"Guessing would give {percent(table.chance)}: this result cannot be told from guessing, or is below it."
+        )
+    context.append(_control_sentence(best, table.controls))
+    if parent is not None:
+        context.append(
+            f"The parent model, in the same harness, reaches {_with_interval(parent)}{_apart(best, parent)}."
+        )
+    last = max((score for score in table.rows if score.model not in NOT_MADE_HERE), key=_place)
+    if last is not best:
+        context.append(f"It is the best row, not the last: {last.model} reaches {_with_interval(last)}.")
+    return Headline(result, context)
+
+
+def _apart(best: Score, parent: Score) -> str:
+    if best.ci95_low > parent.ci95_high:
+        return ", clearly less"
+    if best.ci95_high < parent.ci95_low:
+        return ", clearly more"
+    return "; the intervals overlap"
+
+
+def _control_sentence(best: Score, controls: Sequence[Score]) -> str:
+    control = next((score for score in controls if score.model == best.model + CONTROL_SUFFIX), None)
+    if control is None:
+        if not controls:
+            return "No control with shuffled pictures was run, so nothing here shows that the pictures were used."
+        others = ", ".join(score.model.removesuffix(CONTROL_SUFFIX) for score in controls)
+        return (
+            f"The control with shuffled pictures was run for {others} only, so nothing here shows that "
+            f"{best.model} used the pictures."
+        )
+    shuffled = f"With the pictures shuffled among the questions it falls to {_with_interval(control)}"
+    if best.ci95_low > control.ci95_high:
+        return f"{shuffled}, so its answers come from the pictures."
+    if best.accuracy > control.accuracy:
+        return f"{shuffled}; the intervals overlap, so this does not show that the pictures were used."
+    return (
+        f"With the pictures shuffled among the questions it reaches {_with_interval(control)}, no less: "
+        "nothing here shows that the pictures were used."
+    )
+
+
+def warnings(benchmarks: Sequence[Benchmark], stages: Sequence[Metrics], is_dirty: bool) -> list[str]:
+    """What does not stop the page but should not be overlooked."""
+    found = []
+    if is_dirty:
+        found.append("The code had changes that are not committed: the commit below does not say everything.")
+    for metrics in stages:
+        found += _stage_warnings(metrics)
+    for benchmark in benchmarks:
+        for table in split_tables(benchmark):
+            for score in table.rows:
+                if (num_lost := score.num_unparsed + score.num_truncated) * 20 > score.num_questions:
+                    found.append(
+                        f"{benchmark.name}, {score.model}: {count(num_lost)} of {count(score.num_questions)} answers "
+                        "were unparsed or cut off; its accuracy measures the format as much as the knowledge."
+                    )
+    return found
+
+
+def _stage_warnings(metrics: Metrics) -> list[str]:
+    found = []
+    if metrics.num_samples_seen != metrics.num_samples_expected:
+        found.append(
+            f"{metrics.stage}: {count(metrics.num_samples_seen)} samples were seen, "
+            f"{count(metrics.num_samples_expected)} were expected."
+        )
+    if num_bad := sum(point.loss != point.loss or abs(point.loss) == float("inf") for point in metrics.losses):
+        found.append(f"{metrics.stage}: the loss was not a finite number at {count(num_bad)} logged steps.")
+    for module, num_trainable in metrics.num_trainable_parameters.items():
+        num_changed, num_total = metrics.tensors_changed[module], metrics.tensors_total[module]
+        name = module.replace("_", " ")
+        if num_trainable == 0 and num_changed > 0:
+            found.append(f"{metrics.stage}: {count(num_changed)} tensors of the frozen {name} changed.")
+        elif num_trainable == metrics.num_parameters[module] and 0 < num_total != num_changed:
+            found.append(
+                f"{metrics.stage}: the {name} was trained, but only {count(num_changed)} of its {count(num_total)} "
+                "tensors changed."
+            )
+    return found

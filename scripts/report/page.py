@@ -1,0 +1,259 @@
+"""Puts what was read and found into the template; the page is a function of its inputs alone."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from report import curves, numbers
+from report.findings import (
+    NOT_MADE_HERE,
+    GroupTable,
+    Headline,
+    SplitTable,
+    group_tables,
+    headline,
+    split_tables,
+    warnings,
+)
+from report.gallery import (
+    PICTURE_BUDGET_BYTES,
+    GalleryGroup,
+    Picture,
+    check_pictures,
+    choose,
+    embed_all,
+    questions_of,
+    read_pictures,
+)
+from report.inputs import (
+    CONTROL_SUFFIX,
+    KEY_PACKAGES,
+    Benchmark,
+    Dataset,
+    Donor,
+    Fidelity,
+    LedgerSum,
+    Lock,
+    LossPoint,
+    Metrics,
+    is_control,
+)
+
+TEMPLATE_DIR = Path(__file__).resolve().parent
+TEMPLATE_NAME = "page.html.j2"
+STYLE_NAME = "page.css"
+
+# Rows of the table that says the loss curve in numbers.
+NUM_LOSS_ROWS = 12
+# A question longer than this is folded.
+MAX_QUESTION_LENGTH = 320
+# An answer that could not be read is quoted up to here.
+MAX_PREDICTION_LENGTH = 160
+
+# What the numbers of fidelity.json mean to a reader; keys that are not here are shown as they are.
+FIDELITY_LABELS = {
+    "architecture": "architecture",
+    "dtype": "computed in",
+    "num_tokens": "tokens compared",
+    "max_abs_difference": "largest difference of a logit",
+    "kl": "KL divergence to the donor, nats",
+    "kl_divergence": "KL divergence to the donor, nats",
+    "top1_agreement": "same most likely token",
+    "perplexity_donor": "perplexity of the donor",
+    "perplexity_graft": "perplexity of the graft",
+}
+SHARES = ("top1_agreement",)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that a page is made from, read and checked."""
+
+    title: str
+    commit: str
+    is_dirty: bool
+    newest_input: str
+    config: dict[str, Any]
+    stages: list[Metrics]
+    fidelity: Fidelity
+    ledger: list[LedgerSum]
+    benchmarks: list[Benchmark]
+    benchmark_md5s: dict[str, str]
+    benchmark_sha256s: dict[str, str]
+    donors: list[Donor]
+    datasets: list[Dataset]
+    locks: list[Lock]
+    num_gallery_pictures: int
+
+
+@dataclass(frozen=True)
+class StageView:
+    """One stage as the template draws it."""
+
+    metrics: Metrics
+    chart: curves.Chart
+    sampled_losses: list[LossPoint]
+    trained: list[str]
+    command: str
+
+
+@dataclass(frozen=True)
+class BenchmarkView:
+    """One benchmark as the template lays it out."""
+
+    name: str
+    headline: Headline
+    tables: list[SplitTable]
+    group_tables: list[GroupTable]
+    gallery: list[GalleryGroup]
+    pictures: dict[str, list[Picture]]
+    num_questions: int
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE_DIR),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        count=numbers.count,
+        percent=numbers.percent,
+        percent_digits=numbers.percent_digits,
+        size=numbers.size,
+        duration=numbers.duration,
+        decimal=numbers.decimal,
+        short_hash=numbers.short_hash,
+        words=lambda name: name.replace("_", " "),
+        model_slug=lambda name: "".join(letter if letter.isalnum() else "-" for letter in name),
+    )
+    environment.tests["control"] = is_control
+    return environment
+
+
+def describe_models(models: Sequence[str], stages: Sequence[Metrics]) -> dict[str, str]:
+    """What each row of the score table is, in a few words."""
+    trained = {metrics.stage: _trained_modules(metrics) for metrics in stages}
+    words = {}
+    for model in models:
+        base = model.removesuffix(CONTROL_SUFFIX)
+        if is_control(model):
+            words[model] = f"{base}, pictures shuffled among the questions"
+        elif base in NOT_MADE_HERE:
+            words[model] = "the vision donor as it was published"
+        elif base == "graft":
+            words[model] = "before any training"
+        elif base in trained:
+            words[model] = "trained: " + (", ".join(trained[base]) or "nothing")
+        else:
+            words[model] = ""
+    return words
+
+
+def _trained_modules(metrics: Metrics) -> list[str]:
+    return [module.replace("_", " ") for module, number in metrics.num_trainable_parameters.items() if number]
+
+
+def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested keys as `a.b.c`, in order; a list becomes one line, a command what a person would type."""
+    if isinstance(value, dict):
+        return [row for key, part in value.items() for row in flatten(part, f"{prefix}.{key}" if prefix else str(key))]
+    if isinstance(value, list):
+        if prefix.rpartition(".")[2].endswith("command"):
+            return [(prefix, shlex.join(str(word) for word in value))]
+        return [(prefix, ", ".join(str(part) for part in value))]
+    if isinstance(value, bool) or value is None:
+        return [(prefix, {True: "yes", False: "no", None: "none"}[value])]
+    return [(prefix, str(value))]
+
+
+def fidelity_rows(fidelity: Fidelity) -> list[tuple[str, str]]:
+    """The measurements of fidelity.json in words."""
+    rows = []
+    for key, value in flatten(fidelity.values):
+        found: Any = fidelity.values.get(key)
+        if isinstance(found, float):
+            value = numbers.percent(found) if key in SHARES else numbers.decimal(found, 4)
+        elif isinstance(found, int) and not isinstance(found, bool):
+            value = numbers.count(found)
+        rows.append((FIDELITY_LABELS.get(key, key.replace("_", " ").replace(".", ": ")), value))
+    return rows
+
+
+def key_versions(inputs: Inputs) -> dict[str, str]:
+    """Versions of the packages that made the numbers, as the programs themselves reported them."""
+    reported: dict[str, set[str]] = {}
+    provenances = [found for benchmark in inputs.benchmarks for found in benchmark.provenance.values()]
+    sources = [metrics.versions for metrics in inputs.stages]
+    sources += [found["versions"] for found in provenances if isinstance(found.get("versions"), dict)]
+    for source in sources:
+        for name, version in source.items():
+            if isinstance(version, str):
+                reported.setdefault(name.replace("_", "-"), set()).add(version)
+    return {name: " / ".join(sorted(reported[name])) for name in KEY_PACKAGES if name in reported}
+
+
+def _stage_view(metrics: Metrics) -> StageView:
+    return StageView(
+        metrics,
+        curves.draw(metrics),
+        curves.sampled_losses(metrics.losses, NUM_LOSS_ROWS),
+        _trained_modules(metrics),
+        shlex.join(metrics.command),
+    )
+
+
+def _benchmark_view(benchmark: Benchmark, num_pictures: int, budget_bytes: int) -> BenchmarkView:
+    questions = questions_of(benchmark)
+    gallery = choose(questions, num_pictures, benchmark.name)
+    chosen = [question for group in gallery for question in group.questions]
+    encoded = read_pictures(benchmark.tsv_path, {question.index for question in chosen})
+    check_pictures(chosen, encoded, benchmark.tsv_path)
+    pictures = embed_all(encoded, benchmark.tsv_path, budget_bytes)
+    return BenchmarkView(
+        benchmark.name,
+        headline(benchmark),
+        split_tables(benchmark),
+        group_tables(benchmark),
+        gallery,
+        pictures,
+        len(questions),
+    )
+
+
+def render(inputs: Inputs) -> str:
+    """The whole page."""
+    models = {score.model for benchmark in inputs.benchmarks for score in benchmark.scores}
+    modules = list(dict.fromkeys(name for metrics in inputs.stages for name in metrics.num_parameters))
+    environment = _environment()
+    budget_bytes = PICTURE_BUDGET_BYTES // max(len(inputs.benchmarks), 1)
+    return environment.get_template(TEMPLATE_NAME).render(
+        inputs=inputs,
+        style=Markup((TEMPLATE_DIR / STYLE_NAME).read_text(encoding="utf-8")),
+        benchmarks=[
+            _benchmark_view(benchmark, inputs.num_gallery_pictures, budget_bytes) for benchmark in inputs.benchmarks
+        ],
+        stages=[_stage_view(metrics) for metrics in inputs.stages],
+        modules=modules,
+        descriptions=describe_models(sorted(models), inputs.stages),
+        warnings=warnings(inputs.benchmarks, inputs.stages, inputs.is_dirty),
+        versions=key_versions(inputs),
+        fidelity_rows=fidelity_rows(inputs.fidelity),
+        config_yaml=yaml.safe_dump(inputs.config, sort_keys=False, allow_unicode=True, width=100),
+        provenance={
+            benchmark.name: [(model, flatten(found)) for model, found in benchmark.provenance.items()]
+            for benchmark in inputs.benchmarks
+        },
+        chart=curves,
+        max_question_length=MAX_QUESTION_LENGTH,
+        max_prediction_length=MAX_PREDICTION_LENGTH,
+    )

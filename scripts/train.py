@@ -1,0 +1,566 @@
+"""Trains one stage with ms-swift (`swift sft`), resumes it after any interruption, proves what it did, exports the model.
+
+The trainer's checkpoints live in WORK_DIR/SIGNATURE, where the signature covers all that determines the result:
+settings, seed, model, training set, versions. The same command goes on from the last whole checkpoint of its own
+signature; another signature's is never touched. On SIGTERM or Ctrl-C the trainer saves after the step in hand and stops
+(Ctrl-C again, 5 s later, ends it at once); the exit status is then 1, because nothing is finished. Finished means that
+global_step equals max_steps in the last checkpoint; the exit status of the trainer does not say that.
+
+What is proven, or the program fails: every weight at the beginning is the input's, bit for bit; exactly what the freeze
+flags leave free has changed; no row was dropped or counted twice; losses go on after a resume. Then OUTPUT_DIR/checkpoint
+(loadable as it stands) appears whole, and after it OUTPUT_DIR/metrics.json.
+
+By hand:
+  .venvs/train/bin/python scripts/train.py --stage stage1 --model-dir results/demo/graft \
+    --dataset results/demo/data/stage1.jsonl --seed 0 --work-dir work/results/demo/stage1 \
+    --output-dir results/demo/stage1 --log logs/stage1.log --settings '{"num_nodes": 1, "num_processes_per_node": 1,
+    "deepspeed": null, "environment": {}, "flags": {"freeze_vit": true, "freeze_llm": true, "freeze_aligner": false,
+    "learning_rate": 0.001, "max_steps": 100, "save_steps": 50, "per_device_train_batch_size": 16}}'
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.checkpoint_files import (
+    dataset_sha256,
+    last_complete,
+    model_sha256,
+    publish_checkpoint,
+    remove_incomplete,
+    step_of,
+    trainer_state,
+)
+from common.errors import UserError, run_program
+from common.files import read_json, write_json_atomically
+from common.process_group import StopRequests, Trainer, exclusive_work_dir, say, this_process, wait_for_ranks
+from common.safetensors_files import read_checkpoint
+from common.swift_command import (
+    DTYPES,
+    OWNED_VARIABLES,
+    SwiftCommand,
+    TrainingPaths,
+    build_sft_command,
+    check_settings,
+    model_type,
+    torch_dtype,
+    uses_torchrun,
+)
+from common.tensor_changes import GROUPS, TensorChange, check_changes, compare_checkpoints, name_in_memory
+from common.training_records import (
+    StepRecord,
+    loss_goes_on,
+    loss_limit,
+    losses_of,
+    read_lines,
+    read_steps,
+    step_times,
+    steps_path,
+)
+
+if TYPE_CHECKING:  # loaded by ms-swift; named here so that what depends on this program depends on it
+    from common import training_watch  # noqa: F401
+
+# Flags without any influence on the weights: changing them goes on with the same training.
+FLAGS_WITHOUT_INFLUENCE = frozenset({
+    "save_steps", "save_strategy", "save_total_limit", "logging_steps", "logging_strategy", "logging_first_step",
+    "report_to", "dataset_num_proc", "dataloader_num_workers", "dataloader_prefetch_factor",
+    "dataloader_persistent_workers", "dataloader_pin_memory", "disable_tqdm", "logging_dir", "run_name", "ddp_timeout",
+})  # fmt: skip
+CUSTOM_FREEZING_FLAGS = (
+    "freeze_parameters", "freeze_parameters_regex", "freeze_parameters_ratio", "trainable_parameters",
+    "trainable_parameters_regex",
+)  # fmt: skip
+# ms-swift's defaults (swift/arguments/tuner_args.py).
+FREEZE_DEFAULTS = {"freeze_vit": True, "freeze_aligner": True, "freeze_llm": False}
+
+VERSIONED_PACKAGES = ("ms-swift", "torch", "transformers", "deepspeed")
+SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_BETWEEN_LINES = 5.0
+NUM_LOG_LINES_SHOWN = 15
+# The last line of a Python traceback, with or without torchrun's rank before it.
+EXCEPTION_LINE = re.compile(r"^(\[rank\d+\]:\s*)?[\w.]+(Error|Exception|Interrupt|Exit)\b.*")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: where it lives, and what it is a training of."""
+
+    stage: str
+    settings: Mapping[str, Any]
+    seed: int
+    model_dir: Path
+    model_config: Mapping[str, Any]
+    dataset: Path
+    num_rows: int
+    run_dir: Path  # WORK_DIR/SIGNATURE
+    log: Path
+
+    @property
+    def trainer_dir(self) -> Path:
+        return self.run_dir / "trainer"
+
+    @property
+    def watch_dir(self) -> Path:
+        return self.run_dir / "watch"
+
+    @property
+    def attempts_path(self) -> Path:
+        return self.run_dir / "attempts.jsonl"
+
+
+def installed_versions() -> dict[str, str]:
+    return {"python": sys.version.split()[0]} | {name: version(name) for name in VERSIONED_PACKAGES}
+
+
+def signature_of(settings: Mapping[str, Any], seed: int, model: str, dataset: str, versions: Mapping[str, str]) -> str:
+    """What determines the trained weights, as 16 hexadecimal digits."""
+    flags = {name: value for name, value in settings["flags"].items() if name not in FLAGS_WITHOUT_INFLUENCE}
+    keys = ("num_nodes", "num_processes_per_node", "deepspeed", "environment")
+    parts = {key: settings[key] for key in keys} | {"flags": flags, "seed": seed, "model": model, "dataset": dataset}
+    text = json.dumps(parts | {"versions": dict(versions)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_dtype(stage: str, settings: Mapping[str, Any], model_config: Mapping[str, Any], model_dir: Path) -> None:
+    """Raises UserError when the trained weights could not have the dtypes of the input's."""
+    dtype = torch_dtype(stage, settings, model_config)
+    for tensor in read_checkpoint(model_dir).values():
+        if tensor.dtype != DTYPES[dtype]:
+            raise UserError(
+                f"{stage}.flags.torch_dtype: {dtype} found, but {tensor.name} in {model_dir} is {tensor.dtype}; "
+                "train in the checkpoint's own dtype"
+            )
+
+
+def num_gpus(environment: Mapping[str, str]) -> int:
+    """How many GPUs a trainer with this environment sees."""
+    code = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
+    result = subprocess.run([sys.executable, "-c", code], env=dict(environment), capture_output=True, text=True)
+    if result.returncode:
+        raise UserError(f"torch: cannot be imported ({result.stderr.strip().splitlines()[-1:]}); rebuild .venvs/train")
+    return int(result.stdout.split()[-1])
+
+
+def inherited_environment(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Ours, without what would make ms-swift believe that it is one of somebody's ranks."""
+    environment = {name: value for name, value in os.environ.items() if name not in OWNED_VARIABLES}
+    environment = {name: value for name, value in environment.items() if not name.startswith("TORCHELASTIC_")}
+    return environment | {name: str(value) for name, value in settings["environment"].items()}
+
+
+def node_launcher(stage: str, num_nodes: int) -> tuple[list[str], str]:
+    """What starts torchrun on every node of this Slurm job, and where the ranks meet. Nothing for one node."""
+    if num_nodes == 1:
+        return [], "127.0.0.1:0"
+    if "SLURM_JOB_ID" not in os.environ:
+        raise UserError(
+            f"{stage}.num_nodes: {num_nodes} found, but this is no Slurm job; start it by one, or set num_nodes: 1"
+        )
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    # The agents must ignore a signal sent to everybody, as the local one does (common/process_group.py).
+    shell = ["sh", "-c", 'trap "" TERM INT HUP; exec "$@"', "sh"]
+    tasks = [f"--nodes={num_nodes}", f"--ntasks={num_nodes}", "--ntasks-per-node=1"]
+    launcher = ["srun", "--overlap", *tasks, "--cpu-bind=none", "--kill-on-bad-exit=1", *shell]
+    return launcher, f"{socket.gethostname()}:{port}"
+
+
+def without_slurm_options(environment: Mapping[str, str]) -> dict[str, str]:
+    """Our own srun must not take options from the step that we are in."""
+    kept = ("SLURM_JOB_ID", "SLURM_CONF")
+    return {k: v for k, v in environment.items() if k in kept or not k.startswith(("SLURM_", "SRUN_", "SBATCH_"))}
+
+
+def prepare_start(run: Run, resume_from: Path | None) -> tuple[SwiftCommand, dict[str, str]]:
+    """Writes what the callback must know, clears what an earlier start left, and gives command and environment."""
+    for name in ("begin.json", "progress.json", "stop"):
+        (run.watch_dir / name).unlink(missing_ok=True)
+    for path in [*run.watch_dir.glob("failure-*.json"), *run.watch_dir.glob("rank*.json")]:
+        path.unlink()
+    # A compilation that was killed leaves a lock for which torch would wait for ever; nobody else is here now.
+    for path in (run.run_dir / "cache").glob("torch_extensions/**/lock"):
+        path.unlink()
+
+    flags = run.settings["flags"]
+    watch_settings_path = run.watch_dir / "settings.json"
+    write_json_atomically(
+        watch_settings_path,
+        {name: flags.get(name, default) for name, default in FREEZE_DEFAULTS.items()}
+        | {
+            "custom_freezing": any(flags.get(name) for name in CUSTOM_FREEZING_FLAGS),
+            "watch_dir": str(run.watch_dir),
+            "stop_file": str(run.watch_dir / "stop"),
+            "launcher": this_process(),
+            "model_dir": str(run.model_dir),
+            "dataset": str(run.dataset),
+            "num_rows": run.num_rows,
+            "resume_from": str(resume_from) if resume_from else None,
+        },
+    )
+    environment = inherited_environment(run.settings)
+    gpus = num_gpus(environment)
+    num_processes = run.settings["num_processes_per_node"]
+    if 0 < gpus < num_processes:
+        raise UserError(
+            f"{run.stage}.num_processes_per_node: {num_processes} found, at most {gpus} expected, one for each GPU here"
+        )
+    swift_spec = importlib.util.find_spec("swift")
+    if swift_spec is None or not swift_spec.submodule_search_locations:
+        raise UserError("ms-swift: not installed for this Python; start the program with .venvs/train/bin/python")
+    repository = Path(__file__).resolve().parents[1]
+    launcher, rendezvous = node_launcher(run.stage, run.settings["num_nodes"])
+    command = build_sft_command(
+        run.stage,
+        run.settings,
+        run.model_config,
+        TrainingPaths(
+            python=Path(sys.executable),
+            sft_script=Path(swift_spec.submodule_search_locations[0]) / "cli" / "sft.py",
+            model_plugin=repository / "model" / "qwen2_5_vl_qwen3" / "swift_plugin.py",
+            watch_plugin=repository / "scripts" / "common" / "training_watch.py",
+            model_dir=run.model_dir,
+            dataset=run.dataset,
+            output_dir=run.trainer_dir,
+            cache_dir=run.run_dir / "cache",
+            watch_settings=watch_settings_path,
+        ),
+        seed=run.seed,
+        device="cuda" if gpus else "cpu",
+        resume_from=resume_from,
+        first_gpu=environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
+        rendezvous=rendezvous,
+        node_launcher=launcher,
+    )
+    if launcher:
+        environment = without_slurm_options(environment)
+    return command, environment | command.environment
+
+
+def read_if_whole(path: Path) -> dict[str, Any]:
+    """A small JSON object that another process writes, or {} while it is not there."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+class ProgressLine:
+    """Says every few seconds how far the training is."""
+
+    def __init__(self, stage: str, watch_dir: Path) -> None:
+        self.stage, self.watch_dir = stage, watch_dir
+        self.started_s = time.monotonic()
+        self.next_line_s = self.started_s + SECONDS_BETWEEN_LINES
+        self.seen: tuple[float, int, int] | None = None  # time, step, samples when training began
+        self.has_begun = False
+
+    def look(self) -> None:
+        progress = read_if_whole(self.watch_dir / "progress.json")
+        begin = read_if_whole(self.watch_dir / "begin.json")
+        now_s = time.monotonic()
+        if begin and not self.has_begun:
+            self.has_begun = True
+            self.seen = (now_s, begin["first_step"], 0)
+            say(f"{self.stage}: every weight is the input's, bit for bit")
+            for group in GROUPS:
+                trainable, total = begin["num_trainable_parameters"][group], begin["num_parameters"][group]
+                mark = "[TRAINABLE]" if trainable else "[FROZEN]   "
+                say(f"{self.stage}: {mark} {group}: {trainable:,} of {total:,} parameters train")
+        if now_s >= self.next_line_s:
+            self.next_line_s = now_s + SECONDS_BETWEEN_LINES
+            say(f"{self.stage}: {self.line(progress, now_s)}")
+
+    def line(self, progress: Mapping[str, Any], now_s: float) -> str:
+        if self.seen is None or "step" not in progress:
+            return f"{progress.get('phase', 'ms-swift is starting')} ({now_s - self.started_s:.0f} s)"
+        begun_s, first_step, _ = self.seen
+        step, max_steps = progress["step"], progress["max_steps"]
+        elapsed_s, num_done = now_s - begun_s, step - first_step
+        text = f"{progress['phase']}, step {step}/{max_steps}"
+        if "loss" in progress:
+            text += f", loss {progress['loss']:.4f}"
+        if num_done and elapsed_s > 0:
+            rest_s = elapsed_s / num_done * (max_steps - step)
+            text += f", {progress['num_samples'] / elapsed_s:.1f} samples/s, about {duration(rest_s)} left"
+        return text
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def run_trainer(run: Run, resume_from: Path | None, stop: StopRequests) -> list[str]:
+    """Runs ms-swift until it ends, by itself or because a stop was asked for. Gives the command.
+
+    Raises UserError when it failed; whether it has finished is for the checkpoints to say.
+    """
+    command, environment = prepare_start(run, resume_from)
+    run.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(run.log, "ab") as log:
+        start = log.tell()
+        log.write(f"=== {time.strftime('%Y-%m-%d %H:%M:%S')} {run.stage}: {' '.join(command.argv)}\n".encode())
+        log.flush()
+        with open(run.attempts_path, "a", encoding="utf-8") as attempts:
+            attempt = {"start_time_s": time.time(), "resume_step": step_of(resume_from) if resume_from else 0}
+            attempts.write(json.dumps(attempt) + "\n")
+        say(f"{run.stage}: starting ms-swift; its output goes to {run.log}")
+        trainer = Trainer(command.argv, environment, log, has_agent=uses_torchrun(run.settings))
+        progress = ProgressLine(run.stage, run.watch_dir)
+        is_stopping = was_killed = False
+        while trainer.exit_code is None:
+            progress.look()
+            if stop() and not is_stopping:
+                is_stopping = True
+                (run.watch_dir / "stop").touch()
+                if (run.watch_dir / "begin.json").exists():
+                    say(f"{run.stage}: stopping after the step in hand (Ctrl-C again in 5 s stops at once)")
+                else:
+                    say(f"{run.stage}: stopping before the first step")
+                    trainer.end_before_training()
+            if stop.is_urgent and not was_killed:
+                was_killed = True
+                say(f"{run.stage}: stopping at once")
+                trainer.kill(list(map(read_if_whole, run.watch_dir.glob("rank*.json"))))
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    progress.look()
+    wait_for_ranks(run.run_dir, lambda: stop.is_urgent)
+    if trainer.exit_code and not stop():
+        raise UserError(failure_message(run, trainer.exit_code, start))
+    return command.argv
+
+
+def failure_message(run: Run, exit_code: int, log_start: int) -> str:
+    """Why the trainer ended: the first rank's own word if it left one, else the last lines of its output."""
+    failures = [read_if_whole(path) for path in run.watch_dir.glob("failure-*.json")]
+    failures = sorted((failure for failure in failures if failure), key=lambda failure: failure["time_s"])
+    if failures and failures[0]["is_user_error"]:
+        return f"{run.stage}: {failures[0]['message']} (all output: {run.log})"
+    with open(run.log, "rb") as log:
+        log.seek(log_start)
+        lines = log.read().decode(errors="replace").splitlines()
+    exceptions = [line for line in lines if EXCEPTION_LINE.match(line)]
+    reason = failures[0]["message"] if failures else exceptions[0] if exceptions else ""
+    how = f"signal {-exit_code}" if exit_code < 0 else f"exit status {exit_code}"
+    tail = "\n".join(f"  {line}" for line in lines[-NUM_LOG_LINES_SHOWN:])
+    return f"{run.stage}: ms-swift ended with {how}: {reason}\n{tail}\n  all output: {run.log}"
+
+
+def train(run: Run, stop: StopRequests) -> tuple[Path, list[str]]:
+    """Trains until finished; gives the last checkpoint and the command. Raises UserError when stopped before."""
+    for path in remove_incomplete(run.trainer_dir):
+        say(f"{run.stage}: removed {path}, which was cut off while it was written")
+    checkpoint = last_complete(run.trainer_dir)
+    if checkpoint is None:
+        # Step records of a start that never came to a checkpoint belong to no training.
+        for path in (run.watch_dir / "begin.json", run.attempts_path, *run.watch_dir.glob("steps-*.jsonl")):
+            path.unlink(missing_ok=True)
+    elif is_finished(checkpoint):
+        say(f"{run.stage}: already trained to step {step_of(checkpoint)}; checking and exporting")
+        return checkpoint, list(read_json(run.run_dir / "command.json"))
+    else:
+        say(f"{run.stage}: going on from step {step_of(checkpoint)}")
+    argv = run_trainer(run, checkpoint, stop)
+    checkpoint = last_complete(run.trainer_dir)
+    if checkpoint is None or not is_finished(checkpoint):
+        where = f"saved at step {step_of(checkpoint)} of {trainer_state(checkpoint)['max_steps']}" if checkpoint else ""
+        if stop():
+            raise UserError(
+                f"{run.stage}: stopped by {signal.Signals(stop.received[0]).name}; {where or 'no step was saved yet'}; "
+                "the same command goes on from there"
+            )
+        raise UserError(
+            f"{run.stage}: ms-swift ended without an error, but not at the last step "
+            f"({where or 'no checkpoint'}); see {run.log}; the same command goes on from there"
+        )
+    return checkpoint, argv
+
+
+def is_finished(checkpoint: Path) -> bool:
+    state = trainer_state(checkpoint)
+    return bool(state["global_step"] == state["max_steps"] == step_of(checkpoint))
+
+
+def all_step_records(run: Run, begin: Mapping[str, Any]) -> list[dict[int, StepRecord]]:
+    """Each rank's records. Raises UserError when a rank has none for some step."""
+    ranks = [read_steps(steps_path(run.watch_dir, rank), begin["max_steps"]) for rank in range(begin["num_processes"])]
+    for rank, records in enumerate(ranks):
+        if missing := set(range(1, begin["max_steps"] + 1)) - records.keys():
+            raise UserError(
+                f"{steps_path(run.watch_dir, rank)}: no record of step {min(missing)} ({len(missing)} such); "
+                "the samples cannot be counted; was the file changed?"
+            )
+    return ranks
+
+
+def check_samples(stage: str, ranks: Sequence[Mapping[int, StepRecord]], expected: Sequence[int]) -> int:
+    """The number of samples that went through the model. Raises UserError when a step saw another number than dealt."""
+    seen = 0
+    for step, num_expected in enumerate(expected, start=1):
+        num_seen = sum(records[step].num_samples for records in ranks)
+        if num_seen != num_expected:
+            raise UserError(
+                f"{stage}: step {step} saw {num_seen} samples, {num_expected} expected; "
+                "rows were dropped or repeated on their way into the model"
+            )
+        seen += num_seen
+    return seen
+
+
+def check_resumes(run: Run, losses: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The losses around each resume. Raises UserError when one does not go on."""
+    resumes = []
+    for attempt in read_lines(run.attempts_path):
+        step = attempt["resume_step"]
+        before = [entry["loss"] for entry in losses if entry["step"] <= step]
+        after = [entry["loss"] for entry in losses if entry["step"] > step]
+        if step == 0 or not before or not after:
+            continue
+        if not loss_goes_on(before, after[0]):
+            raise UserError(
+                f"{run.stage}: the loss after the resume at step {step} is {after[0]:.4f}, "
+                f"at most {loss_limit(before):.4f} expected from those before; see {run.log}"
+            )
+        resumes.append({"step": step, "loss_before": before[-1], "loss_after": after[0]})
+    return resumes
+
+
+def wall_time_s(run: Run, records: Mapping[int, StepRecord]) -> float:
+    """Seconds that the trainer ran over all starts: to the last step of each, so a killed one counts too."""
+    starts = [attempt["start_time_s"] for attempt in read_lines(run.attempts_path)]
+    ends = [line["end_time_s"] for line in read_lines(steps_path(run.watch_dir, 0))]
+    total = 0.0
+    for start, following in zip(starts, [*starts[1:], float("inf")], strict=True):
+        within = [end for end in ends if start <= end < following]
+        total += max(within) - start if within else 0.0
+    return total
+
+
+def by_group(changes: Sequence[TensorChange], *, only_changed: bool) -> dict[str, int]:
+    return {g: sum(c.group == g and (c.changed or not only_changed) for c in changes) for g in GROUPS}
+
+
+def finish(run: Run, checkpoint: Path, argv: list[str], output_dir: Path, versions: Mapping[str, str]) -> None:
+    """Proves the training, then publishes checkpoint and metrics."""
+    begin = read_json(run.watch_dir / "begin.json")
+    state = trainer_state(checkpoint)
+    if state["max_steps"] != begin["max_steps"]:
+        raise UserError(f"{checkpoint}: max_steps {state['max_steps']} found, {begin['max_steps']} expected")
+    ranks = all_step_records(run, begin)
+    num_samples = check_samples(run.stage, ranks, begin["samples_per_step"])
+    losses = losses_of(state["log_history"])
+    resumes = check_resumes(run, losses)
+
+    say(f"{run.stage}: comparing every tensor with the input's")
+    trainable_in_memory = set(begin["trainable"])
+    changes = list(compare_checkpoints(run.model_dir, checkpoint))
+    trainable = {change.name: name_in_memory(change.name) in trainable_in_memory for change in changes}
+    unchanged = check_changes(run.stage, changes, trainable)
+    for group in GROUPS:
+        num_changed = sum(change.changed for change in changes if change.group == group)
+        say(f"{run.stage}: {group}: {num_changed} of {by_group(changes, only_changed=False)[group]} tensors changed")
+    if unchanged:
+        say(f"{run.stage}: {len(unchanged)} trained tensors kept their bits (updates below 16-bit rounding)")
+
+    published = publish_checkpoint(
+        checkpoint, run.model_dir, output_dir / "checkpoint", {"stage": run.stage, "seed": run.seed, **run.settings}
+    )
+    first_rank = list(ranks[0].values())
+    num_tokens = sum(record.num_tokens for records in ranks for record in records.values())
+    num_processes = begin["num_processes"]
+    metrics = {
+        "stage": run.stage,
+        "num_steps": state["global_step"],
+        "num_processes": num_processes,
+        "num_rows": run.num_rows,
+        "num_rows_left_out_each_epoch": run.num_rows % num_processes,
+        "num_samples_seen": num_samples,
+        "num_samples_expected": sum(begin["samples_per_step"]),
+        "num_tokens_seen": num_tokens,
+        "num_parameters": begin["num_parameters"],
+        "num_trainable_parameters": begin["num_trainable_parameters"],
+        "tensors_changed": by_group(changes, only_changed=True),
+        "tensors_total": by_group(changes, only_changed=False),
+        "tensors_trained_but_unchanged": unchanged,
+        "first_loss": losses[0]["loss"] if losses else None,
+        "last_loss": losses[-1]["loss"] if losses else None,
+        "losses": losses,
+        "step_time_s": step_times(first_rank),
+        "num_tokens_per_s": round(num_tokens / sum(record.step_time_s for record in first_rank), 3),
+        "wall_time_s": round(wall_time_s(run, ranks[0]), 3),
+        "resumes": resumes,
+        "versions": dict(versions),
+        "command": argv,
+        "signature": run.run_dir.name,
+        "checkpoint_sha256": model_sha256(output_dir / "checkpoint"),
+    }
+    write_json_atomically(output_dir / "metrics.json", metrics)
+    say(f"{run.stage}: {num_samples} samples in {state['global_step']} steps; {len(published)} files exported")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--stage", required=True, choices=("stage1", "stage2"))
+    parser.add_argument("--model-dir", required=True, type=Path, help="checkpoint to start from")
+    parser.add_argument("--dataset", required=True, type=Path, help="training set: one jsonl of messages and images")
+    parser.add_argument("--settings", required=True, type=json.loads, help="the stage's section of the configuration")
+    parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument("--work-dir", required=True, type=Path, help="checkpoints and records of unfinished training")
+    parser.add_argument("--output-dir", required=True, type=Path, help="gets checkpoint/ and metrics.json")
+    parser.add_argument("--log", required=True, type=Path, help="ms-swift's output, appended to")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    stage, settings = arguments.stage, arguments.settings
+    model_dir, dataset = arguments.model_dir.resolve(), arguments.dataset.resolve()
+    check_settings(stage, settings)
+    model_config = read_json(model_dir / "config.json")
+    model_type(model_config)
+    check_dtype(stage, settings, model_config, model_dir)
+    if not dataset.is_file():
+        raise UserError(f"{dataset}: not found; expected the training set of {stage} as jsonl")
+
+    say(f"{stage}: hashing model and training set")
+    versions = installed_versions()
+    dataset_digest, num_rows = dataset_sha256(dataset)
+    signature = signature_of(settings, arguments.seed, model_sha256(model_dir), dataset_digest, versions)
+    run = Run(
+        stage=stage,
+        settings=settings,
+        seed=arguments.seed,
+        model_dir=model_dir,
+        model_config=model_config,
+        dataset=dataset,
+        num_rows=num_rows,
+        run_dir=arguments.work_dir.resolve() / signature,
+        log=arguments.log.resolve(),
+    )
+    say(f"{stage}: {num_rows} rows; work directory {run.run_dir}")
+    with StopRequests().listening() as stop, exclusive_work_dir(run.run_dir, stop):
+        run.watch_dir.mkdir(exist_ok=True)
+        checkpoint, argv = train(run, stop)
+        write_json_atomically(run.run_dir / "command.json", argv)
+        finish(run, checkpoint, argv, arguments.output_dir.resolve(), versions)
+
+
+if __name__ == "__main__":
+    run_program(main)

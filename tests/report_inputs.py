@@ -1,0 +1,288 @@
+"""Builds everything that make_report.py reads, in the shape that the other programs write, from a fixed seed."""
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+LETTERS = "ABCD"
+# A time of change for every input, so that the page's date is known: 2026-01-02 03:04 UTC.
+CHANGED_AT = 1767323040
+MODULES = {"vision_tower": (241_000, 36), "aligner": (57_000, 5), "language_model": (312_000, 40)}
+SKILLS = {"graft": 0.27, "stage1": 0.84, "stage2": 0.98, "stage2-shuffled": 0.26}
+VERSIONS = {"ms-swift": "4.6.0", "transformers": "5.19.0", "torch": "2.13.0", "deepspeed": "0.19.8"}
+
+
+def wilson(num_correct: int, num_questions: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson's score interval)."""
+    z = 1.959964
+    share = num_correct / num_questions
+    middle = (share + z * z / (2 * num_questions)) / (1 + z * z / num_questions)
+    half = z / (1 + z * z / num_questions)
+    half *= math.sqrt(share * (1 - share) / num_questions + z * z / (4 * num_questions**2))
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def png(digit: int, size_px: int = 56) -> bytes:
+    """A picture of a digit."""
+    picture = Image.new("L", (size_px, size_px))
+    ImageDraw.Draw(picture).text((size_px // 3, size_px // 5), str(digit), fill=255)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def make_questions(num_questions: int, seed: int, split: str = "test") -> list[dict[str, str]]:
+    """Rows of a VLMEvalKit table."""
+    rng = random.Random(f"{seed}:{split}")
+    rows = []
+    for index in range(num_questions):
+        digit = index % 10
+        options = [digit, *rng.sample([other for other in range(10) if other != digit], 3)]
+        rng.shuffle(options)
+        rows.append(
+            {
+                "index": str(index),
+                "image": base64.b64encode(png(digit)).decode(),
+                "question": "Which digit?",
+                **{letter: str(option) for letter, option in zip(LETTERS, options, strict=True)},
+                "answer": LETTERS[options.index(digit)],
+                "category": f"digit {digit}",
+                "l2-category": "with a loop" if digit in (0, 6, 8, 9) else "without a loop",
+                "split": split,
+            }
+        )
+    return rows
+
+
+def answer(question: dict[str, str], skill: float, rng: random.Random) -> dict[str, Any]:
+    """The record of a model that is right with the probability `skill`."""
+    right = question["answer"]
+    said: str | None = right if rng.random() < skill else rng.choice([x for x in LETTERS if x != right])
+    prediction, status = str(said), "answered"
+    if rng.random() < 0.02:
+        said, prediction, status = None, "The picture shows a digit.", "unparsed"
+    return {
+        "index": question["index"],
+        "split": question["split"],
+        "discipline": question["l2-category"] or None,
+        "subject": question["category"] or None,
+        "question": question["question"],
+        "options": {letter: question[letter] for letter in LETTERS if question.get(letter)},
+        "answer": right,
+        "prediction": prediction,
+        "extracted": said,
+        "correct": said == right,
+        "status": status,
+        "image_sha256": hashlib.sha256(base64.b64decode(question["image"])).hexdigest(),
+    }
+
+
+def score_rows(model: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the score table that sum up one model's records."""
+    rows = []
+    for split in sorted({record["split"] for record in records}):
+        of_split = [record for record in records if record["split"] == split]
+        parts = [("overall", "", of_split)]
+        for group in ("discipline", "subject"):
+            for name in sorted({record[group] for record in of_split if record[group]}):
+                parts.append((group, name, [record for record in of_split if record[group] == name]))
+        for group, name, part in parts:
+            num_correct = sum(record["correct"] for record in part)
+            low, high = wilson(num_correct, len(part))
+            rows.append(
+                {
+                    "model": model,
+                    "split": split,
+                    "group": group,
+                    "name": name,
+                    "num_questions": len(part),
+                    "num_correct": num_correct,
+                    "accuracy": f"{num_correct / len(part):.6f}",
+                    "ci95_low": f"{low:.6f}",
+                    "ci95_high": f"{high:.6f}",
+                    "num_unparsed": sum(record["status"] == "unparsed" for record in part),
+                    "num_truncated": sum(record["status"] == "truncated" for record in part),
+                }
+            )
+    return rows
+
+
+def make_metrics(stage: str, num_steps: int, seed: int, resumed_at: int | None = None) -> dict[str, Any]:
+    """The metrics of a stage whose loss falls with noise."""
+    rng = random.Random(f"{seed}:{stage}")
+    trains = {name: stage == "stage2" or name == "aligner" for name in MODULES}
+    start = 1.35 if stage == "stage1" else 0.24
+    losses = []
+    for step in range(1, num_steps + 1, 2):
+        done = step / num_steps
+        losses.append(
+            {
+                "step": step,
+                "loss": start * (0.05 + 0.95 * math.exp(-4 * done)) * math.exp(rng.gauss(0, 0.16)),
+                "learning_rate": 3e-3 * min(done / 0.05, 1) * (0.5 + 0.5 * math.cos(math.pi * done)),
+                "grad_norm": 1.5 * math.exp(rng.gauss(0, 0.3)),
+            }
+        )
+    resumes = []
+    if resumed_at is not None:
+        resumes = [{"step": resumed_at, "loss_before": 0.731, "loss_after": 0.726}]
+    return {
+        "stage": stage,
+        "num_steps": num_steps,
+        "num_samples_seen": num_steps * 64,
+        "num_samples_expected": num_steps * 64,
+        "num_trainable_parameters": {name: size if trains[name] else 0 for name, (size, _) in MODULES.items()},
+        "num_parameters": {name: size for name, (size, _) in MODULES.items()},
+        "tensors_changed": {name: number if trains[name] else 0 for name, (_, number) in MODULES.items()},
+        "tensors_total": {name: number for name, (_, number) in MODULES.items()},
+        "first_loss": losses[0]["loss"],
+        "last_loss": losses[-1]["loss"],
+        "losses": losses,
+        "step_time_s": {"median": 0.412, "p90": 0.508},
+        "num_tokens_per_s": 9871.5,
+        "wall_time_s": 102.4,
+        "resumes": resumes,
+        "versions": VERSIONS,
+        "command": ["python", "-m", "torch.distributed.run", "sft.py", "--system", "You are a helpful assistant."],
+        "checkpoint_sha256": hashlib.sha256(stage.encode()).hexdigest(),
+    }
+
+
+def make_provenance(model: str, benchmark_md5: str) -> dict[str, Any]:
+    """How one model was served and asked."""
+    return {
+        "model": model,
+        "checkpoint_sha256": hashlib.sha256(model.removesuffix("-shuffled").encode()).hexdigest(),
+        "benchmark_md5": benchmark_md5,
+        "backend": "transformers",
+        "versions": {"evalscope": "1.14.1", "ms-vlmeval": "0.0.19", "ms-swift": "4.6.0"},
+        "serve": {"backend": "transformers", "environment": {"MAX_PIXELS": 3136}, "flags": {"max_new_tokens": 16}},
+        "settings": {"temperature": 0, "max_tokens": 16, "reuse": False},
+        "seed": 0,
+        "serve_command": ["python", "-m", "swift.cli.deploy", "--infer_backend", "transformers"],
+        "wall_time_s": 48.2,
+        "questions_per_s": 8.3,
+    }
+
+
+@dataclass
+class ReportInputs:
+    """Where the inputs lie; `arguments` is the command line that names them."""
+
+    directory: Path
+    num_gallery_pictures: int = 6
+    metrics: dict[str, Path] = field(default_factory=dict)
+    records: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Path:
+        return self.directory / "report.html"
+
+    def path(self, name: str) -> Path:
+        return self.directory / name
+
+    def arguments(self) -> list[str]:
+        return [
+            *("--title", "results/demo"),
+            *("--commit", "0123456789abcdef0123456789abcdef01234567"),
+            *("--config", str(self.path("config.json"))),
+            *("--metrics", *(f"{stage}={path}" for stage, path in self.metrics.items())),
+            *("--ledger", str(self.path("ledger.tsv"))),
+            *("--fidelity", str(self.path("fidelity.json"))),
+            *("--benchmark", f"digits={self.path('test.tsv')}"),
+            *("--scores", f"digits={self.path('digits.csv')}"),
+            *("--score-provenance", f"digits={self.path('digits.json')}"),
+            *("--records", *(f"digits:{model}={path}" for model, path in self.records.items())),
+            *("--donor", str(self.path("vl.json")), str(self.path("llm.json"))),
+            *("--dataset-check", f"stage1={self.path('data.check.json')}"),
+            *("--lock", str(self.path("train.lock"))),
+            *("--num-gallery-pictures", str(self.num_gallery_pictures)),
+            *("--output", str(self.output)),
+        ]
+
+    def read_json(self, name: str) -> Any:
+        return json.loads(self.path(name).read_text(encoding="utf-8"))
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.path(name).write_text(json.dumps(value, indent=2), encoding="utf-8")
+
+    def read_records(self, model: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.records[model].read_text(encoding="utf-8").split("\n") if line]
+
+    def write_records(self, model: str, records: list[dict[str, Any]]) -> None:
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        self.records[model].write_text("".join(lines), encoding="utf-8")
+
+    def write_scores(self) -> None:
+        """The score table of the records as they are."""
+        rows = [row for model in self.records for row in score_rows(model, self.read_records(model))]
+        with open(self.path("digits.csv"), "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def write_questions(self, questions: list[dict[str, str]], skills: dict[str, float], seed: int) -> None:
+        """Benchmark, records and table of models with these skills."""
+        with open(self.path("test.tsv"), "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(questions[0]), delimiter="\t", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(questions)
+        self.records = {model: self.path(f"{model}.jsonl") for model in skills}
+        for model, skill in skills.items():
+            rng = random.Random(f"{seed}:{model}")
+            self.write_records(model, [answer(question, skill, rng) for question in questions])
+        self.write_scores()
+        md5 = hashlib.md5(self.path("test.tsv").read_bytes()).hexdigest()
+        self.write_json("digits.json", {model: make_provenance(model, md5) for model in skills})
+
+    def set_times(self) -> None:
+        """Gives every input the same time of change."""
+        for path in self.directory.iterdir():
+            os.utime(path, (CHANGED_AT, CHANGED_AT))
+
+
+def donor_manifest(role: str) -> dict[str, Any]:
+    """A donor's manifest."""
+    return {
+        "role": role,
+        "source": {"kind": "demo"},
+        "dir": f"resources/donors/demo-{role}-seed0",
+        "files": [
+            {"name": "config.json", "num_bytes": 1412, "sha256": hashlib.sha256(role.encode()).hexdigest()},
+            {"name": "model.safetensors", "num_bytes": 2_431_552, "sha256": hashlib.sha256(b"w").hexdigest()},
+        ],
+    }
+
+
+def build(directory: Path, num_questions: int = 40, num_steps: int = 60, seed: int = 0) -> ReportInputs:
+    """Writes a whole set of inputs into `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    inputs = ReportInputs(directory)
+    inputs.write_json("config.json", {"results": "results/demo", "seed": seed, "report": {"num_gallery_pictures": 6}})
+    for stage, resumed_at in (("stage1", None), ("stage2", num_steps // 2)):
+        inputs.write_json(f"{stage}.json", make_metrics(stage, num_steps, seed, resumed_at))
+        inputs.metrics[stage] = inputs.path(f"{stage}.json")
+    policies = [("copied", 76, 2_200_000), ("initialised", 5, 228_000), ("dropped", 31, 1_900_000)]
+    lines = ["name\tpolicy\tshape\tdtype\tnum_bytes\tsha256"]
+    for policy, number, num_bytes in policies:
+        lines += [f"{policy}.{place}\t{policy}\t[64]\tF32\t{num_bytes // number}\t0" for place in range(number)]
+    inputs.path("ledger.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    inputs.write_json("fidelity.json", {"bit_equal": True, "dtype": "float32", "max_abs_difference": 0.0})
+    inputs.write_json("data.check.json", {"num_rows": 6582, "num_pictures": 6582, "sha256": "ab" * 32})
+    inputs.write_json("vl.json", donor_manifest("vl"))
+    inputs.write_json("llm.json", donor_manifest("llm"))
+    pins = "".join(f"{name}=={version} \\\n    --hash=sha256:00\n" for name, version in VERSIONS.items())
+    inputs.path("train.lock").write_text("# made by uv\n" + pins, encoding="utf-8")
+    inputs.write_questions(make_questions(num_questions, seed), SKILLS, seed)
+    inputs.set_times()
+    return inputs

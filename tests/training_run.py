@@ -1,0 +1,151 @@
+"""Runs scripts/train.py on a small model and a few random pictures, and interrupts it."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+# Rows, batches and steps: two epochs, the last step of each with a smaller batch, so an interruption in the second
+# epoch meets every corner of the sampler.
+NUM_ROWS = 46
+NUM_STEPS = 24
+QUESTION = "<image>Question: Which digit?\nOptions:\nA. 1\nB. 2\nC. 3\nD. 4\nPlease select the correct answer. \n"
+
+
+def write_dataset(directory: Path, num_rows: int = NUM_ROWS) -> Path:
+    """Pictures of noise (56 x 56, four merged tokens each) with a letter to answer."""
+    directory.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(num_rows):
+        path = directory / f"{number}.png"
+        noise = bytes((number * 7919 + i * i * 31 + i * 17) % 256 for i in range(56 * 56 * 3))
+        Image.frombytes("RGB", (56, 56), noise).save(path)
+        answer = {"role": "assistant", "content": "ABCD"[number % 4]}
+        rows.append({"messages": [{"role": "user", "content": QUESTION}, answer], "images": [str(path)]})
+    dataset = directory / "data.jsonl"
+    dataset.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return dataset
+
+
+def stage_settings(**changes: Any) -> dict[str, Any]:
+    """A stage's section; `flags` among the changes are added to the usual ones."""
+    flags = {
+        "freeze_vit": False, "freeze_llm": False, "freeze_aligner": False, "learning_rate": 0.003,
+        "num_train_epochs": 2, "save_steps": 6, "logging_steps": 1, "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2, "max_length": 512, "gradient_checkpointing": False,
+        "dataloader_num_workers": 0, "attn_impl": "sdpa",
+    }  # fmt: skip
+    settings: dict[str, Any] = {"num_nodes": 1, "num_processes_per_node": 1, "deepspeed": None}
+    settings |= {"environment": {"OMP_NUM_THREADS": 1}, "flags": flags | changes.pop("flags", {})}
+    return settings | changes
+
+
+@dataclass
+class TrainingRun:
+    """One stage in a directory of its own."""
+
+    root: Path
+    python: Path
+    directory: Path
+    model_dir: Path
+    dataset: Path
+    settings: dict[str, Any] = field(default_factory=stage_settings)
+    stage: str = "stage2"
+    seed: int = 3
+
+    @property
+    def work_dir(self) -> Path:
+        return self.directory / "work"
+
+    @property
+    def run_dir(self) -> Path:
+        (run_dir,) = self.work_dir.iterdir()
+        return run_dir
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        return self.directory / "out" / "checkpoint"
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return json.loads((self.directory / "out" / "metrics.json").read_text())
+
+    @property
+    def log_text(self) -> str:
+        return (self.directory / "train.log").read_text(errors="replace")
+
+    def weights(self) -> dict[str, bytes]:
+        """The bytes of each exported weight file."""
+        files = sorted(self.checkpoint_dir.glob("*.safetensors"))
+        assert files, f"{self.checkpoint_dir}: no weights"
+        return {path.name: path.read_bytes() for path in files}
+
+    def steps_done(self) -> int:
+        """The last step that the trainer has told of, in whatever run directory there is."""
+        last = 0
+        for path in self.work_dir.glob("*/watch/steps-rank0.jsonl"):
+            lines = path.read_text().splitlines()
+            last = max([last, *(json.loads(line)["step"] for line in lines if line.endswith("}"))])
+        return last
+
+    def start(self) -> subprocess.Popen[str]:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        options = {
+            "stage": self.stage, "model-dir": self.model_dir, "dataset": self.dataset, "seed": self.seed,
+            "work-dir": self.work_dir, "output-dir": self.directory / "out", "log": self.directory / "train.log",
+            "settings": json.dumps(self.settings),
+        }  # fmt: skip
+        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        command = [str(self.python), "scripts/train.py", *arguments]
+        return subprocess.Popen(command, cwd=self.root, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def run(self, status: int = 0) -> str:
+        """Runs to the end and gives what was said; fails with it when the exit status is another one."""
+        process = self.start()
+        said = process.communicate(timeout=300)[1]
+        assert process.returncode == status, said + self.log_tail()
+        return said
+
+    def interrupted(self, sign: Callable[[], bool], send: Callable[[int], None], limit_s: float = 120) -> str:
+        """Starts, calls `send` with the launcher's pid once `sign()` is true, and gives what was said until the end."""
+        process = self.start()
+        deadline = time.monotonic() + limit_s
+        while not sign():
+            assert process.poll() is None, f"ended before it was interrupted: {process.stderr.read()}"  # type: ignore[union-attr]
+            assert time.monotonic() < deadline, "the moment to interrupt did not come" + self.log_tail()
+            time.sleep(0.001)
+        send(process.pid)
+        said = process.communicate(timeout=120)[1]
+        assert process.returncode != 0, said
+        return said
+
+    def log_tail(self) -> str:
+        path = self.directory / "train.log"
+        return path.read_text(errors="replace")[-4000:] if path.exists() else ""
+
+    def rank_pids(self) -> list[int]:
+        pids = [json.loads(path.read_text())["pid"] for path in self.work_dir.glob("*/watch/rank*.json")]
+        return [pid for pid in pids if is_running(pid)]
+
+    def kill_everything(self, launcher_pid: int) -> None:
+        """What a power cut does to the processes."""
+        for pid in [launcher_pid, *self.rank_pids()]:
+            os.killpg(pid, signal.SIGKILL)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def sender(number: signal.Signals) -> Callable[[int], None]:
+    return lambda pid: os.kill(pid, number)
