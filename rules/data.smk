@@ -77,4 +77,4 @@ rule benchmark_tsv:
     params:
         python=python_of("evaluate"),
     shell:
-        "{params.python} scripts/fetch_benchmark.py --dataset {wildcards.dataset} --output {output} 2>&1 | tee {log}"
+        "{params.python} scripts/fetch_benchmark.py --benchmark {wildcards.dataset} --output {output} 2>&1 | tee {log}"

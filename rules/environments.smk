@@ -3,7 +3,8 @@
 
 rule environment:
     input:
-        script=program("build_environment"),
+        # Only the lock decides what is in an environment.
+        script=ancient(program("build_environment")),
         lock="envs/{role}.lock",
     output:
         ".venvs/{role}.ok",

@@ -21,8 +21,8 @@ rule train:
         script=program("train"),
         env=environment("train"),
         model=lambda wildcards: before(wildcards.stage),
-        # A gate: a graft that lost something is not trained, but a repeated proof retrains nothing.
-        fidelity=ancient(GRAFT + "/fidelity.json"),
+        # A gate: a graft that lost something is not trained. A repeated proof only exports again what WORK holds.
+        fidelity=GRAFT + "/fidelity.json",
         dataset=RESULTS + "/data/{stage}.jsonl",
         check=RESULTS + "/data/{stage}.check.json",
     output:

@@ -40,7 +40,7 @@ from common.benchmark_tables import pictures_of, questions_of, read_benchmark
 from common.checkpoint_files import model_sha256
 from common.child_processes import end_on_signals, process_group
 from common.errors import UserError, run_program
-from common.files import write_json_atomically, write_text_atomically
+from common.files import md5_of_file, write_json_atomically, write_text_atomically
 from common.model_server import DEFAULT_SERVED_NAME, ModelServer, last_error, model_server
 from common.question_records import NUM_NAMED, Answer, Judgement, is_failed, make_records, require_no_failures
 
@@ -111,11 +111,6 @@ def narrator(log_path: Path) -> Callable[[str], None]:
     return say
 
 
-def md5_of_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
 def key_of(identity: Mapping[str, Any]) -> str:
     """A short name for everything that decides the answers; another checkpoint or setting has another one."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -163,8 +158,11 @@ def wait_until_ready(server: ModelServer, harness: subprocess.Popen[bytes], harn
 
 def require_running(harness: subprocess.Popen[bytes], harness_log: Path) -> None:
     """Raises UserError with EvalScope's reason when it has failed."""
-    if harness.poll():
-        raise UserError(last_error(harness_log).removeprefix("error: "))
+    if status := harness.poll():
+        reason = last_error(harness_log)
+        if reason.startswith("error: "):  # said by run_vlmevalkit.py for the user
+            raise UserError(reason.removeprefix("error: "))
+        raise UserError(f"{harness_log}: EvalScope ended (exit status {status}): {reason}; see this file")
 
 
 def watch_answers(
@@ -242,8 +240,9 @@ def ask_benchmark(
         ready_s = time.monotonic() - started
         say(f"{evaluation.model_name}: ready after {ready_s:.0f} s; asking {len(questions)} questions")
         assert harness.stdin
-        harness.stdin.write(f"{server.base_url}\n".encode())
-        harness.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended; what follows says why
+            harness.stdin.write(f"{server.base_url}\n".encode())
+            harness.stdin.flush()
         asking_started = watch_answers(server, harness, directory, len(questions), say)
         timing = Timing(asking_started - started, time.monotonic() - asking_started)
     answers = [Answer(**row) for row in read_lines(Path(task["answers"]))]
@@ -299,6 +298,11 @@ def evaluate(evaluation: Evaluation, records_path: Path, provenance_path: Path, 
     """Everything: the two outputs, or a UserError and neither."""
     say = narrator(log_path)
     table = read_benchmark(evaluation.benchmark_tsv)
+    if not (evaluation.model_dir / "config.json").exists():
+        raise UserError(
+            f"{evaluation.model_dir}/config.json: not found; expected a checkpoint in the hub's format there; check "
+            "--model-dir, or make the checkpoint"
+        )
     benchmark_md5 = md5_of_file(evaluation.benchmark_tsv)
     checkpoint = model_sha256(evaluation.model_dir)
     identity = {key: getattr(evaluation, key) for key in ("benchmark", "control", "serve", "settings", "seed")}

@@ -9,7 +9,6 @@ By hand:
 """
 
 import argparse
-import hashlib
 import http.client
 import os
 import sys
@@ -19,7 +18,7 @@ import urllib.request
 from pathlib import Path
 
 from common.errors import UserError, run_program
-from common.files import fsync_directory
+from common.files import fsync_directory, md5_of_file
 
 _BLOCK_BYTES = 1 << 20
 _PROGRESS_S = 10.0
@@ -40,11 +39,6 @@ def address_and_md5(benchmark: str) -> tuple[str, str]:
         f"evaluate.benchmarks: {benchmark} has no address and md5 in VLMEvalKit; expected a benchmark that it knows, "
         "such as MMMU_DEV_VAL; put the TSV in its place yourself"
     )
-
-
-def md5_of_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def download(url: str, part_path: Path) -> None:

@@ -6,8 +6,9 @@ without a word, and writes weights that no program can load for want of a tokeni
 file to file, each tensor of either donor is copied or dropped by a stated policy (graft/ledger.tsv has a row for each),
 anything that is not planned is an error, and the directory is usable as it stands. docs/graft.md explains the rest.
 
-The result appears as a whole: everything is written into a hidden directory beside its place, synced, and moved, the
-index (without which there is no checkpoint) last. Interrupted at any time, the same command starts over.
+The result appears as a whole: everything is written into a hidden directory beside its place, synced, and moved: weights
+first, then their index (without which there is no checkpoint), the ledger last. Interrupted at any time, the same
+command starts over.
 
 By hand, from the repository root, after derive_config.py:
 
@@ -217,15 +218,17 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def publish(staging_dir: Path, output_dir: Path) -> None:
-    """Moves the finished files to their place, the index last, and removes what an earlier graft left."""
-    new_names = sorted((path.name for path in staging_dir.iterdir()), key=lambda name: name == INDEX_NAME)
-    (output_dir / INDEX_NAME).unlink(missing_ok=True)
+    """Moves the finished files to their place, index and ledger last, and removes what an earlier graft left."""
+    names = {path.name for path in staging_dir.iterdir()}
+    markers = [INDEX_NAME, LEDGER_NAME]
+    for name in reversed(markers):
+        (output_dir / name).unlink(missing_ok=True)
     for pattern in (SHARD_PATTERN, SINGLE_NAME, *TRAVELLING_PATTERNS):
         for path in output_dir.glob(pattern):
-            if path.name not in new_names:
+            if path.name not in names:
                 path.unlink()
-    for name in new_names:
-        if name == INDEX_NAME:
+    for name in [*sorted(names - set(markers)), *markers]:
+        if name in markers:
             fsync_directory(output_dir)
         os.replace(staging_dir / name, output_dir / name)
     fsync_directory(output_dir)

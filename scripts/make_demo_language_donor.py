@@ -110,12 +110,17 @@ class Questions:
 def disturbed_embeddings(
     embedding: nn.Embedding, batch: Batch, digit_ids: torch.Tensor, noise: float, dropout: float
 ) -> torch.Tensor:
-    """The batch's embeddings, those at the picture's places with noise, some of them (never all) replaced by it."""
+    """The batch's embeddings, those at the picture's places mixed with noise, some of them (never all) replaced by it.
+
+    `noise` is the largest ratio of noise to digit; each conversation draws its own. The mixture keeps the embeddings'
+    mean size, so that what a new aligner gives at first looks like much noise, not like something unheard of.
+    """
     embeddings = embedding(batch.ids)
     rms = embedding.weight[digit_ids].detach().pow(2).mean().sqrt()
     shown = embeddings[:, batch.picture_places]
     num, num_places = shown.shape[:2]
-    shown = shown + noise * rms * torch.rand(num, 1, 1) * torch.randn(shown.shape)
+    ratio = noise * torch.rand(num, 1, 1)
+    shown = (shown + ratio * rms * torch.randn(shown.shape)) / (1 + ratio**2).sqrt()
     lost = torch.rand(num, num_places) < dropout * torch.rand(num, 1)
     lost[torch.arange(num), torch.randint(num_places, (num,))] = False
     shown = torch.where(lost[..., None], rms * torch.randn(shown.shape), shown)

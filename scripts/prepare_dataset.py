@@ -87,24 +87,29 @@ def chosen_rows(num_rows: int, num_wanted: int | None, seed: int) -> Sequence[in
 # --- files of the user's ---
 
 
-def read_local(source: Source) -> list[Row]:
-    """The rows of a .jsonl, as they stand there."""
-    path, rows = Path(source.name), []
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                raise UserError(
-                    f"{path}, row {number}: not valid JSON ({error}); write one JSON object per line"
-                ) from None
-            if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
-                raise UserError(
-                    f'{path}, row {number}: no "messages" found; expected {{"messages": [{{"role": ..., "content": ...}}, '
-                    '...], "images": [path, ...]}; convert the rows'
-                )
-            rows.append(row)
-    return rows
+def read_local(source: Source, seed: int) -> Iterator[Row]:
+    """The chosen rows of a .jsonl."""
+    path = Path(source.name)
+    lines = path.read_bytes().splitlines()
+    if not lines:
+        raise UserError(f"source {source.text!r}: empty; expected at least one row; check the file")
+    for index in chosen_rows(len(lines), source.num_wanted, seed):
+        row = parse_line(lines[index], f"{path}, row {index + 1}")
+        yield standard_row(row["messages"], local_images(row, path.parent))
+
+
+def parse_line(line: bytes, place: str) -> Row:
+    """One row; raises UserError naming its place when it is none."""
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{place}: not valid JSON ({error}); write one JSON object per line") from None
+    if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
+        raise UserError(
+            f'{place}: no "messages" found; expected {{"messages": [{{"role": ..., "content": ...}}, ...], '
+            '"images": [path, ...]}; convert the rows'
+        )
+    return row
 
 
 def local_images(row: Row, directory: Path) -> list[str]:
@@ -203,7 +208,7 @@ def check_registered(source: Source) -> None:
     )
 
 
-def read_registered(source: Source, seed: int, pictures_dir: Path) -> list[Row]:
+def read_registered(source: Source, seed: int, pictures_dir: Path) -> Iterator[Row]:
     """The chosen rows of a dataset that ms-swift knows, their pictures as files."""
     from swift.dataset import load_dataset
 
@@ -221,19 +226,27 @@ def read_registered(source: Source, seed: int, pictures_dir: Path) -> list[Row]:
             raise UserError(load_failure(source, error)) from error
 
     indices = chosen_rows(len(dataset), source.num_wanted, seed)
-    rows, last_line_s = [], time.monotonic()
+    num_taken, num_with_pictures, last_line_s = 0, 0, time.monotonic()
     for number, row in enumerate(dataset.select(indices), start=1):
-        if row.get("messages"):
-            rows.append(
-                standard_row(
-                    row["messages"], [picture_path(image, source, pictures_dir) for image in row.get("images") or []]
-                )
-            )
         if time.monotonic() - last_line_s > SECONDS_BETWEEN_LINES:
             last_line_s = time.monotonic()
             say(f"{source.text}: {number} of {len(indices)} rows")
-    check_losses(source, counts, len(indices) - len(rows), rows)
-    return rows
+        if not row.get("messages"):
+            continue
+        images = [picture_path(image, source, pictures_dir) for image in row.get("images") or []]
+        num_taken += 1
+        num_with_pictures += bool(images)
+        yield standard_row(row["messages"], images)
+
+    num_lost = counts.num_rows_in - counts.num_rows_out + len(indices) - num_taken
+    say(f"{source.text}: {num_taken} rows taken; {num_lost} of {counts.num_rows_in} lost in ms-swift's preprocessing")
+    if num_taken == 0 or num_lost > MAX_LOST_FRACTION * counts.num_rows_in:
+        raise too_many_lost(source, num_lost, counts.num_rows_in)
+    if counts.had_picture_column and num_with_pictures == 0:
+        raise UserError(
+            f"source {source.text!r}: every picture was lost in ms-swift's preprocessing, which returns rows without "
+            "them; expected rows with pictures; convert this dataset to a .jsonl of your own"
+        )
 
 
 def load_failure(source: Source, error: Exception) -> str:
@@ -253,19 +266,6 @@ def too_many_lost(source: Source, num_lost: int, num_rows: int) -> UserError:
         "see its warnings above (pictures that were not fetched, or a preprocessor that does not fit the data), and "
         "fetch the dataset again or give a .jsonl of your own"
     )
-
-
-def check_losses(source: Source, counts: Preprocessing, num_without_messages: int, rows: Sequence[Row]) -> None:
-    """Says how many rows were lost; raises UserError if it is more than chance, or if all the pictures are gone."""
-    num_lost = counts.num_rows_in - counts.num_rows_out + num_without_messages
-    say(f"{source.text}: {len(rows)} rows taken; {num_lost} of {counts.num_rows_in} lost in ms-swift's preprocessing")
-    if not rows or num_lost > MAX_LOST_FRACTION * counts.num_rows_in:
-        raise too_many_lost(source, num_lost, counts.num_rows_in)
-    if counts.had_picture_column and not any(row.get("images") for row in rows):
-        raise UserError(
-            f"source {source.text!r}: every picture was lost in ms-swift's preprocessing, which returns rows without "
-            "them; expected rows with pictures; convert this dataset to a .jsonl of your own"
-        )
 
 
 def picture_path(image: Any, source: Source, pictures_dir: Path) -> str:
@@ -306,15 +306,9 @@ def standard_row(messages: Sequence[Row], images: Sequence[Any]) -> Row:
     return row | {"images": list(images)} if images else row
 
 
-def read_source(source: Source, seed: int, pictures_dir: Path) -> list[Row]:
+def read_source(source: Source, seed: int, pictures_dir: Path) -> Iterator[Row]:
     """All rows that are taken from a source."""
-    if not source.is_file:
-        return read_registered(source, seed, pictures_dir)
-    rows, directory = read_local(source), Path(source.name).parent
-    if not rows:
-        raise UserError(f"source {source.text!r}: empty; expected at least one row; check the file")
-    indices = chosen_rows(len(rows), source.num_wanted, seed)
-    return [standard_row(rows[i]["messages"], local_images(rows[i], directory)) for i in indices]
+    return read_local(source, seed) if source.is_file else read_registered(source, seed, pictures_dir)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -328,13 +322,15 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     sources = [parse_source(text) for text in arguments.sources]
+    pictures_dir = arguments.output.with_suffix(".pictures")
     num_rows = 0
     with open_atomically(arguments.output) as file:
         for source in sources:
-            rows = read_source(source, arguments.seed, arguments.output.with_suffix(".pictures"))
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            say(f"{arguments.output}: rows {num_rows + 1} to {num_rows + len(rows)} are from {source.text}")
-            num_rows += len(rows)
+            first = num_rows + 1
+            for row in read_source(source, arguments.seed, pictures_dir):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                num_rows += 1
+            say(f"{arguments.output}: rows {first} to {num_rows} are from {source.text}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError, run_program
+from common.files import md5_of_file
 
 # Names that make VLMEvalKit ask each question in several turns of its options and score the group (image_mcq.py).
 CIRCULAR_MARKS = ("mmbench", "ccbench", "circular", "mmcr")
@@ -105,7 +106,6 @@ def with_index(track: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
 def check_dataset(name: str, tsv_path: Path, is_control: bool) -> None:
     """Raises UserError when VLMEvalKit would fetch another file than `tsv_path`, ask in turns, or need a judge."""
     from vlmeval.dataset import DATASET_CLASSES, DATASET_TYPE
-    from vlmeval.smp import md5
 
     from common.benchmark_tables import read_benchmark, require_scorable
 
@@ -124,10 +124,10 @@ def check_dataset(name: str, tsv_path: Path, is_control: bool) -> None:
         require_scorable(read_benchmark(tsv_path), tsv_path)
         return
     md5_of = getattr(known[0], "DATASET_MD5", {})
-    if name in md5_of and md5(str(tsv_path)) != md5_of[name]:
+    if name in md5_of and (found := md5_of_file(tsv_path)) != md5_of[name]:
         raise UserError(
-            f"evaluate.benchmarks: the TSV for {name} has md5 {md5(str(tsv_path))}; VLMEvalKit expects {md5_of[name]} "
-            "under that name; fetch it again with scripts/fetch_benchmark.py, or give your own TSV its own name"
+            f"{tsv_path}: md5 {found} found; VLMEvalKit expects {md5_of[name]} under the name {name}; move the file away "
+            "and fetch it with scripts/fetch_benchmark.py, or give your own TSV its own name"
         )
     if is_control:
         md5_of.pop(name, None)  # the copy that is asked has other pictures; VLMEvalKit would fetch the original over it

@@ -91,6 +91,8 @@ VERSIONED_PACKAGES = ("ms-swift", "torch", "transformers", "deepspeed")
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_LINES = 5.0
 NUM_LOG_LINES_SHOWN = 15
+# What the drivers of NVIDIA (also under WSL) and AMD leave in /dev.
+GPU_DEVICE_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 # The last line of a Python traceback, with or without torchrun's rank before it.
 EXCEPTION_LINE = re.compile(r"^(\[rank\d+\]:\s*)?[\w.]+(Error|Exception|Interrupt|Exit)\b.*")
 
@@ -147,7 +149,9 @@ def check_dtype(stage: str, settings: Mapping[str, Any], model_config: Mapping[s
 
 
 def num_gpus(environment: Mapping[str, str]) -> int:
-    """How many GPUs a trainer with this environment sees."""
+    """How many GPUs a trainer with this environment sees. Asks torch, in a process of its own, where there may be one."""
+    if not any(Path(node).exists() for node in GPU_DEVICE_NODES):
+        return 0
     code = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
     result = subprocess.run([sys.executable, "-c", code], env=dict(environment), capture_output=True, text=True)
     if result.returncode:
@@ -442,7 +446,7 @@ def check_resumes(run: Run, losses: Sequence[Mapping[str, Any]]) -> list[dict[st
     return resumes
 
 
-def wall_time_s(run: Run, records: Mapping[int, StepRecord]) -> float:
+def wall_time_s(run: Run) -> float:
     """Seconds that the trainer ran over all starts: to the last step of each, so a killed one counts too."""
     starts = [attempt["start_time_s"] for attempt in read_lines(run.attempts_path)]
     ends = [line["end_time_s"] for line in read_lines(steps_path(run.watch_dir, 0))]
@@ -504,7 +508,7 @@ def finish(run: Run, checkpoint: Path, argv: list[str], output_dir: Path, versio
         "losses": losses,
         "step_time_s": step_times(first_rank),
         "num_tokens_per_s": round(num_tokens / sum(record.step_time_s for record in first_rank), 3),
-        "wall_time_s": round(wall_time_s(run, ranks[0]), 3),
+        "wall_time_s": round(wall_time_s(run), 3),
         "resumes": resumes,
         "versions": dict(versions),
         "command": argv,

@@ -1,5 +1,6 @@
 """Builds everything that make_report.py reads, in the shape that the other programs write, from a fixed seed."""
 
+import ast
 import base64
 import csv
 import hashlib
@@ -19,6 +20,30 @@ LETTERS = "ABCD"
 CHANGED_AT = 1767323040
 MODULES = {"vision_tower": (241_000, 36), "aligner": (57_000, 5), "language_model": (312_000, 40)}
 SKILLS = {"graft": 0.27, "stage1": 0.84, "stage2": 0.98, "stage2-shuffled": 0.26}
+LEDGER = [
+    ("copied", "llm", 40, 1_300_000, "the language donor"),
+    ("copied", "vl", 36, 900_000, "the vision donor's vision tower"),
+    ("initialised", "", 5, 228_000, "aligner: fresh; all 0"),
+    ("dropped", "vl", 31, 1_900_000, "the vision donor's language model; replaced by the language donor"),
+]
+FIDELITY = {
+    "architecture": "qwen3",
+    "dtype": "float32",
+    "num_texts": 9,
+    "bit_equal": True,
+    "num_tokens": 512,
+    "max_abs_difference": 0.0,
+    "first_difference": None,
+    "kl_mean_nats": 0.0,
+    "perplexity_donor": 4.0951,
+    "perplexity_graft": 4.0951,
+    "top1_agreement": 1.0,
+    "dropped": {"num_tensors": 0, "num_parameters": 0, "kinds": {}},
+    "picture": {"num_tokens": 24, "finite": True, "max_logit_change_between_pictures": 3.21, "mrope_axes_differ": True},
+    "loading_info": {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []},
+    "text": "LICENSE",
+    "text_sha256": "cd" * 32,
+}
 VERSIONS = {"ms-swift": "4.6.0", "transformers": "5.19.0", "torch": "2.13.0", "deepspeed": "0.19.8"}
 
 
@@ -64,6 +89,12 @@ def make_questions(num_questions: int, seed: int, split: str = "test") -> list[d
     return rows
 
 
+def picture_sha256(cell: str) -> str:
+    """One hash over the bytes of the picture, or pictures, of a row."""
+    parts = ast.literal_eval(cell) if cell.startswith("[") else [cell]
+    return hashlib.sha256(b"".join(base64.b64decode(part) for part in parts)).hexdigest()
+
+
 def answer(question: dict[str, str], skill: float, rng: random.Random) -> dict[str, Any]:
     """The record of a model that is right with the probability `skill`."""
     right = question["answer"]
@@ -83,7 +114,7 @@ def answer(question: dict[str, str], skill: float, rng: random.Random) -> dict[s
         "extracted": said,
         "correct": said == right,
         "status": status,
-        "image_sha256": hashlib.sha256(base64.b64decode(question["image"])).hexdigest(),
+        "image_sha256": picture_sha256(question["image"]),
     }
 
 
@@ -240,10 +271,15 @@ class ReportInputs:
         self.records = {model: self.path(f"{model}.jsonl") for model in skills}
         for model, skill in skills.items():
             rng = random.Random(f"{seed}:{model}")
-            self.write_records(model, [answer(question, skill, rng) for question in questions])
+            records = [answer(question, skill, rng) for question in questions]
+            if model.endswith("-shuffled"):
+                shown = [record["image_sha256"] for record in records]
+                for record, other in zip(records, shown[1:] + shown[:1], strict=True):
+                    record["image_sha256"] = other
+            self.write_records(model, records)
         self.write_scores()
         md5 = hashlib.md5(self.path("test.tsv").read_bytes()).hexdigest()
-        self.write_json("digits.json", {model: make_provenance(model, md5) for model in skills})
+        self.write_json("digits.json", {"models": {model: make_provenance(model, md5) for model in skills}})
 
     def set_times(self) -> None:
         """Gives every input the same time of change."""
@@ -272,12 +308,12 @@ def build(directory: Path, num_questions: int = 40, num_steps: int = 60, seed: i
     for stage, resumed_at in (("stage1", None), ("stage2", num_steps // 2)):
         inputs.write_json(f"{stage}.json", make_metrics(stage, num_steps, seed, resumed_at))
         inputs.metrics[stage] = inputs.path(f"{stage}.json")
-    policies = [("copied", 76, 2_200_000), ("initialised", 5, 228_000), ("dropped", 31, 1_900_000)]
-    lines = ["name\tpolicy\tshape\tdtype\tnum_bytes\tsha256"]
-    for policy, number, num_bytes in policies:
-        lines += [f"{policy}.{place}\t{policy}\t[64]\tF32\t{num_bytes // number}\t0" for place in range(number)]
+    lines = ["name\tdonor\tpolicy\toutput_name\tdtype\tshape\tbytes\tsha256\tdonor_file\toutput_file\treason"]
+    for policy, donor, number, num_bytes, reason in LEDGER:
+        row = f"{donor}\t{policy}\tt\tF32\t8x8\t{num_bytes // number}\t0\ta\tb\t{reason}"
+        lines += [f"{policy}.{donor}.{place}\t{row}" for place in range(number)]
     inputs.path("ledger.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    inputs.write_json("fidelity.json", {"bit_equal": True, "dtype": "float32", "max_abs_difference": 0.0})
+    inputs.write_json("fidelity.json", FIDELITY)
     inputs.write_json("data.check.json", {"num_rows": 6582, "num_pictures": 6582, "sha256": "ab" * 32})
     inputs.write_json("vl.json", donor_manifest("vl"))
     inputs.write_json("llm.json", donor_manifest("llm"))

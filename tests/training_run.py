@@ -34,13 +34,28 @@ def write_dataset(directory: Path, num_rows: int = NUM_ROWS) -> Path:
     return dataset
 
 
+def graft(root: Path, vl_dir: Path, llm_dir: Path, architecture: str, target_dir: Path) -> Path:
+    """A grafted checkpoint of three small shards, by the programs that make the real one."""
+    settings = {"architecture": architecture, "aligner": "fresh", "calibration": "none", "max_shard_gb": 0.001}
+    donors = ["--vl-dir", str(vl_dir), "--llm-dir", str(llm_dir), "--settings", json.dumps(settings)]
+    config = ["--config", str(target_dir / "config.json"), "--seed", "0"]
+    place = ["--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", str(target_dir)]
+    python = str(root / ".venv/bin/python")
+    for command in (
+        ["scripts/derive_config.py", *donors, "--output", str(target_dir / "config.json")],
+        ["scripts/graft.py", *donors, *config, *place],
+    ):
+        subprocess.run([python, *command], cwd=root, check=True, capture_output=True)
+    return target_dir
+
+
 def stage_settings(**changes: Any) -> dict[str, Any]:
     """A stage's section; `flags` among the changes are added to the usual ones."""
     flags = {
         "freeze_vit": False, "freeze_llm": False, "freeze_aligner": False, "learning_rate": 0.003,
         "num_train_epochs": 2, "save_steps": 6, "logging_steps": 1, "per_device_train_batch_size": 2,
         "gradient_accumulation_steps": 2, "max_length": 512, "gradient_checkpointing": False,
-        "dataloader_num_workers": 0, "attn_impl": "sdpa",
+        "dataloader_num_workers": 0, "attn_impl": "sdpa", "max_shard_size": "1MB",
     }  # fmt: skip
     settings: dict[str, Any] = {"num_nodes": 1, "num_processes_per_node": 1, "deepspeed": None}
     settings |= {"environment": {"OMP_NUM_THREADS": 1}, "flags": flags | changes.pop("flags", {})}
@@ -136,8 +151,11 @@ class TrainingRun:
 
     def kill_everything(self, launcher_pid: int) -> None:
         """What a power cut does to the processes."""
-        for pid in [launcher_pid, *self.rank_pids()]:
+        pids = self.rank_pids()
+        for pid in [launcher_pid, *pids]:
             os.killpg(pid, signal.SIGKILL)
+        while any(is_running(pid) for pid in pids):
+            time.sleep(0.01)
 
 
 def is_running(pid: int) -> bool:

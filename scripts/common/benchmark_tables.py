@@ -115,6 +115,14 @@ def questions_of(table: pandas.DataFrame, path: Path) -> list[Question]:
 def require_scorable(table: pandas.DataFrame, path: Path) -> None:
     """Raises UserError when VLMEvalKit would not see what a person sees, or the right answer is no option."""
     letters = [letter for letter in string.ascii_uppercase if letter in table]
+    for letter in letters:
+        shown = table[letter][table[letter] != ""]
+        if len(shown) < len(table) and len(shown) and shown.str.fullmatch(r"[+-]?\d+").all():
+            raise UserError(
+                f"{path}: option {letter} is a whole number wherever it is given, but some questions have none; "
+                f"VLMEvalKit would show {shown.iloc[0]} as {shown.iloc[0]}.0; give each question as many options, or "
+                "word them otherwise"
+            )
     for row in table.to_dict("records"):
         for column in ("question", "answer", *letters):
             if row[column] in _READ_AS_ABSENT:

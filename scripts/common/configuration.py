@@ -157,7 +157,9 @@ def findings(config: Mapping[str, Any], schema: Mapping[str, Any], known_flags: 
             section = section.get(part) if isinstance(section, Mapping) else None
         if isinstance(section, Mapping):
             command = "deploy" if path[0] == "evaluate" else "sft"
-            lines += flag_findings(".".join(path), section, command, known_flags)
+            said = {line.partition(": ")[0] for line in lines}
+            flag_lines = flag_findings(".".join(path), section, command, known_flags)
+            lines += [line for line in flag_lines if line.partition(": ")[0] not in said]
     if not lines:
         lines += [*donor_findings(config), *stage_findings(config), *evaluation_findings(config)]
     return lines

@@ -32,6 +32,7 @@ HOST = "127.0.0.1"
 # The name that the published recipe serves under. VLMEvalKit treats some names specially (those with "step", "o1", "gemini" …).
 DEFAULT_SERVED_NAME = "Qwen3-VL"
 _NUM_ERROR_LINES = 3
+_NUM_SHOWN_CHARACTERS = 300
 
 
 def free_port() -> int:
@@ -145,11 +146,11 @@ class ModelServer:
             )
         except OSError as error:
             self.require_alive()
-            raise UserError(f"{self.log_path}: the model server did not answer ({error}); see this file") from None
+            raise UserError(f"{self.log_path}: the model server did not answer ({error})") from None
         if status != 200:
             raise UserError(
                 f"{self.log_path}: the model server refused a question with HTTP {status}: "
-                f"{answer.decode(errors='replace')[:500]}; see this file"
+                f"{answer.decode(errors='replace')[:_NUM_SHOWN_CHARACTERS]} (last error: {last_error(self.log_path)})"
             )
         return dict(json.loads(answer))
 
@@ -165,7 +166,10 @@ class ModelServer:
             (token,) = answer["choices"][0]["logprobs"]["content"]
             is_sound = math.isfinite(token["logprob"])
         except UserError as error:
-            raise UserError(f"first question, about one picture: {error}") from None
+            raise UserError(
+                f"{error}; this was the first question, about one picture: look for NaN in the model's weights, and at "
+                "its processor and template"
+            ) from None
         except (KeyError, TypeError, ValueError):
             is_sound = False
         if not is_sound:

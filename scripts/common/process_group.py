@@ -86,7 +86,9 @@ def described(holder: Mapping[str, Any]) -> str:
     return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
 
 
-def lock_or_wait(file: IO[str], kind: int, describe_holders: Callable[[], str], should_stop: Callable[[], bool]) -> None:
+def lock_or_wait(
+    file: IO[str], kind: int, describe_holders: Callable[[], str], should_stop: Callable[[], bool]
+) -> None:
     """Takes a lock; while it is held elsewhere, says by whom every few seconds."""
     next_line = 0.0
     while not try_lock(file, kind):
@@ -170,9 +172,7 @@ class StopRequests:
 class Trainer:
     """A running trainer: one process, or torchrun with its ranks."""
 
-    def __init__(
-        self, argv: Sequence[str], environment: Mapping[str, str], log: IO[bytes], *, has_agent: bool
-    ) -> None:
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: IO[bytes], *, has_agent: bool) -> None:
         """`has_agent`: torchrun (or srun before it) stands between us and the ranks.
 
         An agent must outlive a signal sent to everybody, or it would kill its ranks in the midst of a checkpoint; it

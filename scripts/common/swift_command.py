@@ -36,24 +36,23 @@ OWNED_FLAGS = frozenset({
     "ddp_backend", "ignore_args_error", "create_checkpoint_symlink", "load_args", "logging_nan_inf_filter", "use_hf",
 })  # fmt: skip
 
-# What would break a promise of this launcher (exact resume, whole checkpoints, counted samples), and why.
-REFUSED_FLAGS = {
-    "streaming": "a stream has no length, so samples could not be counted",
-    "packing": "packed rows are not counted yet",
-    "sequence_parallel_size": "split sequences are not counted yet",
-    "save_only_model": "such a checkpoint cannot be resumed",
-    "resume_only_model": "a resumed run would differ from an uninterrupted one",
-    "ignore_data_skip": "a resumed run would see samples twice",
-    "load_best_model_at_end": "the last checkpoint is the one that is exported",
-    "enable_jit_checkpoint": "signals are handled here, and exactly",
-    "use_flash_ckpt": "its checkpoints hold no safetensors",
-    "push_to_hub": "nothing leaves the machine",
-    "fsdp": "its checkpoints are not handled here; use deepspeed",
-    "auto_find_batch_size": "the batch size is part of the result",
-    "max_epochs": "say num_train_epochs",
+# What would break a promise of this launcher (exact resume, whole checkpoints, counted samples): the value that does
+# not, and why another would.
+REFUSED_FLAGS: dict[str, tuple[Any, str]] = {
+    "streaming": (False, "a stream has no length, so samples could not be counted"),
+    "packing": (False, "packed rows are not counted yet"),
+    "sequence_parallel_size": (1, "split sequences are not counted yet"),
+    "save_only_model": (False, "such a checkpoint cannot be resumed"),
+    "resume_only_model": (False, "a resumed run would differ from an uninterrupted one"),
+    "ignore_data_skip": (False, "a resumed run would see samples twice"),
+    "load_best_model_at_end": (False, "the last checkpoint is the one that is exported"),
+    "enable_jit_checkpoint": (False, "signals are handled here, and exactly"),
+    "use_flash_ckpt": (False, "its checkpoints hold no safetensors"),
+    "push_to_hub": (False, "nothing leaves the machine"),
+    "fsdp": (None, "its checkpoints are not handled here; use deepspeed"),
+    "auto_find_batch_size": (False, "the batch size is part of the result"),
+    "max_epochs": (None, "say num_train_epochs"),
 }
-# Values of the above that say nothing and are therefore fine.
-HARMLESS_VALUES = (None, False, 0, 1)
 
 OWNED_VARIABLES = frozenset({
     "NPROC_PER_NODE", "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE",
@@ -93,8 +92,9 @@ def check_settings(stage: str, settings: Mapping[str, Any]) -> None:
         key = f"{stage}.flags.{flag}"
         if flag in OWNED_FLAGS:
             raise UserError(f"{key}: set by the launcher from the rest of the settings; remove it")
-        if flag in REFUSED_FLAGS and value not in HARMLESS_VALUES:
-            raise UserError(f"{key}: {value} found; {REFUSED_FLAGS[flag]}; remove it")
+        harmless, reason = REFUSED_FLAGS.get(flag, (value, ""))
+        if value is not None and (type(value), value) != (type(harmless), harmless):
+            raise UserError(f"{key}: {value} found; {reason}; remove it")
     for variable in settings["environment"]:
         if variable in OWNED_VARIABLES:
             raise UserError(

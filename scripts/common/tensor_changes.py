@@ -49,7 +49,9 @@ def name_in_memory(name: str) -> str:
 def shown(names: Collection[str]) -> str:
     """`3 tensors (a, b, c)`: the first few by name."""
     first = ", ".join(sorted(names)[:_NUM_NAMES_SHOWN])
-    return f"{len(names)} tensor{'s' if len(names) != 1 else ''} ({first}{', …' if len(names) > _NUM_NAMES_SHOWN else ''})"
+    return (
+        f"{len(names)} tensor{'s' if len(names) != 1 else ''} ({first}{', …' if len(names) > _NUM_NAMES_SHOWN else ''})"
+    )
 
 
 def same_bytes(a: TensorOnDisk, b: TensorOnDisk) -> bool:

@@ -115,6 +115,11 @@ def differing_weights(model: torch.nn.Module, checkpoint_dir: Path) -> list[str]
     return findings
 
 
+def tied_names(model: torch.nn.Module) -> set[str]:
+    """Second names of tensors that have two, as a head has that is the embedding."""
+    return dict(model.named_parameters(remove_duplicate=False)).keys() - dict(model.named_parameters()).keys()
+
+
 def load_weights(model: torch.nn.Module, checkpoint_dir: Path) -> None:
     """Copies a checkpoint into the model tensor by tensor, names on disk translated into names in memory.
 
@@ -142,7 +147,11 @@ def check_groups(args: Any, all_parameters: dict[str, int], trainable: dict[str,
     """Raises UserError unless exactly the groups train that the freeze flags leave free, whole."""
     if args["custom_freezing"]:
         return
-    frozen = {"vision_tower": args["freeze_vit"], "aligner": args["freeze_aligner"], "language_model": args["freeze_llm"]}
+    frozen = {
+        "vision_tower": args["freeze_vit"],
+        "aligner": args["freeze_aligner"],
+        "language_model": args["freeze_llm"],
+    }
     for group in GROUPS:
         expected = 0 if frozen[group] else all_parameters[group]
         if trainable[group] != expected:
@@ -167,6 +176,7 @@ class WatchCallback(TrainerCallback):
         self.mark_s = 0.0
         self.progress: dict[str, Any] = {}
         self._mend_resume(trainer)
+        self._mend_save(trainer)
 
     @property
     def resume_dir(self) -> Path | None:
@@ -179,6 +189,18 @@ class WatchCallback(TrainerCallback):
             load_weights(trainer.model if model is None else model, Path(resume_from_checkpoint))
 
         trainer._load_from_checkpoint = load_from_checkpoint
+
+    def _mend_save(self, trainer: Any) -> None:
+        """DeepSpeed hands over a copy of every weight, tied ones twice; a checkpoint holds a tied tensor once."""
+        save = trainer._save
+
+        def save_once(output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+            if state_dict is not None:
+                for name in tied_names(trainer.model):
+                    state_dict.pop(name, None)
+            save(output_dir, state_dict)
+
+        trainer._save = save_once
 
     # Agreement among ranks
 
@@ -206,7 +228,9 @@ class WatchCallback(TrainerCallback):
         if args.process_index == 0:
             for group in GROUPS:
                 mark = "TRAINABLE" if trainable[group] else "FROZEN"
-                print(f"[{mark}] {group}: {trainable[group]:,} of {all_parameters[group]:,} parameters train", flush=True)
+                print(
+                    f"[{mark}] {group}: {trainable[group]:,} of {all_parameters[group]:,} parameters train", flush=True
+                )
             write_json_atomically(
                 self.watch_dir / "begin.json",
                 {
@@ -319,6 +343,9 @@ class WatchCallback(TrainerCallback):
         self.saved_step = state.global_step
         self.mark_s = time.monotonic()
 
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._report(phase="saved, ms-swift is ending")
+
     # Stopping
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -396,6 +423,7 @@ def join_the_run() -> IO[str]:
 
 
 callbacks_map[WATCH_CALLBACK] = WatchCallback
-if multiprocessing.parent_process() is None:  # not in a worker that imports the plugins anew
+# Not in a worker that imports the plugins anew, nor in a test.
+if WATCH_VARIABLE in os.environ and multiprocessing.parent_process() is None:
     ignore_stop_signals_in_workers()
     _RANKS_LOCK = join_the_run()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from report.inputs import CONTROL_SUFFIX, Benchmark, Metrics, Record, Score, is_control
+from report.inputs import CONTROL_SUFFIX, Benchmark, Metrics, Record, Score, is_control, require
 
 # What the score table counts of the records of one row.
 Counts = tuple[int, int, int, int]
@@ -86,7 +86,9 @@ def check_same_questions(benchmark: Benchmark, record_paths: dict[str, Path]) ->
                         f"{getattr(record, field)!r}, but {record_paths[reference_model]} has "
                         f"{getattr(other, field)!r}; evaluate both models on the same benchmark file"
                     )
-        if not is_control(model) and not is_control(reference_model):
+        if is_control(model) and not is_control(reference_model):
+            _check_other_pictures(by_index, reference, record_paths[model], record_paths[reference_model])
+        elif not is_control(model):
             _check_same_pictures(by_index, reference, record_paths[model], record_paths[reference_model])
 
 
@@ -99,6 +101,16 @@ def _check_same_pictures(
                 f"{path}: question {index} was asked with another picture than in {reference_path}; "
                 "evaluate both models on the same benchmark file"
             )
+
+
+def _check_other_pictures(
+    records: dict[str, Record], reference: dict[str, Record], path: Path, reference_path: Path
+) -> None:
+    if all(record.image_sha256 == reference[index].image_sha256 for index, record in records.items()):
+        raise UserError(
+            f"{path}: every question was asked with the same picture as in {reference_path}, so this is no control; "
+            "evaluate it again with its pictures shuffled"
+        )
 
 
 def check_metrics(metrics: Metrics, path: Path) -> None:
@@ -119,7 +131,7 @@ def check_metrics(metrics: Metrics, path: Path) -> None:
 
 def check_provenance(value: Any, models: Sequence[str], path: Path) -> dict[str, dict[str, Any]]:
     """The provenance of each model; refuses a file that lacks one."""
-    found = value.get("models", value) if isinstance(value, dict) else {}
+    found = require(value, "models", dict, str(path))
     for model in models:
         if not isinstance(found.get(model), dict):
             raise UserError(f"{path}: nothing about {model} found, though its records were given; make the table again")

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from report.inputs import CONTROL_SUFFIX, Benchmark, Metrics, Record, Score, is_control, pipeline_order
-from report.numbers import count, interval, percent
+from report.inputs import CONTROL_SUFFIX, Benchmark, LedgerSum, Metrics, Record, Score, is_control, pipeline_order
+from report.numbers import count, interval, percent, size
 
 # Models that the pipeline did not make: shown, but no result of it.
 NOT_MADE_HERE = ("parent",)
@@ -185,11 +185,18 @@ def _control_sentence(best: Score, controls: Sequence[Score]) -> str:
     )
 
 
-def warnings(benchmarks: Sequence[Benchmark], stages: Sequence[Metrics], is_dirty: bool) -> list[str]:
+def warnings(
+    benchmarks: Sequence[Benchmark], stages: Sequence[Metrics], ledger: Sequence[LedgerSum], is_dirty: bool
+) -> list[str]:
     """What does not stop the page but should not be overlooked."""
     found = []
     if is_dirty:
         found.append("The code had changes that are not committed: the commit below does not say everything.")
+    for part in ledger:
+        if part.policy == "dropped" and part.donor == "llm":
+            found.append(
+                f"The graft left out {count(part.num_tensors)} tensors of the language donor ({size(part.num_bytes)})."
+            )
     for metrics in stages:
         found += _stage_warnings(metrics)
     for benchmark in benchmarks:

@@ -226,6 +226,8 @@ def embed(encoded: bytes, where: str, side_px: int) -> Picture:
         picture.paste(original, mask=original.convert("RGBA").getchannel("A"))
     else:
         picture = original.convert("L" if original.mode in ("1", "L") else "RGB")
+    # Comments, colour profiles and the like, which Pillow would write again.
+    picture.info.clear()
     is_small = max(picture.size) <= min(SMALL_PX, side_px)
     if max(picture.size) > side_px:
         picture.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)

@@ -24,7 +24,10 @@ SCORE_COLUMNS = (
     "model", "split", "group", "name", "num_questions", "num_correct", "accuracy", "ci95_low", "ci95_high",
     "num_unparsed", "num_truncated",
 )  # fmt: skip
-LEDGER_COLUMNS = ("name", "policy", "num_bytes")
+LEDGER_COLUMNS = ("name", "donor", "policy", "bytes", "reason")
+# In the order of the page.
+LEDGER_POLICIES = ("copied", "refitted", "initialised", "dropped")
+LEDGER_DONORS = ("llm", "vl", "")
 SCORE_GROUPS = ("overall", "discipline", "subject")
 RECORD_STATUSES = ("answered", "unparsed", "truncated")
 CONTROL_SUFFIX = "-shuffled"
@@ -154,19 +157,21 @@ class Donor:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How the graft compares with its language donor on text; `bit_equal` is None where it was not asked for."""
+    """How the graft compares with its language donor on text."""
 
-    bit_equal: bool | None
+    bit_equal: bool
     values: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class LedgerSum:
-    """The tensors of one policy: how many, how many bytes."""
+    """The tensors with one policy from one donor: how many, how many bytes, and the kinds of reason."""
 
     policy: str
+    donor: str
     num_tensors: int
     num_bytes: int
+    reasons: list[str]
 
 
 @dataclass(frozen=True)
@@ -211,8 +216,8 @@ def _as_tuple(kinds: type | tuple[type, ...]) -> tuple[type, ...]:
     return kinds if isinstance(kinds, tuple) else (kinds,)
 
 
-def _lines(path: Path, kind: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a text file; UserError when it is absent, no UTF-8, or empty."""
+def _lines(path: Path, kind: str, *, written_by_a_program: bool = True) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a text file; UserError when it is absent, no UTF-8, empty, or its last line has no end."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -221,6 +226,8 @@ def _lines(path: Path, kind: str) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path}: not UTF-8 text ({error}); expected {kind}; make it again") from None
     if not text.strip():
         raise UserError(f"{path}: empty; expected {kind}; make it again")
+    if written_by_a_program and not text.endswith("\n"):
+        raise UserError(f"{path}: its last line has no end; expected {kind}; make it again, it was probably cut off")
     # Not splitlines(): a question may hold U+2028 and the like, which JSON leaves as they are.
     yield from ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
@@ -403,22 +410,39 @@ def read_metrics(stage: str, path: Path) -> Metrics:
 def read_fidelity(path: Path) -> Fidelity:
     """What the fidelity check measured."""
     value = read_json(path)
-    bit_equal = require(value, "bit_equal", (bool, type(None)), str(path))
+    bit_equal = require(value, "bit_equal", bool, str(path))
     return Fidelity(bit_equal, {key: found for key, found in value.items() if key != "bit_equal"})
 
 
 def read_ledger(path: Path) -> list[LedgerSum]:
-    """The graft's ledger, summed by policy, the largest first."""
-    num_tensors: dict[str, int] = {}
-    num_bytes: dict[str, int] = {}
+    """The graft's ledger, summed by policy and donor: what was kept first, what was left out last."""
+    rows_of: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for number, row in enumerate(read_table(path, LEDGER_COLUMNS, "\t", "the graft's ledger"), start=2):
-        policy = row["policy"]
-        num_tensors[policy] = num_tensors.get(policy, 0) + 1
-        num_bytes[policy] = num_bytes.get(policy, 0) + _number(row, "num_bytes", int, f"{path}: row {number}")
-    if not num_tensors:
+        where = f"{path}: row {number}"
+        if row["policy"] not in LEDGER_POLICIES:
+            raise UserError(
+                f"{where}: policy is {row['policy']!r}; expected one of {', '.join(LEDGER_POLICIES)}; graft again"
+            )
+        if row["donor"] not in LEDGER_DONORS:
+            raise UserError(f"{where}: donor is {row['donor']!r}; expected vl, llm or nothing; graft again")
+        num_bytes = _number(row, "bytes", int, where)
+        rows_of.setdefault((row["policy"], row["donor"]), []).append((num_bytes, row["reason"]))
+    if not rows_of:
         raise UserError(f"{path}: no tensor found below the header; graft again")
-    sums = [LedgerSum(policy, number, num_bytes[policy]) for policy, number in num_tensors.items()]
-    return sorted(sums, key=lambda part: (-part.num_bytes, part.policy))
+    return [
+        LedgerSum(
+            policy,
+            donor,
+            num_tensors=len(rows),
+            num_bytes=sum(num_bytes for num_bytes, _ in rows),
+            reasons=list(dict.fromkeys(reason.partition(";")[0] for _, reason in rows if reason)),
+        )
+        for (policy, donor), rows in sorted(rows_of.items(), key=lambda item: _ledger_order(*item[0]))
+    ]
+
+
+def _ledger_order(policy: str, donor: str) -> tuple[int, int]:
+    return LEDGER_POLICIES.index(policy), LEDGER_DONORS.index(donor)
 
 
 def read_dataset_check(stage: str, path: Path) -> Dataset:
@@ -451,7 +475,7 @@ def read_donor(path: Path) -> Donor:
 
 def read_lock(path: Path) -> Lock:
     """A lock file as `uv pip compile` writes it."""
-    text = "\n".join(line for _, line in _lines(path, "a lock file"))
+    text = "\n".join(line for _, line in _lines(path, "a lock file", written_by_a_program=False))
     pins = dict(re.findall(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", text, flags=re.MULTILINE))
     return Lock(
         name=path.name,
@@ -463,7 +487,7 @@ def read_lock(path: Path) -> Lock:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The effective config, YAML or JSON."""
-    text = "\n".join(line for _, line in _lines(path, "the effective config"))
+    text = "\n".join(line for _, line in _lines(path, "the effective config", written_by_a_program=False))
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:

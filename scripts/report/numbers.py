@@ -47,7 +47,7 @@ def duration(seconds: float) -> str:
         return "unknown"
     if seconds < 1:
         return f"{seconds:.3f}{THIN_SPACE}s"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f}{THIN_SPACE}s"
     whole = round(seconds)
     days, rest = divmod(whole, 86400)

@@ -53,20 +53,25 @@ STYLE_NAME = "page.css"
 NUM_LOSS_ROWS = 12
 # A question longer than this is folded.
 MAX_QUESTION_LENGTH = 320
+# Resumes that are listed for each stage.
+MAX_RESUMES = 5
+# Reasons of the ledger that are spelt out for each policy.
+MAX_LEDGER_REASONS = 4
 # An answer that could not be read is quoted up to here.
 MAX_PREDICTION_LENGTH = 160
 
-# What the numbers of fidelity.json mean to a reader; keys that are not here are shown as they are.
+# The figures of fidelity.json that a reader looks for, in words; the others are folded below them.
 FIDELITY_LABELS = {
     "architecture": "architecture",
     "dtype": "computed in",
     "num_tokens": "tokens compared",
     "max_abs_difference": "largest difference of a logit",
-    "kl": "KL divergence to the donor, nats",
-    "kl_divergence": "KL divergence to the donor, nats",
-    "top1_agreement": "same most likely token",
+    "kl_mean_nats": "KL divergence to the donor, nats per token",
+    "top1_agreement": "same likeliest token as the donor",
     "perplexity_donor": "perplexity of the donor",
     "perplexity_graft": "perplexity of the graft",
+    "dropped.num_tensors": "tensors of the donor left out",
+    "picture.max_logit_change_between_pictures": "largest change of a logit with the picture",
 }
 SHARES = ("top1_agreement",)
 
@@ -149,7 +154,7 @@ def describe_models(models: Sequence[str], stages: Sequence[Metrics]) -> dict[st
         if is_control(model):
             words[model] = f"{base}, pictures shuffled among the questions"
         elif base in NOT_MADE_HERE:
-            words[model] = "the vision donor as it was published"
+            words[model] = "the vision donor itself"
         elif base == "graft":
             words[model] = "before any training"
         elif base in trained:
@@ -163,30 +168,43 @@ def _trained_modules(metrics: Metrics) -> list[str]:
     return [module.replace("_", " ") for module, number in metrics.num_trainable_parameters.items() if number]
 
 
-def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested keys as `a.b.c`, in order; a list becomes one line, a command what a person would type."""
+def leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested keys as `a.b.c` with their values, in order; an empty section is none."""
     if isinstance(value, dict):
-        return [row for key, part in value.items() for row in flatten(part, f"{prefix}.{key}" if prefix else str(key))]
+        return [row for key, part in value.items() for row in leaves(part, f"{prefix}.{key}" if prefix else str(key))]
+    return [(prefix, value)]
+
+
+def flatten(value: Any) -> list[tuple[str, str]]:
+    """Nested keys as `a.b.c` with their values in words."""
+    return [(key, _words(key, found)) for key, found in leaves(value)]
+
+
+def _words(key: str, value: Any) -> str:
+    """A list on one line, a command as a person would type it, yes and no, none."""
     if isinstance(value, list):
-        if prefix.rpartition(".")[2].endswith("command"):
-            return [(prefix, shlex.join(str(word) for word in value))]
-        return [(prefix, ", ".join(str(part) for part in value))]
+        if key.endswith("command"):
+            return shlex.join(str(word) for word in value)
+        return ", ".join(str(part) for part in value) or "none"
     if isinstance(value, bool) or value is None:
-        return [(prefix, {True: "yes", False: "no", None: "none"}[value])]
-    return [(prefix, str(value))]
+        return {True: "yes", False: "no", None: "none"}[value]
+    return str(value)
 
 
-def fidelity_rows(fidelity: Fidelity) -> list[tuple[str, str]]:
-    """The measurements of fidelity.json in words."""
-    rows = []
-    for key, value in flatten(fidelity.values):
-        found: Any = fidelity.values.get(key)
-        if isinstance(found, float):
-            value = numbers.percent(found) if key in SHARES else numbers.decimal(found, 4)
-        elif isinstance(found, int) and not isinstance(found, bool):
-            value = numbers.count(found)
-        rows.append((FIDELITY_LABELS.get(key, key.replace("_", " ").replace(".", ": ")), value))
-    return rows
+def fidelity_rows(fidelity: Fidelity) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The measurements of fidelity.json: those that a reader looks for, and all others."""
+    found: dict[str, Any] = dict(leaves(fidelity.values))
+    main = [(label, _figure(key, found[key])) for key, label in FIDELITY_LABELS.items() if key in found]
+    rest = [(key, _words(key, value)) for key, value in found.items() if key not in FIDELITY_LABELS]
+    return main, rest
+
+
+def _figure(key: str, value: Any) -> str:
+    if key in SHARES and isinstance(value, int | float):
+        return numbers.percent(value)
+    if isinstance(value, float):
+        return numbers.decimal(value, 4)
+    return numbers.count(value) if isinstance(value, int) and not isinstance(value, bool) else _words(key, value)
 
 
 def key_versions(inputs: Inputs) -> dict[str, str]:
@@ -245,9 +263,10 @@ def render(inputs: Inputs) -> str:
         stages=[_stage_view(metrics) for metrics in inputs.stages],
         modules=modules,
         descriptions=describe_models(sorted(models), inputs.stages),
-        warnings=warnings(inputs.benchmarks, inputs.stages, inputs.is_dirty),
+        warnings=warnings(inputs.benchmarks, inputs.stages, inputs.ledger, inputs.is_dirty),
         versions=key_versions(inputs),
-        fidelity_rows=fidelity_rows(inputs.fidelity),
+        fidelity_rows=fidelity_rows(inputs.fidelity)[0],
+        more_fidelity_rows=fidelity_rows(inputs.fidelity)[1],
         config_yaml=yaml.safe_dump(inputs.config, sort_keys=False, allow_unicode=True, width=100),
         provenance={
             benchmark.name: [(model, flatten(found)) for model, found in benchmark.provenance.items()]
@@ -255,5 +274,7 @@ def render(inputs: Inputs) -> str:
         },
         chart=curves,
         max_question_length=MAX_QUESTION_LENGTH,
+        max_resumes=MAX_RESUMES,
+        max_ledger_reasons=MAX_LEDGER_REASONS,
         max_prediction_length=MAX_PREDICTION_LENGTH,
     )

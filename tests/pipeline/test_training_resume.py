@@ -2,21 +2,24 @@
 
 import json
 import os
+import shutil
 import signal
-import time
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from training_run import NUM_ROWS, NUM_STEPS, TrainingRun, is_running, sender, stage_settings, write_dataset
+from training_run import NUM_ROWS, NUM_STEPS, TrainingRun, graft, sender, stage_settings, write_dataset
 
 pytestmark = pytest.mark.slow
 
-STAGE1 = {"freeze_vit": True, "freeze_llm": True, "freeze_aligner": False}
+MakeRun = Callable[..., TrainingRun]
 
 
 @pytest.fixture(scope="module")
-def model_dir(root: Path, train_python: Path) -> Path:
-    return Path("/tmp/train/graft")
+def model_dir(root: Path, tiny_vl_dir: Path, tiny_llm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graft in several shards, so that the trainer's names and files are not the input's."""
+    return graft(root, tiny_vl_dir, tiny_llm_dir, "qwen3", tmp_path_factory.mktemp("graft"))
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +28,18 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def make_run(root: Path, train_python: Path, model_dir: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN201
+def make_run(
+    root: Path, train_python: Path, model_dir: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> MakeRun:
     def make(name: str, **changes: object) -> TrainingRun:
-        directory = tmp_path_factory.mktemp(name)
-        return TrainingRun(root, train_python, directory, model_dir, dataset, **changes)
+        options = {"model_dir": model_dir, "dataset": dataset, **changes}
+        return TrainingRun(root=root, python=train_python, directory=tmp_path_factory.mktemp(name), **options)
 
     return make
 
 
 @pytest.fixture(scope="module")
-def undisturbed(make_run) -> TrainingRun:  # noqa: ANN001
+def undisturbed(make_run: MakeRun) -> TrainingRun:
     """One process, never interrupted."""
     run = make_run("undisturbed")
     run.run()
@@ -54,9 +59,20 @@ def test_a_stage_trains_everything_that_is_free_and_counts_every_sample(undistur
     assert set(index["weight_map"].values()) == set(undisturbed.weights())
     settings = json.loads((undisturbed.checkpoint_dir / "settings.json").read_text())
     assert settings["flags"] == undisturbed.settings["flags"]
+    assert "[TRAINABLE] aligner" in undisturbed.log_text
 
 
-def test_interrupted_four_times_it_ends_with_the_same_bits(make_run, undisturbed: TrainingRun) -> None:  # noqa: ANN001
+def test_a_finished_training_is_only_exported_again(undisturbed: TrainingRun) -> None:
+    before, log = undisturbed.weights(), undisturbed.log_text
+    metrics = undisturbed.metrics
+    shutil.rmtree(undisturbed.checkpoint_dir.parent)  # as after a kill in the midst of an export
+    assert f"already trained to step {NUM_STEPS}" in undisturbed.run()
+    assert undisturbed.weights() == before
+    assert undisturbed.metrics == metrics
+    assert undisturbed.log_text == log  # ms-swift was not started
+
+
+def test_interrupted_four_times_it_ends_with_the_same_bits(make_run: MakeRun, undisturbed: TrainingRun) -> None:
     run = make_run("interrupted")
 
     said = run.interrupted(lambda: run.steps_done() >= 3, sender(signal.SIGTERM))
@@ -75,24 +91,82 @@ def test_interrupted_four_times_it_ends_with_the_same_bits(make_run, undisturbed
         return any(path.exists() and not (path / "complete.json").exists() for path in found)
 
     run.interrupted(is_writing, run.kill_everything)
-    assert not run.rank_pids()
+    assert not run.checkpoint_dir.exists()
 
     # The launcher alone is killed: the trainer saves and ends by itself, and the next start waits for it.
-    killed_at = []
-
-    def kill_launcher(pid: int) -> None:
-        os.kill(pid, signal.SIGKILL)
-        killed_at.append(run.steps_done())
-
-    said = run.interrupted(lambda: run.steps_done() >= second_stop + 4, kill_launcher)
+    said = run.interrupted(lambda: run.steps_done() >= second_stop + 4, sender(signal.SIGKILL))
     assert "which was cut off while it was written" in said
     last = run.run()
-    assert not run.rank_pids()
     assert "going on from step" in last
+    assert not run.rank_pids()
 
     assert run.weights() == undisturbed.weights()
     metrics = run.metrics
-    assert metrics["num_samples_seen"] == undisturbed.metrics["num_samples_seen"]
+    assert metrics["num_samples_seen"] == 2 * NUM_ROWS
     assert len(metrics["resumes"]) == 4
     assert metrics["checkpoint_sha256"] == undisturbed.metrics["checkpoint_sha256"]
-    assert "TRAINABLE" in run.log_text
+
+
+def signal_everybody(run: TrainingRun) -> Callable[[int], None]:
+    """What Slurm does before a time limit: SIGTERM to every process of the job, data loader workers too."""
+
+    def send(launcher_pid: int) -> None:
+        for pid in [launcher_pid, *descendants(launcher_pid)]:
+            os.kill(pid, signal.SIGTERM)
+
+    return send
+
+
+def descendants(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], check=True, capture_output=True, text=True).stdout
+    parents = dict(tuple(map(int, line.split())) for line in listed.splitlines())
+    found = [pid]
+    for known in found:  # grows while it is gone through
+        found += [child for child, parent in parents.items() if parent == known]
+    return found[1:]
+
+
+@pytest.mark.parametrize("deepspeed", [None, "zero2"])
+def test_two_processes_see_each_sample_once_and_resume_to_the_same_bits(
+    make_run: MakeRun, undisturbed: TrainingRun, deepspeed: str | None
+) -> None:
+    flags = {"per_device_train_batch_size": 1, "dataloader_num_workers": 0 if deepspeed else 1}
+    settings = stage_settings(num_processes_per_node=2, deepspeed=deepspeed, flags=flags)
+    whole, parts = make_run(f"whole_{deepspeed}", settings=settings), make_run(f"parts_{deepspeed}", settings=settings)
+    whole.run()
+    assert whole.metrics["num_processes"] == 2
+    assert whole.metrics["num_samples_seen"] == 2 * NUM_ROWS
+    # The same batches as one process had, so the same training but for rounding.
+    for ours, theirs in zip(whole.metrics["losses"][:4], undisturbed.metrics["losses"][:4], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+
+    # What DeepSpeed compiles on a CPU takes a minute; it is the same for both.
+    shutil.copytree(whole.run_dir / "cache", parts.work_dir / whole.run_dir.name / "cache")
+    said = parts.interrupted(lambda: parts.steps_done() >= 5, signal_everybody(parts))
+    assert "stopped by SIGTERM; saved at step" in said
+    stopped_at = parts.steps_done()
+    assert 5 <= stopped_at < NUM_STEPS
+    parts.run()
+    assert [resume["step"] for resume in parts.metrics["resumes"]] == [stopped_at]
+    assert parts.weights() == whole.weights()
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "qwen2_5_vl"])
+def test_stage_1_trains_the_aligner_and_nothing_else(
+    root: Path,
+    make_run: MakeRun,
+    tiny_vl_dir: Path,
+    tiny_llm_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    architecture: str,
+) -> None:
+    model_dir = graft(root, tiny_vl_dir, tiny_llm_dir, architecture, tmp_path_factory.mktemp(architecture))
+    flags = {"freeze_vit": True, "freeze_llm": True, "freeze_aligner": False, "max_steps": 3, "num_train_epochs": None}
+    run = make_run("stage1", stage="stage1", model_dir=model_dir, settings=stage_settings(flags=flags))
+    said = run.run()
+    metrics = run.metrics
+    assert metrics["tensors_changed"] == {"vision_tower": 0, "aligner": 5, "language_model": 0}
+    assert metrics["num_trainable_parameters"]["aligner"] == metrics["num_parameters"]["aligner"]
+    assert metrics["num_trainable_parameters"]["vision_tower"] == 0
+    assert metrics["num_samples_seen"] == 3 * 4
+    assert "[FROZEN]    language_model" in said

@@ -1,0 +1,390 @@
+"""Measures what the graft kept of its language donor: the same text through both, logit by logit.
+
+A graft that lost a tensor still loads and still talks; it only talks worse, and hours of training hide why. So the graft
+is loaded as every later step loads it, nothing may be missing, left over or re-initialised, and then
+
+  qwen3          its text logits must equal the donor's bit for bit, left-padded batch included: nothing was lost;
+  qwen2_5_vl     has no place for the donor's q/k norms: the loss is measured (KL divergence, perplexity, how often the
+                 likeliest token is the same) and printed.
+
+A random picture is shown to the graft too: its tokens must have positions of their own on each axis (m-RoPE), and the
+logits must be finite and must change with the picture.
+
+One model is in memory at a time, 33 GB for 8 billion parameters in float32 and half of that in bfloat16 (`dtype`; bit
+equality is asked for in both); the donor's logits are kept meanwhile, `max_tokens` x vocabulary numbers.
+
+The text is a plain file, whose paragraphs are read one by one, or a .jsonl of training rows, which the chat template
+renders without their pictures; perplexity means something only on text like the donor's own.
+
+By hand:
+  .venvs/train/bin/python scripts/check_fidelity.py --graft-dir results/demo/graft --llm-dir resources/donors/LLM \
+    --settings '{"text": "LICENSE", "dtype": "float32", "max_tokens": 512}' --output results/demo/graft/fidelity.json
+"""
+
+import argparse
+import gc
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+from common.dataset_rows import IMAGE_TAG
+from common.errors import UserError, run_program
+from common.files import read_json, sha256_of_file, write_json_atomically
+from common.safetensors_files import read_checkpoint
+
+ARCHITECTURE_OF_MODEL_TYPE = {"qwen2_5_vl_qwen3": "qwen3", "qwen2_5_vl": "qwen2_5_vl"}
+MAX_TOKENS_OF_PADDED_TEXT = 32
+PICTURE_SIZE_PX = (168, 112)  # width, height: 6 x 4 merged tokens of 28 pixels, so that all three axes differ
+PICTURE_SEED = 0
+NUM_ROWS_AT_A_TIME = 64  # of a vocabulary of numbers each, in float64
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Sums over the tokens of all texts, and the first place where the logits differ."""
+
+    num_tokens: int
+    num_predictions: int
+    kl_sum_nats: float
+    num_top1_equal: int
+    donor_nll_nats: float
+    graft_nll_nats: float
+    max_abs_difference: float
+    first_difference: str | None
+
+
+def say(line: str) -> None:
+    """One line of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+# --- text ---
+
+
+def load_tokenizer(graft_dir: Path) -> Any:
+    """The checkpoint's tokenizer; without the permission transformers would stop and ask before it reads config.json."""
+    return AutoTokenizer.from_pretrained(graft_dir, trust_remote_code=True)
+
+
+def read_texts(text_path: Path, graft_dir: Path) -> Iterator[str]:
+    """Paragraphs of a plain file, or the rows of a .jsonl as the checkpoint's chat template renders them."""
+    try:
+        content = text_path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{text_path}: not found; expected the text of fidelity.text; check the path") from None
+    if text_path.suffix != ".jsonl":
+        yield from (paragraph.strip() for paragraph in content.split("\n\n") if paragraph.strip())
+        return
+    tokenizer = load_tokenizer(graft_dir)
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            messages = json.loads(line)["messages"]
+            plain = [message | {"content": message["content"].replace(IMAGE_TAG, "")} for message in messages]
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+            raise UserError(
+                f'{text_path}, row {number}: no row of training data; expected {{"messages": [{{"role": ..., "content": '
+                "...}]}; mend the row or name a plain text"
+            ) from None
+        yield tokenizer.apply_chat_template(plain, tokenize=False)
+
+
+def tokenize(text_path: Path, graft_dir: Path, max_tokens: int) -> list[torch.Tensor]:
+    """Token ids of the texts, one tensor each, `max_tokens` in all; the last one may be cut off."""
+    tokenizer = load_tokenizer(graft_dir)
+    texts: list[torch.Tensor] = []
+    num_left = max_tokens
+    for text in read_texts(text_path, graft_dir):
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[0, :num_left]
+        if len(ids) < 2:  # nothing is predicted from a single token
+            continue
+        texts.append(ids)
+        num_left -= len(ids)
+        if num_left < 2:
+            break
+    if not texts:
+        raise UserError(f"{text_path}: no text found; expected paragraphs or rows; name another file as fidelity.text")
+    return texts
+
+
+def left_padded(texts: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Two texts of different length as one batch, padded on the left as for generating."""
+    by_length = sorted((ids[:MAX_TOKENS_OF_PADDED_TEXT] for ids in texts), key=len)
+    short, long = by_length[0], by_length[-1]
+    if len(short) == len(long):
+        short = short[: max(1, len(short) // 2)]
+    num_padding = len(long) - len(short)
+    mask = torch.ones(2, len(long), dtype=torch.long)
+    mask[0, :num_padding] = 0
+    return {
+        "input_ids": torch.stack([torch.cat([long.new_zeros(num_padding), short]), long]),
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
+    }
+
+
+# --- models ---
+
+
+def load(auto_class: Any, directory: Path, dtype: str, trust_remote_code: bool) -> Any:
+    """Loads a model; raises UserError unless every tensor of the files found its place and every place its tensor."""
+    model, info = auto_class.from_pretrained(
+        directory.absolute(),
+        dtype=getattr(torch, dtype),
+        trust_remote_code=trust_remote_code,
+        output_loading_info=True,
+    )
+    if faults := {kind: sorted(map(str, names)) for kind, names in info.items() if names}:
+        kind, names = next(iter(faults.items()))
+        raise UserError(
+            f"{directory}: {kind} when loaded: {names[0]} ({len(names)} such; also {sorted(faults.keys() - {kind})}); "
+            "expected every tensor of the files to find its place and no place to be left empty; make the checkpoint again"
+        )
+    return model.eval(), {kind: [] for kind in info}
+
+
+def text_logits(model: Any, texts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The logits of each text, and last those of the left-padded batch without its padding."""
+    logits = []
+    with torch.inference_mode():
+        for number, ids in enumerate(texts, start=1):
+            logits.append(model(input_ids=ids[None]).logits[0])
+            if number % 10 == 0:
+                say(f"text {number} of {len(texts)}")
+        batch = left_padded(texts)
+        logits.append(model(**batch).logits[batch["attention_mask"].bool()])
+    return logits
+
+
+def picture_inputs(processor: Any, pixels: np.ndarray) -> Any:
+    """A question about a picture, as the checkpoint's own template and processor make it."""
+    content = [{"type": "image"}, {"type": "text", "text": "What is in the picture?"}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return processor(text=[text], images=[Image.fromarray(pixels)], return_tensors="pt")
+
+
+def picture_problem(logits: Sequence[torch.Tensor], positions: torch.Tensor) -> str | None:
+    """What is wrong with the answers to two pictures and with the positions (3 axes x tokens) of a picture's tokens."""
+    if not all(values.isfinite().all() for values in logits):
+        return "the logits behind a picture are not finite"
+    if torch.equal(*logits):
+        return "two different pictures give the same logits: the picture is not looked at"
+    if any(torch.equal(positions[a], positions[b]) for a, b in ((0, 1), (0, 2), (1, 2))):
+        return "the picture's tokens have the same positions on two axes: m-RoPE is not active"
+    return None
+
+
+def check_picture(model: Any, graft_dir: Path) -> dict[str, Any]:
+    """Shows two random pictures to the graft; raises UserError unless it looks at them as Qwen2.5-VL does."""
+    processor = AutoProcessor.from_pretrained(graft_dir, trust_remote_code=True)
+    processor.image_processor.do_resize = False  # so that the number of tokens is the same whatever its pixel limits
+    random = np.random.default_rng(PICTURE_SEED)
+    width_px, height_px = PICTURE_SIZE_PX
+    pictures = random.integers(0, 256, size=(2, height_px, width_px, 3), dtype=np.uint8)
+    questions = [picture_inputs(processor, pixels) for pixels in pictures]
+    is_picture = questions[0]["input_ids"][0] == model.config.image_token_id
+    if not is_picture.any():
+        raise UserError(
+            f"{graft_dir}: its chat template shows no picture: no token {model.config.image_token_id} found in a question "
+            "about one; expected one for each 28 x 28 pixels; make the graft again"
+        )
+    with torch.inference_mode():
+        logits = [model(**question.to(model.dtype)).logits[0, -1].float() for question in questions]
+    positions, _ = model.model.get_rope_index(
+        questions[0]["input_ids"],
+        questions[0]["mm_token_type_ids"],
+        image_grid_thw=questions[0]["image_grid_thw"],
+    )
+    if problem := picture_problem(logits, positions[-3:, 0, is_picture]):
+        raise UserError(f"{graft_dir}: {problem}; expected Qwen2.5-VL's treatment of pictures; make the graft again")
+    return {
+        "num_tokens": int(is_picture.sum()),
+        "finite": True,
+        "max_logit_change_between_pictures": (logits[0] - logits[1]).abs().max().item(),
+        "mrope_axes_differ": True,
+    }
+
+
+# --- comparison ---
+
+
+def first_difference(donor: torch.Tensor, graft: torch.Tensor, place: str) -> str | None:
+    """Where two tensors of logits first differ."""
+    tokens = (donor != graft).any(-1).nonzero()
+    if len(tokens) == 0:
+        return None
+    token = int(tokens[0])
+    entry = int((donor[token] != graft[token]).nonzero()[0])
+    return (
+        f"{place}, token {token}, vocabulary entry {entry}: donor {donor[token, entry].item()!r}, "
+        f"graft {graft[token, entry].item()!r}"
+    )
+
+
+def compare(
+    texts: Sequence[torch.Tensor], donor_logits: Sequence[torch.Tensor], graft_logits: Sequence[torch.Tensor]
+) -> Comparison:
+    """Compares the logits of all texts, and of the padded batch that follows them."""
+    places = [*(f"text {number}" for number in range(1, len(texts) + 1)), "left-padded batch"]
+    differences = [first_difference(d, g, p) for d, g, p in zip(donor_logits, graft_logits, places, strict=True)]
+    kl_sum, donor_nll, graft_nll, num_top1_equal = 0.0, 0.0, 0.0, 0
+    for ids, donor, graft in zip(texts, donor_logits, graft_logits, strict=False):
+        num_top1_equal += int((donor.argmax(-1) == graft.argmax(-1)).sum())
+        for begin in range(0, len(ids), NUM_ROWS_AT_A_TIME):
+            rows = slice(begin, begin + NUM_ROWS_AT_A_TIME)
+            log_p, log_q = (logits[rows].double().log_softmax(-1) for logits in (donor, graft))
+            kl_sum += (log_p.exp() * (log_p - log_q)).sum().item()
+            targets = ids[begin + 1 : begin + 1 + len(log_p), None]
+            donor_nll -= log_p[: len(targets)].gather(1, targets).sum().item()
+            graft_nll -= log_q[: len(targets)].gather(1, targets).sum().item()
+    return Comparison(
+        num_tokens=sum(len(ids) for ids in texts),
+        num_predictions=sum(len(ids) - 1 for ids in texts),
+        kl_sum_nats=kl_sum,
+        num_top1_equal=num_top1_equal,
+        donor_nll_nats=donor_nll,
+        graft_nll_nats=graft_nll,
+        max_abs_difference=max(
+            (d.float() - g.float()).abs().max().item() for d, g in zip(donor_logits, graft_logits, strict=True)
+        ),
+        first_difference=next(filter(None, differences), None),
+    )
+
+
+def dropped_tensors(llm_dir: Path, graft_dir: Path) -> dict[str, Any]:
+    """Tensors of the language donor that the graft does not have, by the last parts of their names."""
+    graft_names = read_checkpoint(graft_dir).keys()
+    dropped = [tensor for name, tensor in read_checkpoint(llm_dir).items() if name not in graft_names]
+    return {
+        "num_tensors": len(dropped),
+        "num_parameters": sum(math.prod(tensor.shape) for tensor in dropped),
+        "kinds": dict(sorted(Counter(".".join(tensor.name.split(".")[-3:]) for tensor in dropped).items())),
+    }
+
+
+def metrics(comparison: Comparison) -> dict[str, Any]:
+    """The figures of fidelity.json that come from the logits."""
+    return {
+        "bit_equal": comparison.first_difference is None,
+        "num_tokens": comparison.num_tokens,
+        "max_abs_difference": comparison.max_abs_difference,
+        "first_difference": comparison.first_difference,
+        "kl_mean_nats": comparison.kl_sum_nats / comparison.num_tokens,
+        "perplexity_donor": math.exp(comparison.donor_nll_nats / comparison.num_predictions),
+        "perplexity_graft": math.exp(comparison.graft_nll_nats / comparison.num_predictions),
+        "top1_agreement": comparison.num_top1_equal / comparison.num_tokens,
+    }
+
+
+def describe(result: dict[str, Any]) -> str:
+    """What was kept and what was lost, in a few plain lines."""
+    if result["bit_equal"]:
+        return (
+            f"nothing was lost: {result['num_tokens']} tokens of {result['num_texts']} texts, left-padded ones too, give "
+            f"the language donor's logits bit for bit in {result['dtype']} (perplexity {result['perplexity_donor']:.4f})"
+        )
+    dropped = result["dropped"]
+    kinds = ", ".join(f"{number} {kind}" for kind, number in dropped["kinds"].items()) or "none"
+    return (
+        f"lost: {dropped['num_tensors']} tensors of the language donor ({kinds}; {dropped['num_parameters']} parameters)\n"
+        f"  KL divergence from the donor {result['kl_mean_nats']:.4g} nats a token (0 if nothing were lost)\n"
+        f"  perplexity {result['perplexity_donor']:.4g} -> {result['perplexity_graft']:.4g}\n"
+        f"  the likeliest token is the donor's for {result['top1_agreement']:.1%} of {result['num_tokens']} tokens\n"
+        "  `graft.architecture: qwen3` keeps all of it"
+    )
+
+
+def check_finite(logits: Sequence[torch.Tensor], directory: Path) -> None:
+    """Raises UserError when a model answers NaN or infinity."""
+    for number, values in enumerate(logits, start=1):
+        if not values.isfinite().all():
+            raise UserError(
+                f"{directory}: the logits of text {number} are not finite; expected finite numbers; its weights are "
+                "damaged, fetch or make them again"
+            )
+
+
+def architecture_of(graft_dir: Path) -> str:
+    """`qwen3` or `qwen2_5_vl`, as in the config's graft.architecture."""
+    model_type = read_json(graft_dir / "config.json").get("model_type")
+    if model_type not in ARCHITECTURE_OF_MODEL_TYPE:
+        raise UserError(
+            f"{graft_dir / 'config.json'}: model_type {model_type!r} found, expected one of "
+            f"{', '.join(ARCHITECTURE_OF_MODEL_TYPE)}; name the directory of a graft"
+        )
+    return ARCHITECTURE_OF_MODEL_TYPE[model_type]
+
+
+def check_fidelity(graft_dir: Path, llm_dir: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The whole comparison; raises UserError where the graft must equal its donor and does not."""
+    architecture, dtype, text_path = architecture_of(graft_dir), settings["dtype"], Path(settings["text"])
+    texts = tokenize(text_path, graft_dir, settings["max_tokens"])
+    say(f"{text_path}: {len(texts)} texts, {sum(map(len, texts))} tokens")
+
+    say(f"{llm_dir}: loading the language donor in {dtype}")
+    model, _ = load(AutoModelForCausalLM, llm_dir, dtype, trust_remote_code=False)
+    donor_logits = text_logits(model, texts)
+    check_finite(donor_logits, llm_dir)
+    del model
+    gc.collect()
+
+    say(f"{graft_dir}: loading the graft in {dtype}")
+    model, loading_info = load(AutoModelForImageTextToText, graft_dir, dtype, trust_remote_code=True)
+    graft_logits = text_logits(model, texts)
+    check_finite(graft_logits, graft_dir)
+    if (found := graft_logits[0].shape[-1]) != (expected := donor_logits[0].shape[-1]):
+        raise UserError(
+            f"{graft_dir / 'config.json'}: a vocabulary of {found} found, {expected} expected as in {llm_dir}; "
+            "make the graft again from this donor"
+        )
+    comparison = compare(texts, donor_logits, graft_logits)
+    if architecture == "qwen3" and comparison.first_difference:
+        raise UserError(
+            f"{graft_dir}: text logits differ from those of {llm_dir}, first in {comparison.first_difference}; greatest "
+            f"difference {comparison.max_abs_difference:.3g}; expected equality bit for bit, since this architecture "
+            "computes text as the donor does, so a tensor or a setting (rope, eps, head sizes) is not the donor's; make "
+            "the graft again, and check that it was made from this donor"
+        )
+    return {
+        "architecture": architecture,
+        "dtype": dtype,
+        "num_texts": len(texts),
+        **metrics(comparison),
+        "dropped": dropped_tensors(llm_dir, graft_dir),
+        "picture": check_picture(model, graft_dir),
+        "loading_info": loading_info,
+        "text": str(text_path),
+        "text_sha256": sha256_of_file(text_path),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--graft-dir", required=True, type=Path, help="the grafted checkpoint")
+    parser.add_argument("--llm-dir", required=True, type=Path, help="its language donor")
+    parser.add_argument("--settings", required=True, type=json.loads, help="the config's `fidelity`, as JSON")
+    parser.add_argument("--output", required=True, type=Path, help="the JSON file to write")
+    return parser.parse_args()
+
+
+def main() -> None:
+    transformers.utils.logging.disable_progress_bar()
+    arguments = parse_arguments()
+    result = check_fidelity(arguments.graft_dir, arguments.llm_dir, arguments.settings)
+    write_json_atomically(arguments.output, result)
+    say(describe(result))
+
+
+if __name__ == "__main__":
+    run_program(main)

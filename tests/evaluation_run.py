@@ -1,0 +1,127 @@
+"""Runs evaluate.py as the workflow does, in a directory of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from evaluation_inputs import benchmark_rows, write_rows
+
+SETTINGS = {
+    "mode": "all", "temperature": 0, "max_tokens": 8, "img_size": -1, "video_llm": False, "reuse": False, "nproc": 4,
+    "judge": "exact_matching",
+}  # fmt: skip
+
+
+@dataclass
+class EvaluationRun:
+    """One evaluation; attributes may be changed before it is started."""
+
+    root: Path
+    directory: Path
+    evaluate_python: Path
+    serve_python: Path
+    model_dir: Path
+    benchmark: str = "DrawnDigits"
+    control: str = "none"
+    serve: dict[str, Any] = field(
+        default_factory=lambda: {"backend": "transformers", "environment": {}, "flags": {}, "startup_timeout_s": 300}
+    )
+    settings: dict[str, Any] = field(default_factory=lambda: dict(SETTINGS))
+
+    def __post_init__(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.tsv = write_rows(benchmark_rows(12), self.directory / f"{self.benchmark}.tsv")
+
+    @property
+    def records_path(self) -> Path:
+        return self.directory / "model.jsonl"
+
+    @property
+    def provenance_path(self) -> Path:
+        return self.directory / "model.json"
+
+    @property
+    def log_path(self) -> Path:
+        return self.directory / "model.log"
+
+    @property
+    def run_dir(self) -> Path:
+        """The one directory of a run under the work directory."""
+        (found,) = [path for path in (self.directory / "work").iterdir() if path.is_dir()]
+        return found
+
+    def stand_in(self, **behaviour: Any) -> None:
+        """Serves by the stand-in, with a behaviour."""
+        self.serve_python = self.directory / "python"
+        stand_in_path = self.root / "tests/model_server_stand_in.py"
+        self.serve_python.write_text(f'#!/bin/sh\nexec {sys.executable} {stand_in_path} "$@"\n')
+        self.serve_python.chmod(0o755)
+        self.serve["environment"]["STAND_IN"] = json.dumps(behaviour)
+
+    def start(self) -> subprocess.Popen[str]:
+        command = [str(self.evaluate_python), "scripts/evaluate.py", "--model-name", "model", "--seed", "0"]
+        command += ["--model-dir", str(self.model_dir), "--benchmark", self.benchmark, "--benchmark-tsv", str(self.tsv)]
+        command += [
+            "--control",
+            self.control,
+            "--serve",
+            json.dumps(self.serve),
+            "--work-dir",
+            f"{self.directory}/work",
+        ]
+        command += ["--settings", json.dumps(self.settings), "--serve-python", str(self.serve_python)]
+        command += ["--records", str(self.records_path), "--provenance", str(self.provenance_path)]
+        command += ["--log", str(self.log_path)]
+        # A proxy that leads nowhere: whatever asks for one, fails.
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "http_proxy": "http://127.0.0.1:9",
+            "all_proxy": "http://127.0.0.1:9",
+        }
+        return subprocess.Popen(
+            command, cwd=self.root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def run(self) -> tuple[int, str]:
+        """Exit status and what was printed."""
+        process = self.start()
+        output, _ = process.communicate(timeout=600)
+        return process.returncode, output
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.records_path.read_text(encoding="utf-8").splitlines()]
+
+    def server(self) -> psutil.Process | None:
+        """The server's process, once it is started."""
+        try:
+            return psutil.Process(json.loads((self.run_dir / "server.json").read_text())["pid"])
+        except (OSError, ValueError, psutil.NoSuchProcess):
+            return None
+
+
+def wait_for(sign: Callable[[], Any], limit_s: float = 120.0) -> Any:
+    """What `sign` gives as soon as that is true."""
+    deadline = time.monotonic() + limit_s
+    while not (found := sign()):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
+    return found
+
+
+def refusal(run: EvaluationRun, status: int, output: str) -> str:
+    """The message of a refused evaluation: one line, after which nothing declared is there."""
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert status == 1, output
+    assert len(errors) == 1, output
+    assert "Traceback" not in output, output
+    assert not run.records_path.exists()
+    assert not run.provenance_path.exists()
+    return errors[0]

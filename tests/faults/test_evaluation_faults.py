@@ -1,0 +1,212 @@
+"""An evaluation that cannot be trusted ends non-zero with one message, and leaves no records.
+
+The model server is a stand-in (tests/model_server_stand_in.py) that fails when told; everything else is the real thing.
+Where EvalScope takes part, its import alone takes 20 s.
+"""
+
+import json
+import shutil
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from evaluation_inputs import benchmark_rows, write_rows
+from evaluation_run import EvaluationRun, refusal, wait_for
+
+from common.files import sha256_of_file
+
+MakeRun = Callable[[str], EvaluationRun]
+Asked = dict[str, tuple[EvaluationRun, int, str]]
+
+
+@pytest.fixture(scope="module")
+def make_run(root: Path, evaluate_python: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
+    """An evaluation of a checkpoint that the stand-in never loads."""
+
+    def make(name: str) -> EvaluationRun:
+        directory = tmp_path_factory.mktemp(name)
+        model_dir = directory / "model"
+        model_dir.mkdir()
+        (model_dir / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl_qwen3"}))
+        run = EvaluationRun(root, directory, evaluate_python, Path("unset"), model_dir)
+        run.stand_in()
+        return run
+
+    return make
+
+
+def is_gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+# Before a question is asked
+
+
+def test_a_missing_benchmark_is_refused_with_the_command_that_fetches_it(make_run: MakeRun) -> None:
+    run = make_run("missing")
+    run.tsv.unlink()
+    message = refusal(run, *run.run())
+    assert f"{run.tsv}: not found" in message
+    assert "fetch_benchmark.py" in message
+
+
+def test_an_empty_benchmark_is_refused(make_run: MakeRun) -> None:
+    run = make_run("empty")
+    run.tsv.write_text("")
+    assert f"{run.tsv}: not a TSV" in refusal(run, *run.run())
+
+
+def test_a_doubled_index_is_refused_by_its_number(make_run: MakeRun) -> None:
+    run = make_run("doubled")
+    rows = benchmark_rows(4)
+    write_rows([*rows, rows[2]], run.tsv)
+    assert "index 2 stands on more than one row" in refusal(run, *run.run())
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(make_run: MakeRun) -> None:
+    run = make_run("no-model")
+    shutil.rmtree(run.model_dir)
+    assert f"{run.model_dir}/config.json: not found" in refusal(run, *run.run())
+
+
+def test_a_busy_port_is_refused_by_its_number_and_not_exchanged_for_another(make_run: MakeRun) -> None:
+    run = make_run("busy")
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        run.serve["flags"]["port"] = busy.getsockname()[1]
+        message = refusal(run, *run.run())
+    assert f"evaluate.serve.flags.port: {run.serve['flags']['port']} cannot be used" in message
+
+
+def test_a_server_that_dies_while_it_loads_is_reported_with_its_last_error(make_run: MakeRun) -> None:
+    run = make_run("crash")
+    run.stand_in(crashes=True)
+    message = refusal(run, *run.run())
+    assert "the model server ended (exit status 3): RuntimeError: the stand-in died while it loaded" in message
+    assert str(run.run_dir / "server.log") in message
+    assert "the stand-in died while it loaded" in run.log_path.read_text()
+
+
+def test_a_server_that_never_gets_ready_is_given_up(make_run: MakeRun) -> None:
+    run = make_run("never-ready")
+    run.stand_in(never_ready=True)
+    run.serve["startup_timeout_s"] = 2
+    message = refusal(run, *run.run())
+    assert "evaluate.serve.startup_timeout_s: the model server was not ready after 2 s" in message
+
+
+def test_a_model_of_nan_is_refused_at_its_first_answer(make_run: MakeRun) -> None:
+    run = make_run("nan")
+    run.stand_in(logprob=float("nan"))
+    assert "no finite probability" in refusal(run, *run.run())
+
+
+def test_a_model_that_cannot_take_a_picture_is_refused_at_its_first_answer(make_run: MakeRun) -> None:
+    run = make_run("no-pictures")
+    run.stand_in(fails_on="image_url")
+    message = refusal(run, *run.run())
+    assert "refused a question with HTTP 500" in message
+    assert "this was the first question, about one picture" in message
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+def test_an_interrupted_evaluation_leaves_no_process_behind(make_run: MakeRun, number: signal.Signals) -> None:
+    run = make_run("interrupted")
+    process = run.start()
+    wait_for(lambda: (run.directory / "work").exists() and run.server())
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) == 2
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    wait_for(lambda: all(is_gone(child) for child in children), 30)
+    assert process.returncode != 0
+    if number != signal.SIGKILL:
+        assert f"ended by {number.name}" in refusal(run, process.returncode, output)
+
+
+# While questions are asked
+
+
+@pytest.fixture(scope="module")
+def asked(make_run: MakeRun) -> Asked:
+    """Runs in which EvalScope takes part, two at a time: name -> run, exit status, output."""
+    runs = {name: make_run(name) for name in ("failing", "dying", "md5", "stale")}
+    runs["failing"].stand_in(fails_on="Which digit is this?")
+    rows = benchmark_rows(12)
+    rows[7]["question"] = "Which digit is this?"
+    write_rows(rows, runs["failing"].tsv)
+    runs["dying"].stand_in(dies_after=5)
+    runs["md5"].benchmark = "MMMU_DEV_VAL"
+    rows = benchmark_rows(12)
+    rows[1]["question"] = "Which digit? [silence]"
+    rows[2]["question"] = "Which digit? [cut off]"
+    write_rows(rows, runs["stale"].tsv)
+    plant_stale_files(runs["stale"])
+    with ThreadPoolExecutor(2) as pool:
+        ended = dict(zip(runs, pool.map(EvaluationRun.run, runs.values()), strict=True))
+    return {name: (run, *ended[name]) for name, run in runs.items()}
+
+
+def plant_stale_files(run: EvaluationRun) -> None:
+    """Interrupts an evaluation and leaves in its directory what VLMEvalKit would take for its own earlier work."""
+    process = run.start()
+    wait_for(lambda: (run.directory / "work").exists() and run.server())
+    process.kill()
+    process.wait()
+    model_dir = run.run_dir / "Qwen3-VL"
+    model_dir.mkdir()
+    for name in ("_exact_matching_result.pkl", "_supp.pkl", "_PREV.pkl"):
+        (model_dir / f"Qwen3-VL_{run.benchmark}{name}").write_bytes(b"\x80\x04\x95")  # a pickle that was cut off
+    (run.run_dir / "lmu_data/images" / run.benchmark).mkdir(parents=True)
+    for row in benchmark_rows(12):
+        (run.run_dir / "lmu_data/images" / run.benchmark / f"{row['index']}.jpg").write_bytes(b"another picture")
+    (run.run_dir / "answers.jsonl").write_text(
+        '{"index": "0", "prediction": "A", "finish_reason": "stop", "error": null}\n'
+    )
+
+
+@pytest.mark.slow
+def test_a_question_that_fails_at_the_server_is_named_with_the_reason(asked: Asked) -> None:
+    message = refusal(*asked["failing"])
+    assert "1 question (7) of 12 failed at the server: HTTP 500" in message
+    assert "the stand-in fails on this question" in message
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_half_way_ends_the_evaluation_at_once(asked: Asked) -> None:
+    run, status, output = asked["dying"]
+    message = refusal(run, status, output)
+    assert "the model server ended (exit status 3): RuntimeError: the stand-in died half-way" in message
+    assert "the stand-in died half-way" in run.log_path.read_text()
+
+
+@pytest.mark.slow
+def test_another_file_under_a_known_name_is_refused_with_both_md5s_and_left(asked: Asked) -> None:
+    run, status, output = asked["md5"]
+    before = sha256_of_file(write_rows(benchmark_rows(12), run.directory / "before.tsv"))
+    message = refusal(run, status, output)
+    assert "VLMEvalKit expects 585e8ad75e73f75dcad265dfd0417d64" in message
+    assert sha256_of_file(run.tsv) == before
+
+
+@pytest.mark.slow
+def test_nothing_of_an_interrupted_evaluation_is_taken_over(asked: Asked) -> None:
+    run, status, output = asked["stale"]
+    assert status == 0, output
+    records = run.records()
+    assert {record["prediction"] for record in records if record["index"] != "1"} == {"B"}
+    assert all(record["correct"] == (record["extracted"] == record["answer"]) for record in records)
+
+
+@pytest.mark.slow
+def test_an_empty_answer_is_wrong_but_no_failure_and_a_cut_off_one_is_counted(asked: Asked) -> None:
+    run, status, output = asked["stale"]
+    assert status == 0, output
+    assert [(r["extracted"], r["status"]) for r in run.records()[:4]] == [
+        ("B", "answered"), (None, "unparsed"), ("B", "truncated"), ("B", "answered"),
+    ]  # fmt: skip

@@ -1,0 +1,86 @@
+"""A stand-in for the interpreter of the serve environment, for faults that a real model server cannot be asked for.
+
+Called as `THIS -m swift.cli.deploy --port N --served_model_name X …` it answers like `swift deploy`, without a model;
+called as `THIS -c CODE NAME …` it names versions. The variable STAND_IN holds its behaviour as JSON:
+
+  fails_on      text; a question that holds it gets HTTP 500
+  dies_after    number of answers after which it dies, with an error on stderr
+  delay_s       how long an answer takes
+  logprob       of each token (-0.5)
+  crashes       dies before it listens
+  never_ready   /health says 503
+
+A question that holds `[silence]` is answered by nothing, one that holds `[cut off]` by an answer that is cut off, any
+other by B.
+"""
+
+import json
+import math
+import os
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+BEHAVIOUR: dict[str, Any] = json.loads(os.environ.get("STAND_IN", "{}"))
+num_answers = 0
+lock = threading.Lock()
+
+
+def die(reason: str) -> None:
+    print(f"RuntimeError: {reason}", file=sys.stderr, flush=True)
+    os._exit(3)
+
+
+class Handler(BaseHTTPRequestHandler):
+    served_name = ""
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def reply(self, status: int, body: Any) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self.reply(503 if BEHAVIOUR.get("never_ready") else 200, None)
+        else:
+            self.reply(200, {"data": [{"id": self.served_name}]})
+
+    def do_POST(self) -> None:
+        global num_answers
+        request = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        time.sleep(BEHAVIOUR.get("delay_s", 0))
+        if BEHAVIOUR.get("fails_on", "\0") in request:
+            self.reply(500, {"object": "error", "message": "the stand-in fails on this question"})
+            return
+        with lock:
+            num_answers += 1
+            if num_answers > BEHAVIOUR.get("dies_after", math.inf):
+                die("the stand-in died half-way")
+        choice = {
+            "message": {"role": "assistant", "content": "" if "[silence]" in request else "B"},
+            "finish_reason": "length" if "[cut off]" in request else "stop",
+            "logprobs": {"content": [{"token": "B", "logprob": BEHAVIOUR.get("logprob", -0.5)}]},
+        }
+        self.reply(200, {"choices": [choice]})
+
+
+def main() -> None:
+    if sys.argv[1] == "-c":
+        print(json.dumps(dict.fromkeys(sys.argv[3:], "stand-in")))
+        return
+    flags = dict(zip(sys.argv[3::2], sys.argv[4::2], strict=True))
+    if BEHAVIOUR.get("crashes"):
+        die("the stand-in died while it loaded")
+    Handler.served_name = flags["--served_model_name"]
+    ThreadingHTTPServer((flags["--host"], int(flags["--port"])), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

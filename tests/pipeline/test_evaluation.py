@@ -1,0 +1,121 @@
+"""Real checkpoints served by `swift deploy` and asked by EvalScope, on a CPU, from one command to a table."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from evaluation_inputs import benchmark_rows
+from evaluation_run import EvaluationRun, refusal, wait_for
+
+from common.checkpoint_files import model_sha256
+from common.files import md5_of_file
+
+pytestmark = pytest.mark.slow
+NAMES = ("graft", "graft-shuffled")
+GRAFT = {"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4}
+SERVE = {
+    "backend": "transformers",
+    "environment": {"MAX_PIXELS": 3136},
+    "flags": {"torch_dtype": "float32", "attn_impl": "sdpa", "max_new_tokens": 8},
+    "startup_timeout_s": 600,
+}
+
+
+@pytest.fixture(scope="module")
+def graft_dir(root: Path, tiny_vl_dir: Path, tiny_llm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graft of two random donors, made by the programs that make one."""
+    directory = tmp_path_factory.mktemp("results") / "graft"
+    donors = ["--vl-dir", str(tiny_vl_dir), "--llm-dir", str(tiny_llm_dir), "--settings", json.dumps(GRAFT)]
+    derive = ["scripts/derive_config.py", *donors, "--output", f"{directory}/config.json"]
+    graft = ["scripts/graft.py", *donors, "--config", f"{directory}/config.json", "--seed", "0"]
+    graft += ["--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", str(directory)]
+    for command in (derive, graft):
+        subprocess.run([sys.executable, *command], cwd=root, check=True)
+    return directory
+
+
+def make_run(root: Path, directory: Path, evaluate_python: Path, train_python: Path, model_dir: Path) -> EvaluationRun:
+    return EvaluationRun(root, directory, evaluate_python, train_python, model_dir, serve=json.loads(json.dumps(SERVE)))
+
+
+def test_a_graft_is_asked_about_pictures_and_about_shuffled_ones_and_both_make_a_table(
+    root: Path, evaluate_python: Path, train_python: Path, graft_dir: Path, tmp_path: Path
+) -> None:
+    eval_dir = tmp_path / "eval"
+    eval_dir.mkdir()
+    before = model_sha256(graft_dir)
+    runs = {name: make_run(root, tmp_path / name, evaluate_python, train_python, graft_dir) for name in NAMES}
+    runs["graft-shuffled"].control = "shuffled"
+    processes = {name: run.start() for name, run in runs.items()}
+    for name, run in runs.items():
+        output, _ = processes[name].communicate(timeout=600)
+        assert processes[name].returncode == 0, output
+        assert "of 12 questions right" in output
+        check_whole(run)
+        run.records_path.rename(eval_dir / f"{name}.jsonl")
+        run.provenance_path.rename(eval_dir / f"{name}.json")
+    assert model_sha256(graft_dir) == before
+
+    command = [
+        sys.executable,
+        "scripts/make_table.py",
+        "--output-csv",
+        f"{eval_dir}.csv",
+        "--output-json",
+        f"{eval_dir}.json",
+    ]
+    command += ["--records", *map(str, sorted(eval_dir.glob("*.jsonl"), reverse=True))]
+    command += ["--provenances", *map(str, sorted(eval_dir.glob("*.json")))]
+    subprocess.run(command, cwd=root, check=True)
+    with open(f"{eval_dir}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    overall = [(row["model"], row["split"], row["num_questions"]) for row in rows if row["group"] == "overall"]
+    assert overall == [(m, s, n) for m in NAMES for s, n in (("dev", "4"), ("test", "8"))]
+    pictures = [json.loads(line)["image_sha256"] for line in (eval_dir / "graft.jsonl").read_text().splitlines()]
+    shuffled = [
+        json.loads(line)["image_sha256"] for line in (eval_dir / "graft-shuffled.jsonl").read_text().splitlines()
+    ]
+    assert all(one != other for one, other in zip(pictures, shuffled, strict=True))
+
+
+def check_whole(run: EvaluationRun) -> None:
+    """Each question of the benchmark has its record, and the provenance names what was asked and by what."""
+    rows = benchmark_rows(12)
+    records = run.records()
+    assert [record["index"] for record in records] == [row["index"] for row in rows]
+    for record, row in zip(records, rows, strict=True):
+        assert (record["question"], record["answer"], record["split"]) == (row["question"], row["answer"], row["split"])
+        assert record["options"] == {letter: row[letter] for letter in "ABCD"}
+        assert record["correct"] == (record["extracted"] == record["answer"])
+        assert record["prediction"]
+    provenance = json.loads(run.provenance_path.read_text())
+    assert provenance["checkpoint_sha256"] == model_sha256(run.model_dir)
+    assert provenance["versions"]["ms-swift"] == "4.6.0"
+    assert provenance["benchmark_md5"] == md5_of_file(run.tsv)
+    assert 'HTTP/1.1" 200' in run.log_path.read_text()  # the server's log
+    assert "evalscope" in run.log_path.read_text()
+
+
+def test_a_stock_checkpoint_whose_server_is_killed_half_way_is_refused_at_once(
+    root: Path, evaluate_python: Path, train_python: Path, tiny_vl_dir: Path, tmp_path: Path
+) -> None:
+    run = make_run(root, tmp_path / "parent", evaluate_python, train_python, tiny_vl_dir)
+    run.settings["nproc"] = 1
+    process = run.start()
+    answers_path = wait_for(
+        lambda: (tmp_path / "parent/work").exists() and run.server() and run.run_dir / "answers.jsonl"
+    )
+    wait_for(lambda: answers_path.exists() and answers_path.read_text().count("\n") >= 2, limit_s=300)
+    server = run.server()
+    assert server is not None
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(server.pid, signal.SIGKILL)
+    output, _ = process.communicate(timeout=30)
+    assert "the model server ended (killed by signal 9)" in refusal(run, process.returncode, output)
+    assert not any(child.is_running() for child in children)

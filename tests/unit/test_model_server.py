@@ -1,0 +1,107 @@
+"""The command that serves a checkpoint, and what is said when it fails."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from run_vlmevalkit import eval_config
+
+from common.errors import UserError
+from common.model_server import deploy_command, last_error, require_free_port, server_environment
+
+QWEN_IDS = {"image_token_id": 151655, "video_token_id": 151656}
+
+
+def flags_of(command: list[str]) -> dict[str, str]:
+    pairs = command[3:]
+    return {name.removeprefix("--"): value for name, value in zip(pairs[::2], pairs[1::2], strict=True)}
+
+
+def served_flags(tmp_path: Path, root: Path, config: dict[str, Any], **serve: Any) -> dict[str, str]:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    serve = {"backend": "transformers", "environment": {}, "flags": {}, **serve}
+    command = deploy_command(Path("/env/bin/python"), root, tmp_path, serve, 4321)
+    assert command[:3] == ["/env/bin/python", "-m", "swift.cli.deploy"]
+    return flags_of(command)
+
+
+def test_the_published_deploy_command_is_given_flag_by_flag(tmp_path: Path, root: Path) -> None:
+    published = yaml.safe_load((root / "tests/data/published_recipe.yaml").read_text())["deploy"]
+    serve = yaml.safe_load((root / "config/simple_vl_8b.yaml").read_text())["evaluate"]["serve"]
+    flags = served_flags(tmp_path, root, {"model_type": "qwen2_5_vl", **QWEN_IDS}, **serve)
+    for name, value in published["flags"].items():
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        assert flags[published["renamed"].get(name, name)] == text
+    environment = server_environment({}, root, serve)
+    assert published["environment"].items() <= {k: int(v) for k, v in environment.items() if v.isdigit()}.items()
+
+
+def test_the_published_evaluation_is_given_key_by_key(root: Path) -> None:
+    published = yaml.safe_load((root / "tests/data/published_recipe.yaml").read_text())["evaluation"]
+    settings = yaml.safe_load((root / "config/simple_vl_8b.yaml").read_text())["evaluate"]["vlmevalkit"]
+    (benchmark,) = published["data"]
+    config = eval_config(benchmark, "http://127.0.0.1:1/v1", "Qwen3-VL", settings, seed=0)
+    assert published["model"].items() <= config["model"][0].items()
+    rest = {key: published[key] for key in ("data", "mode", "reuse", "nproc", "judge")}
+    assert rest.items() <= config.items()
+    assert config["model"][0]["api_base"] == "http://127.0.0.1:1/v1/chat/completions"
+
+
+def test_a_server_listens_on_this_machine_alone(tmp_path: Path, root: Path) -> None:
+    flags = served_flags(tmp_path, root, {"model_type": "qwen2_5_vl", **QWEN_IDS})
+    assert (flags["host"], flags["port"], flags["infer_backend"]) == ("127.0.0.1", "4321", "transformers")
+
+
+def test_a_stock_checkpoint_is_served_by_swifts_own_template(tmp_path: Path, root: Path) -> None:
+    flags = served_flags(tmp_path, root, {"model_type": "qwen2_5_vl", **QWEN_IDS})
+    assert (flags["model_type"], flags["template"]) == ("qwen2_5_vl", "qwen2_5_vl")
+    assert "external_plugins" not in flags
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"model_type": "qwen2_5_vl_qwen3", **QWEN_IDS}, {"model_type": "qwen2_5_vl", "image_token_id": 1036}],
+    ids=["another architecture", "another vocabulary"],
+)
+def test_our_plugin_serves_what_swift_does_not_know(tmp_path: Path, root: Path, config: dict[str, Any]) -> None:
+    flags = served_flags(tmp_path, root, config)
+    assert flags["model_type"] == config["model_type"]
+    assert flags["external_plugins"] == str(root / "model/qwen2_5_vl_qwen3/swift_plugin.py")
+    assert Path(flags["external_plugins"]).exists()
+
+
+def test_no_hub_is_asked_and_the_configuration_has_the_last_word(root: Path) -> None:
+    serve = {"environment": {"MAX_PIXELS": 3136, "VLLM_NO_USAGE_STATS": 0}}
+    environment = server_environment({"HOME": "/h"}, root, serve)
+    assert (environment["HF_HUB_OFFLINE"], environment["USE_HF"]) == ("1", "1")
+    assert (environment["MAX_PIXELS"], environment["VLLM_NO_USAGE_STATS"]) == ("3136", "0")
+    assert (environment["HOME"], environment["PYTHONPATH"]) == ("/h", str(root / "model"))
+
+
+def test_a_busy_port_is_refused_by_its_number() -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        with pytest.raises(UserError, match=f"flags.port: {port} cannot be used"):
+            require_free_port(port)
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        (
+            "loading\nTraceback (most recent call last):\n  x\nRuntimeError: out of memory\n",
+            "RuntimeError: out of memory",
+        ),
+        ("torch.OutOfMemoryError: CUDA\nshutting down\n", "torch.OutOfMemoryError: CUDA"),
+        ("a\nb\nc\nd\n", "b | c | d"),
+        ("", "nothing was written"),
+    ],
+)
+def test_the_last_error_of_a_log_is_the_exception_in_it(tmp_path: Path, log: str, expected: str) -> None:
+    (tmp_path / "server.log").write_text(log)
+    assert last_error(tmp_path / "server.log") == expected

@@ -1,0 +1,145 @@
+"""What identifies a training, what proves that it saw every sample, and what is told when it fails."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import train
+from train import Run, check_resumes, check_samples, duration, failure_message, node_launcher, signature_of, wall_time_s
+
+from common.errors import UserError
+from common.training_records import StepRecord
+
+SETTINGS: dict[str, Any] = {
+    "datasets": ["x"],
+    "num_nodes": 1,
+    "num_processes_per_node": 1,
+    "deepspeed": None,
+    "environment": {"MAX_PIXELS": 1},
+    "flags": {"learning_rate": 0.1, "save_steps": 5, "logging_steps": 1},
+}
+
+
+def signature(changes: dict[str, Any] | None = None, flags: dict[str, Any] | None = None, **inputs: Any) -> str:
+    settings = SETTINGS | (changes or {})
+    settings = settings | {"flags": settings["flags"] | (flags or {})}
+    given = {"seed": 0, "model": "m", "dataset": "d", "versions": {"torch": "2"}} | inputs
+    return signature_of(settings, **given)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"changes": {"num_processes_per_node": 2}},
+        {"changes": {"deepspeed": "zero2"}},
+        {"changes": {"environment": {"MAX_PIXELS": 2}}},
+        {"flags": {"learning_rate": 0.2}},
+        {"flags": {"max_steps": 3}},
+        {"seed": 1},
+        {"model": "n"},
+        {"dataset": "e"},
+        {"versions": {"torch": "3"}},
+    ],
+)
+def test_what_changes_the_result_is_another_training(other: dict[str, Any]) -> None:
+    assert signature(**other) != signature()
+
+
+def test_how_often_it_saves_and_logs_is_the_same_training() -> None:
+    assert signature(flags={"save_steps": 9, "logging_steps": 7, "save_total_limit": 3}) == signature()
+    assert signature(changes={"datasets": ["another name for the same rows"]}) == signature()
+
+
+def records(num_samples: list[int]) -> dict[int, StepRecord]:
+    return {step: StepRecord(step, count, 1, 1.0, 0.0) for step, count in enumerate(num_samples, start=1)}
+
+
+def test_samples_are_added_over_ranks() -> None:
+    assert check_samples("stage1", [records([2, 1]), records([2, 1])], [4, 2]) == 6
+
+
+def test_a_step_that_saw_fewer_samples_than_dealt_is_named() -> None:
+    with pytest.raises(UserError, match="stage1: step 2 saw 1 samples, 2 expected"):
+        check_samples("stage1", [records([2, 1]), records([2, 0])], [4, 2])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    (tmp_path / "watch").mkdir()
+    return Run("stage1", SETTINGS, 0, tmp_path, {}, tmp_path / "data.jsonl", 3, tmp_path, tmp_path / "train.log")
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def losses(*values: float) -> list[dict[str, Any]]:
+    return [{"step": step, "loss": loss} for step, loss in enumerate(values, start=1)]
+
+
+def test_each_resume_is_told_with_the_losses_around_it(run: Run) -> None:
+    write_lines(run.attempts_path, [{"start_time_s": 0, "resume_step": step} for step in (0, 2, 3)])
+    assert check_resumes(run, losses(2.0, 1.5, 1.4, 1.2)) == [
+        {"step": 2, "loss_before": 1.5, "loss_after": 1.4},
+        {"step": 3, "loss_before": 1.4, "loss_after": 1.2},
+    ]
+
+
+def test_a_resume_that_began_anew_is_an_error(run: Run) -> None:
+    write_lines(run.attempts_path, [{"start_time_s": 0, "resume_step": 2}])
+    with pytest.raises(UserError, match=r"the loss after the resume at step 2 is 9\.0000, at most 2\.5000 expected"):
+        check_resumes(run, losses(1.0, 0.9, 9.0))
+
+
+def test_the_time_of_a_killed_start_counts_to_its_last_step_and_the_pause_does_not(run: Run) -> None:
+    write_lines(
+        run.attempts_path, [{"start_time_s": 100.0, "resume_step": 0}, {"start_time_s": 500.0, "resume_step": 1}]
+    )
+    steps = [StepRecord(1, 1, 1, 1.0, 110.0), StepRecord(2, 1, 1, 1.0, 120.0), StepRecord(2, 1, 1, 1.0, 530.0)]
+    write_lines(run.watch_dir / "steps-rank0.jsonl", [vars(step) for step in steps])
+    assert wall_time_s(run) == 20.0 + 30.0
+
+
+def test_a_ranks_own_error_is_the_message(run: Run) -> None:
+    for rank, time_s in ((1, 5.0), (0, 6.0)):
+        failure = {"rank": rank, "message": f"what rank {rank} found", "is_user_error": True, "time_s": time_s}
+        (run.watch_dir / f"failure-rank{rank}.json").write_text(json.dumps(failure))
+    assert failure_message(run, 1, 0) == f"stage1: what rank 1 found (all output: {run.log})"
+
+
+def test_without_one_the_first_exception_of_this_start_and_the_last_lines_are_shown(run: Run) -> None:
+    old = "ValueError: of an earlier start\n"
+    lines = [
+        "Traceback (most recent call last):",
+        "[rank1]: torch.OutOfMemoryError: CUDA out of memory",
+        "RuntimeError: later",
+    ]
+    run.log.write_text(old + "\n".join(lines) + "\n")
+    message = failure_message(run, -9, len(old))
+    assert message.startswith(
+        "stage1: ms-swift ended with signal 9: [rank1]: torch.OutOfMemoryError: CUDA out of memory\n"
+    )
+    assert "earlier start" not in message
+    assert message.endswith(f"all output: {run.log}")
+
+
+def test_one_node_needs_no_launcher_and_several_need_a_slurm_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert node_launcher("stage1", 1) == ([], "127.0.0.1:0")
+    with pytest.raises(UserError, match=r"stage1\.num_nodes: 2 found, but this is no Slurm job"):
+        node_launcher("stage1", 2)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    launcher, rendezvous = node_launcher("stage1", 2)
+    assert launcher[:3] == ["srun", "--overlap", "--nodes=2"]
+    assert not rendezvous.endswith(":0")
+
+
+def test_a_machine_without_a_gpus_device_file_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "GPU_DEVICE_NODES", ("/dev/there-is-no-such-device",))
+    assert train.num_gpus({}) == 0
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7.4, "7 s"), (61, "1 min 01 s"), (3600 * 5 + 120, "5 h 02 min")])
+def test_durations_are_written_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
