@@ -18,6 +18,7 @@ if not workflow.config_settings.configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/paths.smk"
 include: "rules/environments.smk"
 include: "rules/donors.smk"
 include: "rules/data.smk"
@@ -30,6 +31,6 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        expand(RESULTS + "/eval/{benchmark}.csv", benchmark=config["evaluate"]["benchmarks"]),
-        RESULTS + "/report.html",
+        expand(result("eval/{benchmark}.csv"), benchmark=config["evaluate"]["benchmarks"]),
+        result("report.html"),
     localrule: True

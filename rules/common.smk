@@ -1,4 +1,4 @@
-# Paths and helpers of all rules. The configuration is validated here, before anything is planned.
+# What all rules use. The configuration is validated here, before anything is planned.
 import json
 import sys
 
@@ -11,10 +11,6 @@ try:
     validate(config, Path(workflow.basedir) / "config")
 except UserError as error:
     raise WorkflowError(str(error))
-
-RESULTS = config["results"].rstrip("/")
-# What is not declared: training checkpoints, server logs, evaluation records under way. A killed step resumes from there.
-WORK = f"work/{RESULTS}"
 
 
 def program(name):

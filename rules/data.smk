@@ -12,8 +12,9 @@ if "demo" in config:
             script=program("make_digits"),
             env=environment("train"),
         output:
-            expand("resources/data/digits/{split}.jsonl", split=["train", "dev", "test"]),
+            expand("resources/data/digits/{split}.jsonl", split=["dev", "test"]),
             expand("resources/data/digits/{split}.tsv", split=["dev", "test"]),
+            train="resources/data/digits/train.jsonl",
         log:
             "logs/data/digits.log",
         localrule: True
@@ -22,13 +23,7 @@ if "demo" in config:
             python=python_of("train"),
         shell:
             "{params.python} scripts/make_digits.py --settings {params.settings:q}"
-            " --output-dir $(dirname {output[0]}) 2>&1 | tee {log}"
-
-
-def local_datasets(wildcards):
-    """The sources that are files, as inputs; the others are ids registered in ms-swift."""
-    sources = [source.partition("#")[0] for source in config[wildcards.stage]["datasets"]]
-    return [source for source in sources if source.endswith((".jsonl", ".json"))]
+            " --output-dir $(dirname {output.train}) 2>&1 | tee {log}"
 
 
 rule dataset:
@@ -37,7 +32,7 @@ rule dataset:
         script=program("prepare_dataset"),
         env=environment("train"),
     output:
-        RESULTS + "/data/{stage}.jsonl",
+        result("data/{stage}.jsonl"),
     log:
         f"logs/{RESULTS}/dataset-{{stage}}.log",
     localrule: True
@@ -53,9 +48,9 @@ rule dataset:
 rule check_dataset:
     input:
         script=program("check_dataset"),
-        dataset=RESULTS + "/data/{stage}.jsonl",
+        dataset=result("data/{stage}.jsonl"),
     output:
-        RESULTS + "/data/{stage}.check.json",
+        result("data/{stage}.check.json"),
     log:
         f"logs/{RESULTS}/check-dataset-{{stage}}.log",
     localrule: True
@@ -65,16 +60,19 @@ rule check_dataset:
         "{params.python} scripts/check_dataset.py --dataset {input.dataset} --output {output} 2>&1 | tee {log}"
 
 
-rule benchmark_tsv:
+rule benchmark:
+    # The TSV itself is not declared: Snakemake would delete one that the user put there before fetching it anew.
     input:
         script=program("fetch_benchmark"),
         env=environment("evaluate"),
     output:
-        protected("resources/benchmarks/{dataset}.tsv"),
+        "resources/benchmarks/{dataset}.md5",
     log:
         "logs/data/benchmark-{dataset}.log",
     localrule: True
     params:
+        tsv="resources/benchmarks/{dataset}.tsv",
         python=python_of("evaluate"),
     shell:
-        "{params.python} scripts/fetch_benchmark.py --benchmark {wildcards.dataset} --output {output} 2>&1 | tee {log}"
+        "{params.python} scripts/fetch_benchmark.py --benchmark {wildcards.dataset} --tsv {params.tsv}"
+        " --checksum {output} 2>&1 | tee {log}"

@@ -1,42 +1,8 @@
 # The two donors: fetched, used where they lie, or made on the spot; each recorded with the checksums of its files.
 
 
-def donor_name(role):
-    """Names the manifest after what decides the weights, so that runs with different donors live side by side."""
-    donor = config["donors"][role]
-    if donor["kind"] == "demo":
-        return f"demo-{role}-seed{config['seed']}"
-    if donor["kind"] == "local":
-        return f"local-{role}-{Path(donor['path']).name}"
-    return f"{donor['kind']}-{donor['id'].replace('/', '--')}-{donor['revision']}"
-
-
-def donor_dir(role):
-    """Where the donor's weights lie: the user's own directory, or ours."""
-    donor = config["donors"][role]
-    return donor["path"] if donor["kind"] == "local" else f"resources/donors/{donor_name(role)}"
-
-
-def donor_manifest(role):
-    return f"resources/donors/{donor_name(role)}.json"
-
-
-DONOR_OF_NAME = {donor_name(role): role for role in ("vl", "llm")}
-
-
 wildcard_constraints:
     donor="|".join(re.escape(name) for name in DONOR_OF_NAME),
-
-
-def donor_files(wildcards):
-    """What a donor's manifest is made from, beside the hub: the demo's weights or the user's own files."""
-    role = DONOR_OF_NAME[wildcards.donor]
-    donor = config["donors"][role]
-    if donor["kind"] == "demo":
-        return f"resources/donors/{wildcards.donor}/config.json"
-    if donor["kind"] == "local":
-        return sorted(str(path) for path in Path(donor["path"]).glob("*") if path.suffix in (".json", ".safetensors"))
-    return []
 
 
 rule donor:

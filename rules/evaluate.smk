@@ -1,26 +1,9 @@
 # Each model is served and asked every question once; the table is made from the records, one per question.
-SERVE_ROLE = "serve" if config["evaluate"]["serve"]["backend"] == "vllm" else "train"
 
 
 wildcard_constraints:
     benchmark="[a-z0-9_]+",
-    model="[a-z0-9]+(-shuffled)?",
-
-
-def benchmark_tsv(benchmark):
-    return config["evaluate"]["benchmarks"][benchmark]["tsv"]
-
-
-def evaluated(model):
-    """The model behind a row of the table: a control asks the same one with other pictures."""
-    return model.removesuffix("-shuffled")
-
-
-def identity_of(model):
-    """The file that changes with a model's weights."""
-    if evaluated(model) == "parent":
-        return donor_manifest("vl")
-    return LEDGER if evaluated(model) == "graft" else f"{RESULTS}/{evaluated(model)}/metrics.json"
+    model="(parent|graft|stage1|stage2)(-shuffled)?",
 
 
 rule evaluate:
@@ -29,17 +12,18 @@ rule evaluate:
         script=program("evaluate"),
         env=environment("evaluate"),
         serve_env=environment(SERVE_ROLE),
-        model=lambda wildcards: identity_of(wildcards.model),
-        tsv=lambda wildcards: benchmark_tsv(wildcards.benchmark),
+        model=lambda wildcards: checkpoint_identity(evaluated(wildcards.model)),
+        benchmark=lambda wildcards: benchmark_identity(wildcards.benchmark),
     output:
-        records=RESULTS + "/eval/{benchmark}/{model}.jsonl",
-        provenance=RESULTS + "/eval/{benchmark}/{model}.json",
+        records=result("eval/{benchmark}/{model}.jsonl"),
+        provenance=result("eval/{benchmark}/{model}.json"),
     log:
         f"logs/{RESULTS}/eval-{{benchmark}}-{{model}}.log",
     threads: 1
     params:
         model_dir=lambda wildcards: checkpoint_dir(evaluated(wildcards.model)),
         dataset=lambda wildcards: config["evaluate"]["benchmarks"][wildcards.benchmark]["dataset"],
+        tsv=lambda wildcards: benchmark_tsv(wildcards.benchmark),
         control=lambda wildcards: "shuffled" if wildcards.model.endswith("-shuffled") else "none",
         serve=section("evaluate", "serve"),
         settings=section("evaluate", "vlmevalkit"),
@@ -49,7 +33,7 @@ rule evaluate:
         python=python_of("evaluate"),
     shell:
         "{params.python} scripts/evaluate.py --model-name {wildcards.model} --model-dir {params.model_dir:q}"
-        " --benchmark {params.dataset} --benchmark-tsv {input.tsv} --control {params.control}"
+        " --benchmark {params.dataset} --benchmark-tsv {params.tsv} --control {params.control}"
         " --serve {params.serve:q} --settings {params.settings:q} --seed {params.seed}"
         " --serve-python {params.serve_python} --work-dir {params.work_dir} --records {output.records}"
         " --provenance {output.provenance} --log {log}"
@@ -58,11 +42,11 @@ rule evaluate:
 rule table:
     input:
         script=program("make_table"),
-        records=expand(RESULTS + "/eval/{{benchmark}}/{model}.jsonl", model=config["evaluate"]["models"]),
-        provenances=expand(RESULTS + "/eval/{{benchmark}}/{model}.json", model=config["evaluate"]["models"]),
+        records=expand(result("eval/{{benchmark}}/{model}.jsonl"), model=config["evaluate"]["models"]),
+        provenances=expand(result("eval/{{benchmark}}/{model}.json"), model=config["evaluate"]["models"]),
     output:
-        csv=RESULTS + "/eval/{benchmark}.csv",
-        json=RESULTS + "/eval/{benchmark}.json",
+        csv=result("eval/{benchmark}.csv"),
+        json=result("eval/{benchmark}.json"),
     log:
         f"logs/{RESULTS}/table-{{benchmark}}.log",
     localrule: True

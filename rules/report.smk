@@ -1,13 +1,11 @@
 # One page a person opens first: what was run, curves, the table with intervals, pictures with questions and answers.
-BENCHMARKS = config["evaluate"]["benchmarks"]
-MODELS = config["evaluate"]["models"]
 
 
 rule effective_config:
     input:
         script=program("save_config"),
     output:
-        RESULTS + "/config.json",
+        result("config.json"),
     log:
         f"logs/{RESULTS}/config.log",
     localrule: True
@@ -22,37 +20,39 @@ rule report:
     input:
         script=program("make_report"),
         page=sorted(str(path) for path in Path("scripts/report").glob("*.*")),
-        config=RESULTS + "/config.json",
-        metrics=expand(RESULTS + "/{stage}/metrics.json", stage=["stage1", "stage2"]),
+        config=result("config.json"),
+        metrics=expand(result("{stage}/metrics.json"), stage=STAGES),
         ledger=LEDGER,
-        fidelity=GRAFT + "/fidelity.json",
-        tsvs=[benchmark_tsv(benchmark) for benchmark in BENCHMARKS],
-        scores=expand(RESULTS + "/eval/{benchmark}.csv", benchmark=BENCHMARKS),
-        provenances=expand(RESULTS + "/eval/{benchmark}.json", benchmark=BENCHMARKS),
-        records=expand(RESULTS + "/eval/{benchmark}/{model}.jsonl", benchmark=BENCHMARKS, model=MODELS),
+        fidelity=result("graft/fidelity.json"),
+        benchmarks=[benchmark_identity(benchmark) for benchmark in BENCHMARKS],
+        scores=expand(result("eval/{benchmark}.csv"), benchmark=BENCHMARKS),
+        provenances=expand(result("eval/{benchmark}.json"), benchmark=BENCHMARKS),
+        records=expand(result("eval/{benchmark}/{model}.jsonl"), benchmark=BENCHMARKS, model=MODELS),
+        checks=expand(result("data/{stage}.check.json"), stage=STAGES),
         donors=[donor_manifest("vl"), donor_manifest("llm")],
         locks=expand("envs/{role}.lock", role=sorted({"workflow", "train", "evaluate", SERVE_ROLE})),
     output:
-        RESULTS + "/report.html",
+        result("report.html"),
     log:
         f"logs/{RESULTS}/report.log",
     localrule: True
     params:
-        title=RESULTS,
+        title=lambda wildcards: RESULTS,
         num_gallery_pictures=config["report"]["num_gallery_pictures"],
         benchmarks=[f"{benchmark}={benchmark_tsv(benchmark)}" for benchmark in BENCHMARKS],
-        scores=expand("{benchmark}=" + RESULTS + "/eval/{benchmark}.csv", benchmark=BENCHMARKS),
-        provenances=expand("{benchmark}=" + RESULTS + "/eval/{benchmark}.json", benchmark=BENCHMARKS),
-        metrics=expand("{stage}=" + RESULTS + "/{stage}/metrics.json", stage=["stage1", "stage2"]),
+        scores=expand(named("{benchmark}", "eval/{benchmark}.csv"), benchmark=BENCHMARKS),
+        provenances=expand(named("{benchmark}", "eval/{benchmark}.json"), benchmark=BENCHMARKS),
+        metrics=expand(named("{stage}", "{stage}/metrics.json"), stage=STAGES),
+        checks=expand(named("{stage}", "data/{stage}.check.json"), stage=STAGES),
         records=expand(
-            "{benchmark}:{model}=" + RESULTS + "/eval/{benchmark}/{model}.jsonl",
-            benchmark=BENCHMARKS,
-            model=MODELS,
+            named("{benchmark}:{model}", "eval/{benchmark}/{model}.jsonl"), benchmark=BENCHMARKS, model=MODELS
         ),
         python=python_of("workflow"),
     shell:
+        # The commit is no param: it is said on the page, but a commit alone makes no page stale.
         "{params.python} scripts/make_report.py --title {params.title} --config {input.config}"
+        " --commit $(git describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)"
         " --metrics {params.metrics} --ledger {input.ledger} --fidelity {input.fidelity}"
         " --benchmark {params.benchmarks} --scores {params.scores} --score-provenance {params.provenances}"
-        " --records {params.records} --donor {input.donors} --lock {input.locks}"
+        " --records {params.records} --dataset-check {params.checks} --donor {input.donors} --lock {input.locks}"
         " --num-gallery-pictures {params.num_gallery_pictures} --output {output} 2>&1 | tee {log}"

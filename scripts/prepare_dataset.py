@@ -34,7 +34,7 @@ from common.dataset_rows import with_all_image_tags
 from common.errors import UserError, run_program
 from common.files import open_atomically
 
-# LLaVA's instruction mix rightly loses its text-only rows, 6.1 % of 665,298; a loss above this is a defect.
+# LLaVA-1.5's instruction mix rightly loses its text-only rows, 6 % of 665,298; a loss above this is a defect.
 MAX_LOST_FRACTION = 0.1
 HUB_NAMES = {"ms": "ModelScope", "hf": "Hugging Face"}
 NUM_SUGGESTIONS = 3

@@ -1,7 +1,6 @@
 """What a training row is: ms-swift's {"messages": [{"role", "content"}, ...], "images": [path, ...]}.
 
-https://swift.readthedocs.io/en/latest/Customization/Custom-dataset.html: each `<image>` in the text stands for one
-picture of `images`, in order.
+Each `<image>` in the text stands for one picture of `images`, in order (ms-swift's documentation, "Custom dataset").
 """
 
 from collections.abc import Sequence

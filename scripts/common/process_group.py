@@ -204,8 +204,12 @@ class Trainer:
         return self._process.poll()
 
     def end_before_training(self) -> None:
-        """Ends a trainer that has not begun; one that has just begun saves and stops, or loses the steps it has made."""
-        self._process.send_signal(signal.SIGUSR2 if self._has_agent else signal.SIGTERM)
+        """Ends a trainer that has not begun, and what it has started to prepare; one that has just begun saves and stops,
+        or loses the steps that it has made."""
+        if self._has_agent:
+            self._process.send_signal(signal.SIGUSR2)
+        else:
+            os.killpg(self._process.pid, signal.SIGTERM)
 
     def kill(self, ranks: Sequence[Mapping[str, Any]]) -> None:
         """Ends everything at once, the ranks too, which torchrun puts into sessions of their own."""

@@ -129,11 +129,43 @@ def test_pictures_that_arrive_inside_the_rows_become_files_beside_the_output(pre
         assert row["messages"][0]["content"].count(IMAGE_TAG) == 1, "the tag that these rows lack was added"
 
 
-def test_a_dataset_whose_pictures_ms_swift_loses_is_refused(prepare: Prepare) -> None:
-    picture = {"bytes": png_bytes(), "path": None}
-    hub_rows = [{"image": picture, "questions": ["Who wrote it?"], "answers": ["Somebody"]}]
+PICTURE = {"bytes": png_bytes(), "path": None}
+MIX_MESSAGES = [
+    {"role": "user", "content": [{"type": "text", "text": "What?"}, {"type": "image", "text": None}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "A."}]},
+]
+
+
+@pytest.mark.parametrize(
+    ("source", "hub_row"),
+    [
+        ("swift/OCR-VQA", {"image": PICTURE, "questions": ["Who wrote it?"], "answers": ["Somebody"]}),
+        ("swift/ScienceQA", {"image": PICTURE, "question": "?", "choices": ["a", "b"], "answer": 0, "solution": "s"}),
+        ("swift/llava-instruct-mix-vsft", {"images": [PICTURE], "messages": MIX_MESSAGES}),
+    ],
+)
+def test_a_dataset_whose_pictures_ms_swift_loses_is_refused(prepare: Prepare, source: str, hub_row: Row) -> None:
     with pytest.raises(UserError, match="every picture was lost"):
-        prepare("swift/OCR-VQA", hub_rows)
+        prepare(source, [hub_row])
+
+
+@pytest.mark.parametrize(
+    ("source", "hub_row"),
+    [
+        ("swift/A-OKVQA", {"image": PICTURE, "question": "?", "choices": ["a"], "rationales": ["because"]}),
+        ("swift/TextCaps", {"image": {"bytes": None, "path": "media/coco/1.jpg"}, "reference_strs": ["a sign"]}),
+        ("AI-ModelScope/LLaVA-Instruct-150K", llava_row("coco/1.jpg")),
+    ],
+)
+def test_datasets_that_ms_swift_reads_as_they_are_keep_rows_and_pictures(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, hub_row: Row
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = prepare(source, [hub_row], ("coco/1.jpg",))
+    assert rows, "one for each split that ms-swift takes"
+    for row in rows:
+        assert Path(row["images"][0]).read_bytes() == png_bytes()
+        assert row["messages"][0]["content"].count(IMAGE_TAG) == 1
 
 
 def test_pictures_that_are_mere_addresses_are_refused(prepare: Prepare) -> None:

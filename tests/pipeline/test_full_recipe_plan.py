@@ -6,7 +6,7 @@ import pytest
 from workflow_run import WorkflowRun, planned_rules
 
 EVERY_STEP = {
-    "donor", "dataset", "check_dataset", "benchmark_tsv", "graft_config", "graft", "fidelity", "train", "evaluate", "table",
+    "donor", "dataset", "check_dataset", "benchmark", "graft_config", "graft", "fidelity", "train", "evaluate", "table",
 }  # fmt: skip
 
 

@@ -1,0 +1,99 @@
+# Where everything lies, and which file stands for what: read by the rules, decides nothing.
+RESULTS = config["results"].rstrip("/")
+# What is not declared: training checkpoints, server logs, evaluation records under way. A killed step resumes from there.
+WORK = f"work/{RESULTS}"
+
+
+def result(path):
+    """A target of this run."""
+    return f"{RESULTS}/{path}"
+
+
+def named(name, path):
+    """`NAME=PATH`, for an option that takes several files and has to tell them apart."""
+    return f"{name}={result(path)}"
+
+
+# Everything in the graft's directory hangs on its ledger, which is written last and holds the sha256 of each tensor.
+LEDGER = result("graft/ledger.tsv")
+MODEL_PACKAGE = sorted(str(path) for path in Path("model/qwen2_5_vl_qwen3").glob("*.py"))
+STAGES = ["stage1", "stage2"]
+BENCHMARKS = config["evaluate"]["benchmarks"]
+MODELS = config["evaluate"]["models"]
+SERVE_ROLE = "serve" if config["evaluate"]["serve"]["backend"] == "vllm" else "train"
+
+
+def donor_name(role):
+    """Names the manifest after what decides the weights, so that runs with different donors live side by side."""
+    donor = config["donors"][role]
+    if donor["kind"] == "demo":
+        return f"demo-{role}-seed{config['seed']}"
+    if donor["kind"] == "local":
+        return f"local-{role}-{Path(donor['path']).name}"
+    return "--".join([donor["kind"], *Path(donor["id"]).parts, donor["revision"]])
+
+
+def donor_dir(role):
+    """Where the donor's weights lie: the user's own directory, or ours."""
+    donor = config["donors"][role]
+    return donor["path"] if donor["kind"] == "local" else f"resources/donors/{donor_name(role)}"
+
+
+def donor_manifest(role):
+    """The record of a donor's files with their checksums."""
+    return f"resources/donors/{donor_name(role)}.json"
+
+
+DONOR_OF_NAME = {donor_name(role): role for role in ("vl", "llm")}
+
+
+def donor_files(wildcards):
+    """What a donor's manifest is made from, beside the hub: the demo's weights or the user's own files."""
+    role = DONOR_OF_NAME[wildcards.donor]
+    donor = config["donors"][role]
+    if donor["kind"] == "demo":
+        return f"resources/donors/{wildcards.donor}/config.json"
+    if donor["kind"] == "local":
+        return sorted(str(path) for path in Path(donor["path"]).glob("*") if path.suffix in (".json", ".safetensors"))
+    return []
+
+
+def local_datasets(wildcards):
+    """The sources that are files, as inputs; the others are ids registered in ms-swift."""
+    sources = [source.partition("#")[0] for source in config[wildcards.stage]["datasets"]]
+    return [source for source in sources if source.endswith((".jsonl", ".json"))]
+
+
+def checkpoint_dir(model):
+    """Where a model of the table lies."""
+    if model == "parent":
+        return donor_dir("vl")
+    return result("graft") if model == "graft" else result(f"{model}/checkpoint")
+
+
+def checkpoint_identity(model):
+    """The small file that changes with a model's weights."""
+    if model == "parent":
+        return donor_manifest("vl")
+    return LEDGER if model == "graft" else result(f"{model}/metrics.json")
+
+
+def before(stage):
+    """The model that a stage starts from."""
+    return "graft" if stage == "stage1" else "stage1"
+
+
+def evaluated(model):
+    """The model behind a row of the table: a control asks the same one with other pictures."""
+    return model.removesuffix("-shuffled")
+
+
+def benchmark_tsv(benchmark):
+    """The questions."""
+    return BENCHMARKS[benchmark]["tsv"]
+
+
+def benchmark_identity(benchmark):
+    """The file that changes with the questions: for a benchmark that is fetched, the record of its checksum."""
+    path = Path(benchmark_tsv(benchmark))
+    return str(path.with_suffix(".md5") if path.is_relative_to("resources/benchmarks") else path)
