@@ -11,7 +11,8 @@ rule donor:
         script=program("fetch_donor"),
         env=environment("train"),
     output:
-        "resources/donors/{donor}.json",
+        # Kept, not deleted before a rerun: its checksums tell whether the donor has changed since.
+        update("resources/donors/{donor}.json"),
     log:
         "logs/donors/{donor}.log",
     localrule: True

@@ -13,7 +13,7 @@ By hand:
     --settings '{"mode": "all", "temperature": 0, "max_tokens": 16, "img_size": -1, "video_llm": false,
                  "reuse": false, "nproc": 16, "judge": "exact_matching"}' \
     --serve-python .venvs/train/bin/python --work-dir work/by-hand \
-    --records /tmp/stage2.jsonl --provenance /tmp/stage2.json --log /tmp/stage2.log
+    --records work/by-hand/stage2.jsonl --provenance work/by-hand/stage2.json --log work/by-hand/stage2.log
 """
 
 import argparse
@@ -42,6 +42,7 @@ from common.child_processes import end_on_signals, process_group
 from common.errors import UserError, run_program
 from common.files import md5_of_file, write_json_atomically, write_text_atomically
 from common.model_server import DEFAULT_SERVED_NAME, ModelServer, last_error, model_server
+from common.process_group import try_lock
 from common.question_records import NUM_NAMED, Answer, Judgement, is_failed, make_records, require_no_failures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,14 +122,11 @@ def fresh_directory(work_dir: Path, key: str) -> Iterator[Path]:
     """`work_dir/key`, emptied and held alone: VLMEvalKit takes any older answer, verdict or picture that it finds."""
     work_dir.mkdir(parents=True, exist_ok=True)
     with open(work_dir / f"{key}.lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"{work_dir / key}: the same evaluation is running already; wait until it has ended"
-            ) from None
+        if not try_lock(lock, fcntl.LOCK_EX):
+            raise UserError(f"{work_dir / key}: the same evaluation is running already; wait until it has ended")
         directory = work_dir / key
-        shutil.rmtree(directory, ignore_errors=True)
+        if directory.exists():
+            shutil.rmtree(directory)
         directory.mkdir()
         yield directory
 
@@ -193,11 +191,6 @@ def watch_answers(
     return started
 
 
-def picture_url(table: pandas.DataFrame, path: Path) -> str:
-    """The first question's picture, as a request carries it."""
-    return "data:image;base64," + pictures_of(table.head(1), path)[0][0]
-
-
 def ask_benchmark(
     evaluation: Evaluation, table: pandas.DataFrame, directory: Path, say: Callable[[str], None]
 ) -> tuple[list[dict[str, Any]], Timing]:
@@ -210,9 +203,8 @@ def ask_benchmark(
         write_benchmark(table, asked_tsv)
     else:
         shutil.copyfile(evaluation.benchmark_tsv, asked_tsv)  # no link: VLMEvalKit may write to that path
-    questions = questions_of(table, evaluation.benchmark_tsv)
-    smoke_picture = picture_url(table, evaluation.benchmark_tsv)
-
+    pictures = pictures_of(table, evaluation.benchmark_tsv)
+    questions = questions_of(table, pictures)
     task = {
         "dataset": evaluation.benchmark,
         "tsv": str(evaluation.benchmark_tsv),
@@ -236,7 +228,7 @@ def ask_benchmark(
     ):
         say(f"{evaluation.model_name}: the model server is starting, its log is {server.log_path}")
         wait_until_ready(server, harness, harness_log)
-        server.require_sound_answer(smoke_picture)
+        server.require_sound_answer(pictures[0][0])
         ready_s = time.monotonic() - started
         say(f"{evaluation.model_name}: ready after {ready_s:.0f} s; asking {len(questions)} questions")
         assert harness.stdin
@@ -307,6 +299,8 @@ def evaluate(evaluation: Evaluation, records_path: Path, provenance_path: Path, 
     checkpoint = model_sha256(evaluation.model_dir)
     identity = {key: getattr(evaluation, key) for key in ("benchmark", "control", "serve", "settings", "seed")}
     key = key_of({**identity, "checkpoint": checkpoint, "benchmark_md5": benchmark_md5})
+    for output_path in (records_path, provenance_path):
+        output_path.unlink(missing_ok=True)  # an older result may not pass for this one
     with fresh_directory(evaluation.work_dir, key) as directory:
         try:
             records, timing = ask_benchmark(evaluation, table, directory, say)

@@ -30,6 +30,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -242,8 +243,12 @@ def graft(
     seed: int,
     code_dir: Path,
     output_dir: Path,
+    dropped: str = "hashed",
 ) -> None:
-    """Makes the grafted checkpoint directory; raises UserError, with nothing left behind, when something is wrong."""
+    """Makes the grafted checkpoint directory; raises UserError, with nothing left behind, when something is wrong.
+
+    `dropped: unread` leaves what is dropped of the vision donor unread, and its sha256 empty.
+    """
     started_at = time.monotonic()
     if settings["aligner"] not in ("fresh", "keep"):
         raise UserError(f"graft.aligner: {settings['aligner']!r} found; expected fresh or keep; correct it")
@@ -272,7 +277,9 @@ def graft(
         for name, content in files.items():
             write_synced(staging_dir / name, content)
         files.clear()
-        digests = stream_tensors(tensors, shards, staging_dir, "graft")
+        is_read = [dropped == "hashed" or entry.policy != "dropped" or entry.donor == "llm" for entry in plan]
+        read_digests = iter(stream_tensors(list(compress(tensors, is_read)), shards, staging_dir, "graft"))
+        digests = [next(read_digests) if was_read else "" for was_read in is_read]
         check_tied_head(plan, digests)
         write_synced(staging_dir / LEDGER_NAME, ledger_text(plan, digests, shards).encode())
         write_synced(staging_dir / INDEX_NAME, json_bytes(checkpoint_index(outputs, shards)))
@@ -305,6 +312,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True, help="of the new tensors")
     parser.add_argument("--model-code-dir", type=Path, required=True, help="source of the grafted architecture")
     parser.add_argument("--output-dir", type=Path, required=True, help="checkpoint directory to make")
+    parser.add_argument(
+        "--dropped",
+        choices=("hashed", "unread"),
+        default="hashed",
+        help="whether what is dropped of the vision donor is read for its sha256 and searched for NaN; unread is quicker",
+    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that clean-up runs
     graft(
@@ -315,6 +328,7 @@ def main() -> None:
         arguments.seed,
         arguments.model_code_dir,
         arguments.output_dir,
+        arguments.dropped,
     )
 
 

@@ -2,7 +2,8 @@
 
 Its text is the later conversation token for token, with digits standing where a picture's tokens will stand. Their
 embeddings are disturbed, and some replaced by noise, so that it learns to take the digit from whichever of them shows
-it; options grow from two to four. It is trained on exactly the tokens that ms-swift puts a loss on, the line break at
+it; options grow from two to four. Every few batches it only names the digit; without that the aligner learns far less
+(docs/log.md). It is trained on exactly the tokens that ms-swift puts a loss on, the line break at
 the end too. A donor below the demanded accuracy is refused: the aligner could never make up for it.
 
 By hand (the settings are the config's demo.language_donor; a minute on one core):
@@ -39,6 +40,7 @@ from common.digits import (
 from common.directories import whole_directory
 from common.errors import UserError, run_program
 
+NAMING_REQUEST = "Name the digit."
 NUM_WARMUP_STEPS = 50
 NUM_STEPS_BETWEEN_LINES = 50
 NUM_GATE_QUESTIONS = 1000
@@ -47,7 +49,7 @@ SEED_OF_GATE = 5  # the questions of the gate are the same for every donor
 
 @dataclass(frozen=True)
 class Template:
-    """The conversation as token ids with two kinds of gaps: the picture's places and the options'."""
+    """A conversation as token ids with two kinds of gaps: the picture's places and the options'."""
 
     ids: torch.Tensor
     picture_places: torch.Tensor
@@ -56,15 +58,14 @@ class Template:
 
 @dataclass(frozen=True)
 class Batch:
-    """Whole conversations: ids [n, length] with digits at the picture's places, and the answers' letter numbers [n]."""
+    """Whole conversations: ids [n, length] with digits at the picture's places and the answer before the ending."""
 
     ids: torch.Tensor
     picture_places: torch.Tensor
-    answers: torch.Tensor
 
 
 class Questions:
-    """Draws four-choice conversations about random digits."""
+    """Draws conversations about random digits; with no options the digit is only to be named."""
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
@@ -84,7 +85,7 @@ class Questions:
         """The conversation for so many options and picture tokens."""
         key = (num_options, num_picture_tokens)
         if key not in self.templates:
-            question = question_text([str(digit) for digit in range(num_options)])
+            question = question_text([str(digit) for digit in range(num_options)]) if num_options else NAMING_REQUEST
             text = text_before_answer(picture_text(num_picture_tokens) + question)
             ids = torch.tensor(self.tokenizer.encode(text).ids)
             picture_places = (ids == self.tokenizer.token_to_id(PICTURE_TOKEN)).nonzero().flatten()
@@ -97,30 +98,36 @@ class Questions:
         """`num` conversations, each with its own digit and options, in text: the digit stands for its picture."""
         template = self.template(num_options, num_picture_tokens)
         digits = torch.randint(len(DIGIT_NAMES), (num,))
+        if num_options == 0:
+            before = template.ids.repeat(num, 1)
+            before[:, template.picture_places] = self.digit_ids[digits][:, None]
+            return self.answered(before, template, self.digit_ids[digits])
         order = torch.rand(num, len(DIGIT_NAMES)).scatter_(1, digits[:, None], -1.0).argsort(1)[:, :num_options]
         options = order.gather(1, torch.rand(num, num_options).argsort(1))
         answers = (options == digits[:, None]).int().argmax(1)
         before = template.ids.repeat(num, 1)
         before[:, template.picture_places] = self.digit_ids[digits][:, None]
         before[:, template.option_places] = self.digit_ids[options]
-        ids = torch.cat([before, self.letter_ids[answers][:, None], self.end_ids.repeat(num, 1)], 1)
-        return Batch(ids, template.picture_places, answers)
+        return self.answered(before, template, self.letter_ids[answers])
+
+    def answered(self, before: torch.Tensor, template: Template, answer_ids: torch.Tensor) -> Batch:
+        """The conversations with their answers [n] and the ending."""
+        ids = torch.cat([before, answer_ids[:, None], self.end_ids.repeat(len(before), 1)], 1)
+        return Batch(ids, template.picture_places)
 
 
 def disturbed_embeddings(
     embedding: nn.Embedding, batch: Batch, digit_ids: torch.Tensor, noise: float, dropout: float
 ) -> torch.Tensor:
-    """The batch's embeddings, those at the picture's places mixed with noise, some of them (never all) replaced by it.
+    """The batch's embeddings, those at the picture's places with noise added, some of them (never all) replaced by it.
 
-    `noise` is the largest ratio of noise to digit; each conversation draws its own. The mixture keeps the embeddings'
-    mean size, so that what a new aligner gives at first looks like much noise, not like something unheard of.
+    `noise` is the largest ratio of noise to digit; each conversation draws its own.
     """
     embeddings = embedding(batch.ids)
     rms = embedding.weight[digit_ids].detach().pow(2).mean().sqrt()
     shown = embeddings[:, batch.picture_places]
     num, num_places = shown.shape[:2]
-    ratio = noise * torch.rand(num, 1, 1)
-    shown = (shown + ratio * rms * torch.randn(shown.shape)) / (1 + ratio**2).sqrt()
+    shown = shown + noise * torch.rand(num, 1, 1) * rms * torch.randn(shown.shape)
     lost = torch.rand(num, num_places) < dropout * torch.rand(num, 1)
     lost[torch.arange(num), torch.randint(num_places, (num,))] = False
     shown = torch.where(lost[..., None], rms * torch.randn(shown.shape), shown)
@@ -160,7 +167,8 @@ def train(model: Qwen3ForCausalLM, questions: Questions, settings: dict[str, Any
     start, recent = time.monotonic(), 0.0
     for step in range(settings["num_steps"]):
         early = step < settings["num_curriculum_steps"]
-        num_options = rng.randint(2, len(LETTERS)) if early else len(LETTERS)
+        is_naming = step % settings["num_steps_per_naming"] == settings["num_steps_per_naming"] - 1
+        num_options = 0 if is_naming else rng.randint(2, len(LETTERS)) if early else len(LETTERS)
         batch = questions.draw(settings["batch_size"], num_options, rng.choice(settings["nums_picture_tokens"]))
         ramp = min(1.0, step / max(1, 2 * settings["num_curriculum_steps"]))
         embeddings = disturbed_embeddings(
@@ -175,8 +183,9 @@ def train(model: Qwen3ForCausalLM, questions: Questions, settings: dict[str, Any
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        right = (logits[:, 0].argmax(-1) == questions.letter_ids[batch.answers]).float().mean().item()
-        recent = 0.95 * recent + 0.05 * right
+        if not is_naming:
+            right = (logits[:, 0].argmax(-1) == batch.ids[:, -num_trained]).float().mean().item()
+            recent = 0.95 * recent + 0.05 * right
         if (step + 1) % NUM_STEPS_BETWEEN_LINES == 0:
             seconds = time.monotonic() - start
             print(

@@ -97,7 +97,9 @@ def attend_in_one_call(tower: Qwen2_5_VisionTransformerPretrainedModel, num_patc
         num = hidden_states.shape[0]
         query, key, value = self.qkv(hidden_states).reshape(num, 3, self.num_heads, -1).unbind(1)
         query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
-        by_picture = [t.reshape(num // num_patches, num_patches, *t.shape[1:]).transpose(1, 2) for t in (query, key, value)]
+        by_picture = [
+            t.reshape(num // num_patches, num_patches, *t.shape[1:]).transpose(1, 2) for t in (query, key, value)
+        ]
         attended = functional.scaled_dot_product_attention(*by_picture, scale=self.scaling)
         return self.proj(attended.transpose(1, 2).reshape(num, -1))
 

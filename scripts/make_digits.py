@@ -28,11 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
 from common.digits import LETTERS, QUESTION, discipline_of, draw_options, question_text, subject_of
 from common.directories import whole_directory
 from common.errors import UserError, run_program
-from PIL import Image
-from sklearn.datasets import load_digits
 
 # Everything that this program writes into its output directory: it replaces these and nothing else.
 OUTPUT_NAMES = {"images", "train.jsonl", "dev.jsonl", "test.jsonl", "dev.tsv", "test.tsv", "pictures.tsv"}
@@ -146,8 +147,7 @@ def write_split(directory: Path, split: str, pictures: list[Picture], seed: int)
         rng.shuffle(with_options)
     else:
         rows = [
-            benchmark_row(index, picture, options, directory)
-            for index, (picture, options) in enumerate(with_options)
+            benchmark_row(index, picture, options, directory) for index, (picture, options) in enumerate(with_options)
         ]
         write_tsv(directory / f"{split}.tsv", rows)
     lines = [json.dumps(training_row(picture, options)) + "\n" for picture, options in with_options]

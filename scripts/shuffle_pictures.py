@@ -6,7 +6,7 @@ places within their split, none stays, and where the pictures allow it no questi
 
 By hand:
   .venvs/evaluate/bin/python scripts/shuffle_pictures.py --benchmark-tsv resources/data/digits/test.tsv --seed 0 \
-    --output /tmp/shuffled.tsv
+    --output work/shuffled.tsv
 """
 
 import argparse

@@ -5,6 +5,7 @@ import base64
 import binascii
 import hashlib
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,17 +98,17 @@ def picture_sha256(pictures: list[str]) -> str:
     return digest.hexdigest()
 
 
-def questions_of(table: pandas.DataFrame, path: Path) -> list[Question]:
-    """The questions of a table, in its order."""
+def questions_of(table: pandas.DataFrame, pictures: Sequence[list[str]]) -> list[Question]:
+    """The questions of a table with these pictures (`pictures_of`), in its order."""
 
-    def column(name: str, absent: str) -> list[str]:
-        return list(table[name]) if name in table else [absent] * len(table)
+    def column(name: str) -> list[str]:
+        return list(table[name]) if name in table else [""] * len(table)
 
     return [
-        Question(index, split or "all", discipline or None, subject or None, question, picture_sha256(pictures))
-        for index, split, discipline, subject, question, pictures in zip(
-            table["index"], column("split", ""), column("l2-category", ""), column("category", ""), table["question"],
-            pictures_of(table, path), strict=True,
+        Question(index, split or "all", discipline or None, subject or None, question, picture_sha256(shown))
+        for index, split, discipline, subject, question, shown in zip(
+            table["index"], column("split"), column("l2-category"), column("category"), table["question"], pictures,
+            strict=True,
         )
     ]  # fmt: skip
 

@@ -1,7 +1,6 @@
 """Child processes that always end: with the block that started them, on a signal, and when this process is killed."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -11,32 +10,29 @@ from pathlib import Path
 from types import FrameType
 
 from common.errors import UserError
+from common.process_group import STOP_SIGNALS, die_with_parent
 
 # How long a process group has to end by itself after SIGTERM; vLLM needs up to 6 s.
 GRACE_S = 15.0
-# From <sys/prctl.h>: the signal that a process gets when its parent dies.
-_PR_SET_PDEATHSIG = 1
-_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def end_on_signals() -> None:
     """Makes SIGTERM, SIGINT and SIGHUP end the program through its `finally` blocks; later signals cannot cut them off."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in _ENDING_SIGNALS:
+        for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         raise UserError(f"ended by {signal.Signals(number).name}; run the same command again")
 
-    for each in _ENDING_SIGNALS:
+    for each in STOP_SIGNALS:
         signal.signal(each, stop)
 
 
 def _dies_with(parent_pid: int) -> Callable[[], None]:
     """Runs in the child between fork and exec: a killed parent takes the child with it."""
-    prctl = ctypes.CDLL(None).prctl
 
     def prepare() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent(signal.SIGKILL)
         if os.getppid() != parent_pid:  # it died before the line above
             os._exit(1)
 
@@ -67,7 +63,7 @@ def process_group(
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM to the group, SIGKILL to what is left of it; a signal to this process waits until that is done."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         if process.stdin:
             with contextlib.suppress(BrokenPipeError):

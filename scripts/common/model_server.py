@@ -116,14 +116,13 @@ class ModelServer:
                 f"evaluate.serve.startup_timeout_s: the model server was not ready after {self.startup_timeout_s:g} s "
                 f"(last line: {last_error(self.log_path)}); raise it, or see {self.log_path}"
             )
-        ports = self._listening_ports()
-        if not ports:
+        if not self._listens():
+            if self._is_port_answered() and not self._listens():
+                raise UserError(
+                    f"{self.log_path}: port {self.port} was taken by another process while the model was loading; "
+                    "run the same command again"
+                )
             return False
-        if self.port not in ports:
-            raise UserError(
-                f"{self.log_path}: port {self.port} was taken by another process while the model was loading, and the "
-                f"server listens on {', '.join(map(str, sorted(ports)))}; run the same command again"
-            )
         try:
             if self._request("GET", "/health")[0] != 200:
                 return False
@@ -154,10 +153,10 @@ class ModelServer:
             )
         return dict(json.loads(answer))
 
-    def require_sound_answer(self, picture_url: str) -> None:
-        """Asks about one picture for one token: weights that are NaN, or a template that misplaces pictures, fail here."""
+    def require_sound_answer(self, picture: str) -> None:
+        """Asks about one picture (base64) for one token: weights of NaN, or a template that misplaces pictures, fail here."""
         content = [
-            {"type": "image_url", "image_url": {"url": picture_url}},
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
             {"type": "text", "text": "What is in the picture?"},
         ]
         messages = [{"role": "user", "content": content}]
@@ -193,17 +192,21 @@ class ModelServer:
         finally:
             connection.close()
 
-    def _listening_ports(self) -> set[int]:
-        """Ports that the server's own processes listen on; nobody else's answer counts."""
-        ports: set[int] = set()
+    def _listens(self) -> bool:
+        """Whether the server's own processes listen on its port; ms-swift takes another one when it is busy."""
         with contextlib.suppress(psutil.NoSuchProcess):
             leader = psutil.Process(self.process.pid)
             for process in [leader, *leader.children(recursive=True)]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     for connection in process.net_connections("tcp"):
-                        if connection.status == psutil.CONN_LISTEN:
-                            ports.add(connection.laddr.port)
-        return ports
+                        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == self.port:
+                            return True
+        return False
+
+    def _is_port_answered(self) -> bool:
+        """Whether anybody listens there."""
+        with socket.socket() as probe:
+            return probe.connect_ex((HOST, self.port)) == 0
 
 
 @contextlib.contextmanager

@@ -5,10 +5,12 @@ reruns what it makes, and nothing else.
 """
 
 import ast
+import functools
 from pathlib import Path
 
 
-def imported_modules(path: Path) -> set[str]:
+@functools.cache
+def imported_modules(path: Path) -> frozenset[str]:
     """Dotted names of all modules that the file imports, `from a.b import c` counting as both a.b and a.b.c."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -17,7 +19,7 @@ def imported_modules(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return names
+    return frozenset(names)
 
 
 def program_files(program_path: Path) -> list[str]:

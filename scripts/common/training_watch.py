@@ -12,9 +12,11 @@ $VLGRAFT_WATCH names and reads what is left here.
   checkpoint and stop.
 """
 
+import atexit
 import fcntl
 import json
 import math
+import mmap
 import multiprocessing
 import os
 import signal
@@ -370,31 +372,42 @@ class WatchCallback(TrainerCallback):
         temporary.replace(self.watch_dir / "progress.json")
 
 
-def ignore_stop_signals_in_workers() -> None:
-    """Data loader workers ignore the signals that a scheduler sends to every process: their trainer ends them when it
-    has saved. (A worker that dies of SIGTERM takes its trainer with it.)"""
+class QuietWorker:
+    """Initialises a data loader worker so that it ignores the stop signals until its trainer is ending.
+
+    A scheduler signals every process, and a worker that dies of SIGTERM takes its trainer with it before that has saved.
+    At its own end the trainer sends the same signal; `ending` is one byte that both share, 1 from then on.
+    """
+
+    def __init__(self, initialise: Any, ending: mmap.mmap) -> None:
+        self.initialise, self.ending = initialise, ending
+
+    def __call__(self, worker_id: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        if self.initialise is not None:
+            self.initialise(worker_id)
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        if self.ending[0]:
+            os._exit(0)
+
+
+def quiet_data_loader_workers() -> None:
+    """Makes every data loader start its workers as above. Only forked ones share memory; others stay as they are."""
+    ending = mmap.mmap(-1, 1)
+    # Called before multiprocessing's own, which ends the workers and waits for them.
+    atexit.register(ending.__setitem__, 0, 1)
     loader = torch.utils.data.DataLoader
     original = loader.__init__
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        if self.num_workers > 0:
-            self.worker_init_fn = QuietWorker(self.worker_init_fn)
+        context = self.multiprocessing_context or multiprocessing.get_context()
+        if self.num_workers > 0 and context.get_start_method() == "fork":
+            self.worker_init_fn = QuietWorker(self.worker_init_fn, ending)
 
     loader.__init__ = __init__
-
-
-class QuietWorker:
-    """Ignores the stop signals in a worker, then initialises it as it would have been."""
-
-    def __init__(self, initialise: Any) -> None:
-        self.initialise = initialise
-
-    def __call__(self, worker_id: int) -> None:
-        for number in _STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        if self.initialise is not None:
-            self.initialise(worker_id)
 
 
 def join_the_run() -> IO[str]:
@@ -425,5 +438,5 @@ def join_the_run() -> IO[str]:
 callbacks_map[WATCH_CALLBACK] = WatchCallback
 # Not in a worker that imports the plugins anew, nor in a test.
 if WATCH_VARIABLE in os.environ and multiprocessing.parent_process() is None:
-    ignore_stop_signals_in_workers()
+    quiet_data_loader_workers()
     _RANKS_LOCK = join_the_run()

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 from evaluation_inputs import COLUMNS, benchmark_rows, write_rows
 
-from common.benchmark_tables import questions_of, read_benchmark, require_scorable
+from common.benchmark_tables import pictures_of, questions_of, read_benchmark, require_scorable
 from common.errors import UserError
 
 
 def questions_from(rows: list[dict[str, str]], path: Path) -> list:
-    return questions_of(read_benchmark(write_rows(rows, path)), path)
+    table = read_benchmark(write_rows(rows, path))
+    return questions_of(table, pictures_of(table, path))
 
 
 def test_questions_carry_their_groups_and_a_fingerprint_of_their_picture(tmp_path: Path) -> None:
@@ -22,7 +23,8 @@ def test_questions_carry_their_groups_and_a_fingerprint_of_their_picture(tmp_pat
 
 def test_a_benchmark_without_groups_has_one_split_and_none(tmp_path: Path) -> None:
     path = write_rows(benchmark_rows(3), tmp_path / "b.tsv", COLUMNS[:8])
-    (question, *_) = questions_of(read_benchmark(path), path)
+    table = read_benchmark(path)
+    (question, *_) = questions_of(table, pictures_of(table, path))
     assert (question.split, question.discipline, question.subject) == ("all", None, None)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import yaml
 from run_vlmevalkit import eval_config
 
 from common.errors import UserError
-from common.model_server import deploy_command, last_error, require_free_port, server_environment
+from common.model_server import ModelServer, deploy_command, last_error, require_free_port, server_environment
 
 QWEN_IDS = {"image_token_id": 151655, "video_token_id": 151656}
 
@@ -105,3 +107,18 @@ def test_a_busy_port_is_refused_by_its_number() -> None:
 def test_the_last_error_of_a_log_is_the_exception_in_it(tmp_path: Path, log: str, expected: str) -> None:
     (tmp_path / "server.log").write_text(log)
     assert last_error(tmp_path / "server.log") == expected
+
+
+def test_a_port_that_another_process_took_meanwhile_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "server.log").touch()
+    with (
+        socket.socket() as other,
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as loading,
+    ):
+        other.bind(("127.0.0.1", 0))
+        server = ModelServer(loading, other.getsockname()[1], "model", tmp_path / "server.log", 60)
+        assert not server.is_ready()
+        other.listen()
+        with pytest.raises(UserError, match="was taken by another process"):
+            server.is_ready()
+        loading.kill()

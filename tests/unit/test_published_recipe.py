@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+from run_vlmevalkit import eval_config
 
+from common.model_server import deploy_command, server_environment
 from common.swift_command import TrainingPaths, build_sft_command
 
 
@@ -58,7 +60,7 @@ def same_value(given: list[str], published: Any) -> bool:
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_each_published_training_flag_is_in_the_command(published: Any, config: Any, root: Path, stage: str) -> None:
     paths = TrainingPaths(**{field.name: root / field.name for field in dataclasses.fields(TrainingPaths)})
-    stock_config = load(root / "tests/data/configs/Qwen2.5-VL-7B-Instruct.json")
+    stock_config = load(root / "tests/data/configs/Qwen2.5-VL-7B-Instruct/config.json")
     command = build_sft_command(stage, config[stage], stock_config, paths, seed=42, device="cuda")
     flags = given_flags(command.argv)
     for name, value in renamed(published["sft"], stage).items():
@@ -70,7 +72,7 @@ def test_each_published_training_flag_is_in_the_command(published: Any, config: 
 
 def test_the_published_template_is_used_for_the_stock_architecture(config: Any, root: Path) -> None:
     paths = TrainingPaths(**{field.name: root / field.name for field in dataclasses.fields(TrainingPaths)})
-    stock_config = load(root / "tests/data/configs/Qwen2.5-VL-7B-Instruct.json")
+    stock_config = load(root / "tests/data/configs/Qwen2.5-VL-7B-Instruct/config.json")
     command = build_sft_command("stage1", config["stage1"], stock_config, paths, seed=42, device="cuda")
     assert given_flags(command.argv)["template"] == ["qwen2_5_vl"]
 
@@ -81,3 +83,25 @@ def test_the_graft_is_the_published_one(config: Any) -> None:
     assert config["graft"]["max_shard_gb"] == 4
     assert config["donors"]["vl"]["id"] == "Qwen/Qwen2.5-VL-7B-Instruct"
     assert config["donors"]["llm"]["id"] == "Qwen/Qwen3-8B"
+
+
+def test_each_published_serving_flag_is_in_the_command(published: Any, config: Any, root: Path, tmp_path: Path) -> None:
+    stock_config = root / "tests/data/configs/Qwen2.5-VL-7B-Instruct/config.json"
+    (tmp_path / "config.json").write_text(stock_config.read_text())
+    command = deploy_command(Path("python"), root, tmp_path, config["evaluate"]["serve"], 8000)
+    flags = given_flags(command)
+    for name, value in renamed(published["deploy"]).items():
+        assert same_value(flags[name], value), f"--{name} {flags.get(name)}, published {value}"
+    environment = server_environment({}, root, config["evaluate"]["serve"])
+    for name, value in published["deploy"]["environment"].items():
+        assert environment[name] == str(value)
+
+
+def test_each_published_evaluation_setting_is_in_the_task(published: Any, config: Any) -> None:
+    benchmark = config["evaluate"]["benchmarks"]["mmmu"]["dataset"]
+    task = eval_config(benchmark, "http://127.0.0.1:8000/v1", "Qwen3-VL", config["evaluate"]["vlmevalkit"], seed=42)
+    expected = {key: value for key, value in published["evaluation"].items() if key not in ("eval_backend", "model")}
+    assert {key: task[key] for key in expected} == expected
+    model = published["evaluation"]["model"]
+    assert {key: task["model"][0][key] for key in model} == model
+    assert task["model"][0]["api_base"].endswith("/v1/chat/completions")
