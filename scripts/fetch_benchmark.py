@@ -5,7 +5,7 @@ is in place already is never replaced: if its md5 is another one, both are named
 
 By hand:
   .venvs/evaluate/bin/python scripts/fetch_benchmark.py --benchmark MMMU_DEV_VAL \
-    --output resources/benchmarks/MMMU_DEV_VAL.tsv
+    --tsv resources/benchmarks/MMMU_DEV_VAL.tsv --checksum resources/benchmarks/MMMU_DEV_VAL.md5
 """
 
 import argparse
@@ -18,7 +18,7 @@ import urllib.request
 from pathlib import Path
 
 from common.errors import UserError, run_program
-from common.files import fsync_directory, md5_of_file
+from common.files import fsync_directory, md5_of_file, write_text_atomically
 
 _BLOCK_BYTES = 1 << 20
 _PROGRESS_S = 10.0
@@ -94,11 +94,13 @@ def fetch(url: str, md5: str, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--benchmark", required=True, help="VLMEvalKit's name")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--tsv", type=Path, required=True, help="where it lies, or is put")
+    parser.add_argument("--checksum", type=Path, required=True, help="written last, once the TSV is whole and right")
     arguments = parser.parse_args()
     url, md5 = address_and_md5(arguments.benchmark)
-    fetch(url, md5, arguments.output)
-    print(f"{arguments.output}: md5 {md5}", file=sys.stderr)
+    fetch(url, md5, arguments.tsv)
+    write_text_atomically(arguments.checksum, f"{md5}  {arguments.tsv.name}\n")
+    print(f"{arguments.tsv}: md5 {md5}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from typing import Any
 
 from common.errors import UserError, run_program
 from common.files import read_json, sha256_of_file, write_text_atomically
+from common.model_names import pipeline_order
 from report.checks import (
     check_metrics,
     check_provenance,
@@ -41,7 +42,6 @@ from report.inputs import (
     Benchmark,
     Metrics,
     md5_of_file,
-    pipeline_order,
     read_config,
     read_dataset_check,
     read_donor,

@@ -20,25 +20,17 @@ from typing import Any
 from common.errors import UserError, run_program
 from common.files import read_json, write_json_atomically, write_text_atomically
 from common.intervals import wilson_interval
+from common.model_names import is_control, pipeline_order
 
 COLUMNS = (
     "model", "split", "group", "name", "num_questions", "num_correct", "accuracy", "ci95_low", "ci95_high",
     "num_unparsed", "num_truncated",
 )  # fmt: skip
-# Order in which the pipeline makes the models; any other name stands behind them.
-PIPELINE = ("parent", "graft", "stage1", "stage2")
-CONTROL_SUFFIX = "-shuffled"
 # What must agree for two models to stand in one table.
 SHARED_FIELDS = ("benchmark", "benchmark_md5", "settings", "serve", "seed", "versions")
 SHARED_RECORD_FIELDS = ("split", "discipline", "subject", "question", "options", "answer")
 
 Record = Mapping[str, Any]
-
-
-def pipeline_order(model: str) -> tuple[bool, int, str]:
-    """The models in the order of the pipeline, the controls behind all of them."""
-    base = model.removesuffix(CONTROL_SUFFIX)
-    return model.endswith(CONTROL_SUFFIX), PIPELINE.index(base) if base in PIPELINE else len(PIPELINE), model
 
 
 def read_records(path: Path) -> dict[str, Record]:
@@ -85,8 +77,8 @@ def check_same_questions(records: Mapping[str, Mapping[str, Record]], paths: Map
                 f"{paths[model]}: {len(differing)} questions differ from those in {paths[first]} "
                 f"({', '.join(differing[:5])}); evaluate both models on the same benchmark file"
             )
-        is_control = model.endswith(CONTROL_SUFFIX) or first.endswith(CONTROL_SUFFIX)
-        fields = SHARED_RECORD_FIELDS if is_control else (*SHARED_RECORD_FIELDS, "image_sha256")
+        one_is_shuffled = is_control(model) or is_control(first)
+        fields = SHARED_RECORD_FIELDS if one_is_shuffled else (*SHARED_RECORD_FIELDS, "image_sha256")
         for index, record in records[model].items():
             for field in fields:
                 if record[field] != records[first][index][field]:

@@ -180,7 +180,8 @@ def node_launcher(stage: str, num_nodes: int) -> tuple[list[str], str]:
     # The agents must ignore a signal sent to everybody, as the local one does (common/process_group.py).
     shell = ["sh", "-c", 'trap "" TERM INT HUP; exec "$@"', "sh"]
     tasks = [f"--nodes={num_nodes}", f"--ntasks={num_nodes}", "--ntasks-per-node=1"]
-    launcher = ["srun", "--overlap", *tasks, "--cpu-bind=none", "--kill-on-bad-exit=1", *shell]
+    cpus = f"--cpus-per-task={len(os.sched_getaffinity(0))}"  # srun does not take over the job's own number
+    launcher = ["srun", "--overlap", *tasks, cpus, "--cpu-bind=none", "--kill-on-bad-exit=1", *shell]
     return launcher, f"{socket.gethostname()}:{port}"
 
 

@@ -40,7 +40,7 @@ def read_benchmark(path: Path) -> pandas.DataFrame:
     if not path.exists():
         raise UserError(
             f"{path}: not found; expected a benchmark in VLMEvalKit's TSV form; put it there, or fetch one that "
-            f"VLMEvalKit knows: scripts/fetch_benchmark.py --benchmark {path.stem} --output {path}"
+            f"VLMEvalKit knows: scripts/fetch_benchmark.py --benchmark {path.stem}"
         )
     try:
         table = pandas.read_csv(path, sep="\t", dtype=str, keep_default_na=False)

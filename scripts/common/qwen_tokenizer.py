@@ -5,6 +5,7 @@ tokens after them. That is how the demo's donors get Qwen's tokenizer with a voc
 """
 
 import base64
+import itertools
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -101,7 +102,7 @@ def merge_of(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, b
     """The two parts whose merge made `token`: what lower ranks alone make of it."""
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
-        candidates = [(ranks.get(a + b, rank), i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
+        candidates = [(ranks.get(a + b, rank), i) for i, (a, b) in enumerate(itertools.pairwise(parts))]
         best_rank, i = min(candidates)
         if best_rank >= rank:
             raise UserError(f"qwen.tiktoken: rank {rank} is no merge of lower ranks; install dashscope again")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from report.inputs import CONTROL_SUFFIX, Benchmark, Metrics, Record, Score, is_control, require
+from common.model_names import CONTROL_SUFFIX, is_control
+from report.inputs import Benchmark, Metrics, Record, Score, require
 
 # What the score table counts of the records of one row.
 Counts = tuple[int, int, int, int]

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from report.inputs import CONTROL_SUFFIX, Benchmark, LedgerSum, Metrics, Record, Score, is_control, pipeline_order
+from common.model_names import CONTROL_SUFFIX, is_control, pipeline_order
+from report.inputs import Benchmark, LedgerSum, Metrics, Record, Score
 from report.numbers import count, interval, percent, size
 
 # Models that the pipeline did not make: shown, but no result of it.

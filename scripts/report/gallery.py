@@ -15,8 +15,9 @@ from pathlib import Path
 from PIL import Image
 
 from common.errors import UserError
+from common.model_names import is_control, pipeline_order
 from report.findings import NOT_MADE_HERE
-from report.inputs import Benchmark, Record, is_control, pipeline_order
+from report.inputs import Benchmark, Record
 
 # VLMEvalKit takes an `image` of at most this many characters for the index of another row that holds the picture
 # (vlmeval/dataset/image_base.py, ImageBaseDataset.__init__).

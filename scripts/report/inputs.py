@@ -30,9 +30,6 @@ LEDGER_POLICIES = ("copied", "refitted", "initialised", "dropped")
 LEDGER_DONORS = ("llm", "vl", "")
 SCORE_GROUPS = ("overall", "discipline", "subject")
 RECORD_STATUSES = ("answered", "unparsed", "truncated")
-CONTROL_SUFFIX = "-shuffled"
-# Order in which the pipeline makes its models; others follow by name.
-PIPELINE_MODELS = ("parent", "graft", "stage1", "stage2")
 # Packages of a lock that a reader looks for first.
 KEY_PACKAGES = (
     "ms-swift", "transformers", "torch", "torchvision", "accelerate", "deepspeed", "flash-attn", "modelscope",
@@ -184,18 +181,6 @@ class Benchmark:
     scores: list[Score]
     records: dict[str, list[Record]]
     provenance: dict[str, dict[str, Any]]
-
-
-def is_control(model: str) -> bool:
-    """Whether a row is the control with pictures shuffled among the questions."""
-    return model.endswith(CONTROL_SUFFIX)
-
-
-def pipeline_order(model: str) -> tuple[bool, int, str]:
-    """Sort key: the models in the order in which the pipeline makes them, controls after all of them."""
-    base = model.removesuffix(CONTROL_SUFFIX)
-    place = PIPELINE_MODELS.index(base) if base in PIPELINE_MODELS else len(PIPELINE_MODELS)
-    return is_control(model), place, model
 
 
 def require(value: Any, key: str, kinds: type | tuple[type, ...], where: str) -> Any:

@@ -10,6 +10,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from common.model_names import CONTROL_SUFFIX, is_control
 from report import curves, numbers
 from report.findings import (
     NOT_MADE_HERE,
@@ -32,7 +33,6 @@ from report.gallery import (
     read_pictures,
 )
 from report.inputs import (
-    CONTROL_SUFFIX,
     KEY_PACKAGES,
     Benchmark,
     Dataset,
@@ -42,7 +42,6 @@ from report.inputs import (
     Lock,
     LossPoint,
     Metrics,
-    is_control,
 )
 
 TEMPLATE_DIR = Path(__file__).resolve().parent

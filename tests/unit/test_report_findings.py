@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from report_inputs import wilson
 
+from common.model_names import pipeline_order
 from report.findings import Headline, best_row, chance_level, headline, warnings
-from report.inputs import Benchmark, LedgerSum, LossPoint, Metrics, Record, Score, pipeline_order
+from report.inputs import Benchmark, LedgerSum, LossPoint, Metrics, Record, Score
 from report.numbers import count, decimal, duration, interval, percent, size
 
 NUM_QUESTIONS = 400
