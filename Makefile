@@ -23,7 +23,7 @@ lint: .venv/ok
 	. .venv/bin/activate && snakemake --lint --configfile config/demo.yaml
 
 environments: .venv/ok
-	$(SNAKEMAKE) --quiet all --configfile config/demo.yaml $(ROLES:%=.venvs/%.ok)
+	$(SNAKEMAKE) $(ROLES:%=.venvs/%.ok) --configfile config/demo.yaml
 
 bench: .venv/ok environments
 	.venv/bin/python benchmarks/graft.py

@@ -560,6 +560,9 @@ def main() -> None:
         log=arguments.log.resolve(),
     )
     say(f"{stage}: {num_rows} rows; work directory {run.run_dir}")
+    others = [path for path in arguments.work_dir.glob("*/trainer") if path.parent.name != signature]
+    if others:
+        say(f"{stage}: {len(others)} training(s) of other settings or inputs beside it stay as they are")
     with StopRequests().listening() as stop, exclusive_work_dir(run.run_dir, stop):
         run.watch_dir.mkdir(exist_ok=True)
         checkpoint, argv = train(run, stop)

@@ -33,6 +33,8 @@ import torch
 import torch.distributed as dist
 from safetensors import safe_open
 from swift.callbacks import TrainerCallback, callbacks_map
+from swift.dataset import LazyLLMDataset
+from swift.template import MaxLengthError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -49,6 +51,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__fi
 
 # Handled from the first step on; before it they end the process, which has nothing to save.
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_NUM_CHARACTERS_SHOWN = 200
 
 
 class StepCounter:
@@ -410,6 +413,29 @@ def quiet_data_loader_workers() -> None:
     loader.__init__ = __init__
 
 
+def described_row(row: dict[str, Any]) -> str:
+    """A row of the training set by its pictures, or by how it begins; ms-swift has shuffled the numbers."""
+    images = [image.get("path") or "inline" if isinstance(image, dict) else image for image in row.get("images") or []]
+    return f"images {images}" if images else f"{str(row.get('messages'))[:_NUM_CHARACTERS_SHOWN]}…"
+
+
+def name_failing_rows() -> None:
+    """Makes a row that cannot be read, or is too long, fail with what tells which one it is."""
+    original = LazyLLMDataset.__getitem__
+
+    def __getitem__(self: Any, index: Any) -> Any:
+        try:
+            return original(self, index)
+        except Exception as error:
+            remedy = "; set max_length or truncation_strategy" if isinstance(error, MaxLengthError) else ""
+            raise UserError(
+                f"training set, the row with {described_row(self.dataset[index])}: {type(error).__name__}: {error}; "
+                f"mend or remove it{remedy}"
+            ) from error
+
+    LazyLLMDataset.__getitem__ = __getitem__
+
+
 def join_the_run() -> IO[str]:
     """What a rank does first: end with its parent, hold the ranks' lock, leave word of itself and of its failure."""
     settings = read_json(Path(os.environ[WATCH_VARIABLE]))
@@ -426,7 +452,10 @@ def join_the_run() -> IO[str]:
 
     def leave_word(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         # The first one to fail is the cause; the others fail because of it.
-        text = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception_only(error)).strip()
+        if isinstance(error, UserError):  # from a data loader worker it comes with the worker's traceback before it
+            text = str(error).rpartition("UserError: ")[2].strip()
+        else:
+            text = "".join(traceback.format_exception_only(error)).strip()
         failure = {"rank": rank, "message": text, "is_user_error": isinstance(error, UserError), "time_s": time.time()}
         write_json_atomically(watch_dir / f"failure-rank{rank}.json", failure)
         sys.__excepthook__(kind, error, trace)
@@ -439,4 +468,5 @@ callbacks_map[WATCH_CALLBACK] = WatchCallback
 # Not in a worker that imports the plugins anew, nor in a test.
 if WATCH_VARIABLE in os.environ and multiprocessing.parent_process() is None:
     quiet_data_loader_workers()
+    name_failing_rows()
     _RANKS_LOCK = join_the_run()

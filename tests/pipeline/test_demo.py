@@ -101,7 +101,7 @@ def test_a_demo_killed_in_both_stages_ends_with_the_same_weights_and_table(
     work = killed.directory / "work/results/demo"
 
     def has_checkpoint(stage: str) -> Callable[[], bool]:
-        return lambda: any((work / stage).glob("*/checkpoint-*/complete.json"))
+        return lambda: any((work / stage).glob("*/trainer/checkpoint-*/complete.json"))
 
     killed.interrupted(has_checkpoint("stage1"), signal.SIGKILL, *DEMO, limit_s=900)
     killed.run(*DEMO, "--unlock")

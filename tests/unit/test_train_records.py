@@ -88,6 +88,7 @@ def test_losses_come_without_the_trainers_summary() -> None:
         ([1.0], float("nan"), False),
         ([1.0], float("inf"), False),
         ([], 9.0, True),
+        ([], float("nan"), False),
     ],
 )
 def test_a_loss_that_jumps_after_a_resume_is_seen(before: list[float], after: float, goes_on: bool) -> None:
