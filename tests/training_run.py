@@ -102,13 +102,21 @@ class TrainingRun:
         assert files, f"{self.checkpoint_dir}: no weights"
         return {path.name: path.read_bytes() for path in files}
 
+    def step_lines(self) -> list[int]:
+        """The steps that rank 0 has told of, in the order of their running; one that ran twice is there twice."""
+        lines = [
+            line for path in self.work_dir.glob("*/watch/steps-rank0.jsonl") for line in path.read_text().splitlines()
+        ]
+        return [json.loads(line)["step"] for line in lines if line.endswith("}")]
+
     def steps_done(self) -> int:
-        """The last step that the trainer has told of, in whatever run directory there is."""
-        last = 0
-        for path in self.work_dir.glob("*/watch/steps-rank0.jsonl"):
-            lines = path.read_text().splitlines()
-            last = max([last, *(json.loads(line)["step"] for line in lines if line.endswith("}"))])
-        return last
+        """The step that ran last."""
+        return [0, *self.step_lines()][-1]
+
+    def after_steps(self, num_steps: int) -> Callable[[], bool]:
+        """True once so many more steps have run than by now."""
+        before = len(self.step_lines())
+        return lambda: len(self.step_lines()) >= before + num_steps
 
     def start(self) -> subprocess.Popen[str]:
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -111,7 +111,7 @@ def test_a_trainer_that_is_killed_is_told_and_its_checkpoints_are_kept(run: Trai
     def kill_trainer(launcher_pid: int) -> None:
         os.kill(run.rank_pids()[0], signal.SIGKILL)
 
-    said = run.interrupted(lambda: run.steps_done() >= 8, kill_trainer)
+    said = run.interrupted(run.after_steps(8), kill_trainer)
     assert "stage2: ms-swift ended with signal 9" in said
     assert (run.run_dir / "trainer/checkpoint-6/complete.json").exists()
     assert not (run.directory / "out").exists()

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, Qwen2_5_VLForConditionalGeneratio
 from common.demo_donors import mrope_section
 from common.digits import ANSWER_END, picture_text, question_text, text_before_answer
 from common.files import sha256_of_file
+from common.safetensors_files import read_checkpoint
 
 OPTIONS = ["3", "5", "7", "0"]
 TRAINING = {"num_steps": 3, "batch_size": 4, "learning_rate": 0.002, "weight_decay": 0.01}
@@ -121,15 +122,9 @@ def test_the_configuration_has_exactly_the_published_keys(
 
 def test_weights_have_the_published_names_in_shards_that_the_index_names(tiny_donors_dir: Path) -> None:
     for role, prefixes in (("vl", {"visual", "model", "lm_head"}), ("llm", {"model"})):
-        index = json.loads((tiny_donors_dir / role / "model.safetensors.index.json").read_text())
-        assert {name.split(".")[0] for name in index["weight_map"]} == prefixes
-        assert {path.name for path in (tiny_donors_dir / role).glob("*.safetensors")} == set(
-            index["weight_map"].values()
-        )
-    assert (
-        "visual.merger.mlp.2.weight"
-        in json.loads((tiny_donors_dir / "vl" / "model.safetensors.index.json").read_text())["weight_map"]
-    )
+        assert {name.split(".")[0] for name in read_checkpoint(tiny_donors_dir / role)} == prefixes
+    assert len(list((tiny_donors_dir / "vl").glob("model-*.safetensors"))) > 1
+    assert "visual.merger.mlp.2.weight" in read_checkpoint(tiny_donors_dir / "vl")
 
 
 def test_transformers_4_reads_both_configurations(evaluate_python: Path, tiny_vl_dir: Path, tiny_llm_dir: Path) -> None:

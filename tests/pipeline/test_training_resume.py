@@ -75,15 +75,15 @@ def test_a_finished_training_is_only_exported_again(undisturbed: TrainingRun) ->
 def test_interrupted_four_times_it_ends_with_the_same_bits(make_run: MakeRun, undisturbed: TrainingRun) -> None:
     run = make_run("interrupted")
 
-    said = run.interrupted(lambda: run.steps_done() >= 3, sender(signal.SIGTERM))
+    said = run.interrupted(run.after_steps(3), sender(signal.SIGTERM))
     assert "stopped by SIGTERM; saved at step" in said
     first_stop = run.steps_done()
     assert 3 <= first_stop < NUM_STEPS
 
-    said = run.interrupted(lambda: run.steps_done() >= first_stop + 3, sender(signal.SIGINT))
+    said = run.interrupted(run.after_steps(3), sender(signal.SIGINT))
     assert f"going on from step {first_stop}" in said
     assert "stopped by SIGINT; saved at step" in said
-    second_stop = run.steps_done()
+    assert first_stop < run.steps_done() < NUM_STEPS
 
     # A power cut in the midst of writing a checkpoint.
     def is_writing() -> bool:
@@ -94,7 +94,7 @@ def test_interrupted_four_times_it_ends_with_the_same_bits(make_run: MakeRun, un
     assert not run.checkpoint_dir.exists()
 
     # The launcher alone is killed: the trainer saves and ends by itself, and the next start waits for it.
-    said = run.interrupted(lambda: run.steps_done() >= second_stop + 4, sender(signal.SIGKILL))
+    said = run.interrupted(run.after_steps(2), sender(signal.SIGKILL))
     assert "which was cut off while it was written" in said
     last = run.run()
     assert "going on from step" in last
@@ -142,7 +142,7 @@ def test_two_processes_see_each_sample_once_and_resume_to_the_same_bits(
 
     # What DeepSpeed compiles on a CPU takes a minute; it is the same for both.
     shutil.copytree(whole.run_dir / "cache", parts.work_dir / whole.run_dir.name / "cache")
-    said = parts.interrupted(lambda: parts.steps_done() >= 5, signal_everybody(parts))
+    said = parts.interrupted(parts.after_steps(5), signal_everybody(parts))
     assert "stopped by SIGTERM; saved at step" in said
     stopped_at = parts.steps_done()
     assert 5 <= stopped_at < NUM_STEPS
