@@ -125,8 +125,10 @@ def stage_findings(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where}: give exactly one of max_steps and num_train_epochs"
         if flags.get("torch_dtype") == "float32" and (flags.get("bf16") or flags.get("fp16")):
             yield f"{where}.torch_dtype: float32 contradicts bf16/fp16: true"
-        if flags.get("packing") and flags.get("streaming"):
-            yield f"{where}.packing: contradicts streaming: true"
+        try:
+            swift_command.check_settings(stage, config[stage])
+        except UserError as error:
+            yield str(error)
     stage1 = config["stage1"]["flags"]
     if stage1["freeze_aligner"] or not (stage1["freeze_vit"] and stage1["freeze_llm"]):
         yield (

@@ -71,6 +71,7 @@ def test_a_wrong_key_or_value_is_one_line_that_names_it(
     [
         ("stage1.flags.freeze_llm", False, "stage1.flags: stage 1 trains the aligner alone"),
         ("stage2.flags.num_train_epochs", 3, "stage2.flags: give exactly one of max_steps and num_train_epochs"),
+        ("stage2.flags.packing", True, "stage2.flags.packing: True found; packed rows are not counted yet; remove it"),
         ("stage2.flags.bf16", True, "stage2.flags.torch_dtype: float32 contradicts bf16/fp16: true"),
         ("donors.vl", {"kind": "local", "path": "x"}, "donors.vl.kind: local contradicts the other donor's demo"),
         ("donors.llm", {"kind": "demo", "path": "x"}, "donors.llm.path: contradicts kind demo"),
