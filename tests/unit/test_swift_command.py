@@ -15,9 +15,9 @@ PATHS = TrainingPaths(
     watch_plugin=Path("/repo/watch.py"),
     model_dir=Path("/models/graft"),
     dataset=Path("/data/stage1.jsonl"),
-    output_dir=Path("/work/trainer"),
-    cache_dir=Path("/work/cache"),
-    watch_settings=Path("/work/watch.json"),
+    output_dir=Path("/scratch/trainer"),
+    cache_dir=Path("/scratch/cache"),
+    watch_settings=Path("/scratch/watch.json"),
 )
 QWEN_IDS = {"image_token_id": 151655, "video_token_id": 151656}
 STOCK = {"model_type": "qwen2_5_vl", "dtype": "bfloat16", **QWEN_IDS}
@@ -98,8 +98,8 @@ def test_what_protects_the_data_and_the_model_is_always_said() -> None:
 
 
 def test_a_resume_names_the_checkpoint() -> None:
-    flags = flags_in(command(settings(), resume_from=Path("/work/trainer/checkpoint-8")).argv)
-    assert flags["--resume_from_checkpoint"] == ["/work/trainer/checkpoint-8"]
+    flags = flags_in(command(settings(), resume_from=Path("/scratch/trainer/checkpoint-8")).argv)
+    assert flags["--resume_from_checkpoint"] == ["/scratch/trainer/checkpoint-8"]
     assert flags["--model"] == ["/models/graft"]
 
 
