@@ -4,10 +4,9 @@ Donors of the true pair's proportions are made in a scratch directory (about 3.6
 shards), and each method runs on them in turn, several times, in alternating order, each time with a cold page cache
 (where /proc/sys/vm/drop_caches may be written) and up to the last byte on disk:
 
-- graft: scripts/graft.py as the rule runs it: copies, hashes and searches every tensor of both donors, writes a ledger;
-- graft, dropped unread: the same with --dropped unread, which leaves the vision donor's language model unread;
+- graft: scripts/graft.py as the rule runs it: copies, hashes and searches what the result holds, writes a ledger;
 - cp + sync: the graft's weight files, copied and synced: the least that any method must read and write;
-- copy alone: the graft's plan by copy_file_range, with neither hash nor search, dropped tensors unread;
+- copy alone: the graft's plan by copy_file_range, with neither hash nor search;
 - load-copy-save: what the published recipe does, by transformers: load both, build a third, copy, save.
 
 By hand, from the repository root: .venv/bin/python benchmarks/graft.py      # writes benchmarks/results/graft.md
@@ -232,7 +231,6 @@ def methods(vl_dir: Path, llm_dir: Path, reference_dir: Path, output_dir: Path) 
     load = f'$0 -c "$1" {vl_dir} {llm_dir} {reference_dir} {output_dir} && sync {output_dir}/*'
     return {
         "graft": graft,
-        "graft, dropped unread": [*graft, "--dropped", "unread"],
         "cp + sync": [*synced(copy)],
         "copy alone": copy_alone,
         "load-copy-save": [*synced(load), train_python, LOAD_COPY_SAVE],

@@ -22,7 +22,6 @@ import argparse
 import json
 import math
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -170,6 +169,15 @@ def streamed(entry: PlannedTensor, seed: int) -> StreamedTensor:
     return StreamedTensor(entry.output_name, entry.dtype, entry.shape, entry.source, make_slabs)
 
 
+def needs_reading(entry: PlannedTensor) -> bool:
+    """False for the vision donor's language model, 15 GB of Qwen2.5-VL-7B of which the result holds nothing.
+
+    Its bytes are accounted for by the checksums of its files (fetch_donor.py). What is dropped of the language donor is
+    read: a tied head must repeat the embedding, and the q/k norms are small.
+    """
+    return entry.policy != "dropped" or entry.donor == "llm"
+
+
 def check_tied_head(plan: Sequence[PlannedTensor], digests: Sequence[str]) -> None:
     """A head that is dropped because it is tied must really repeat the embedding."""
     rows = {entry.name: (entry, digest) for entry, digest in zip(plan, digests, strict=True) if entry.donor == "llm"}
@@ -243,12 +251,8 @@ def graft(
     seed: int,
     code_dir: Path,
     output_dir: Path,
-    dropped: str = "hashed",
 ) -> None:
-    """Makes the grafted checkpoint directory; raises UserError, with nothing left behind, when something is wrong.
-
-    `dropped: unread` leaves what is dropped of the vision donor unread, and its sha256 empty.
-    """
+    """Makes the grafted checkpoint directory; raises UserError, with nothing left behind, when something is wrong."""
     started_at = time.monotonic()
     if settings["aligner"] not in ("fresh", "keep"):
         raise UserError(f"graft.aligner: {settings['aligner']!r} found; expected fresh or keep; correct it")
@@ -277,7 +281,7 @@ def graft(
         for name, content in files.items():
             write_synced(staging_dir / name, content)
         files.clear()
-        is_read = [dropped == "hashed" or entry.policy != "dropped" or entry.donor == "llm" for entry in plan]
+        is_read = [needs_reading(entry) for entry in plan]
         read_digests = iter(stream_tensors(list(compress(tensors, is_read)), shards, staging_dir, "graft"))
         digests = [next(read_digests) if was_read else "" for was_read in is_read]
         check_tied_head(plan, digests)
@@ -294,12 +298,10 @@ def summary(plan: Sequence[PlannedTensor], shards: Sequence[Shard], elapsed_s: f
     """What was done, in two lines."""
     num = {policy: sum(entry.policy == policy for entry in plan) for policy in ("copied", "initialised", "dropped")}
     num_lost = sum(entry.policy == "dropped" and entry.donor == "llm" for entry in plan)
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     return (
         f"graft: {num['copied']} tensors copied, {num['initialised']} initialised, {num['dropped']} dropped "
         f"({num_lost} of them the language donor's); each has its row in {LEDGER_NAME}\n"
-        f"graft: {sum(shard.num_bytes for shard in shards) / 1e9:.2f} GB in {len(shards)} shard(s), {elapsed_s:.1f} s, "
-        f"peak memory {peak_mb:.0f} MB"
+        f"graft: {sum(shard.num_bytes for shard in shards) / 1e9:.2f} GB in {len(shards)} shard(s), {elapsed_s:.1f} s"
     )
 
 
@@ -312,12 +314,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True, help="of the new tensors")
     parser.add_argument("--model-code-dir", type=Path, required=True, help="source of the grafted architecture")
     parser.add_argument("--output-dir", type=Path, required=True, help="checkpoint directory to make")
-    parser.add_argument(
-        "--dropped",
-        choices=("hashed", "unread"),
-        default="hashed",
-        help="whether what is dropped of the vision donor is read for its sha256 and searched for NaN; unread is quicker",
-    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that clean-up runs
     graft(
@@ -328,7 +324,6 @@ def main() -> None:
         arguments.seed,
         arguments.model_code_dir,
         arguments.output_dir,
-        arguments.dropped,
     )
 
 

@@ -214,7 +214,8 @@ def test_the_ledger_accounts_once_for_every_tensor_of_both_donors_and_of_the_res
     assert sorted(row["output_name"] for row in rows if row["output_name"]) == sorted(result)
     for row in rows:
         blob = blobs[row["donor"]][row["name"]] if row["donor"] else result[row["output_name"]]
-        assert row["sha256"] == hashlib.sha256(blob).hexdigest()
+        is_unread = row["donor"] == "vl" and row["policy"] == "dropped"
+        assert row["sha256"] == ("" if is_unread else hashlib.sha256(blob).hexdigest())
         assert int(row["bytes"]) == len(blob)
         assert math.prod(map(int, row["shape"].split("x"))) * 2 == len(blob)
         assert bool(row["output_name"]) == (row["policy"] != "dropped")
@@ -222,19 +223,6 @@ def test_the_ledger_accounts_once_for_every_tensor_of_both_donors_and_of_the_res
         assert row["reason"]
         if row["policy"] == "copied":
             assert result[row["output_name"]] == blob
-
-
-def test_what_is_dropped_of_the_vision_donor_can_be_left_unread(root: Path, tmp_path: Path) -> None:
-    donors = write_tiny_donors(tmp_path)
-    graft_dir = run_graft(root, donors, tmp_path / "graft", architecture="qwen2_5_vl")
-    expected, all_rows = read_bytes(graft_dir), read_ledger(graft_dir)
-    settings = {**SETTINGS, "architecture": "qwen2_5_vl"}
-    code_dir = root / "model/qwen2_5_vl_qwen3"
-    graft(*donors, graft_dir / "config.json", settings, 0, code_dir, graft_dir, dropped="unread")
-    assert read_bytes(graft_dir) == expected
-    for row, full_row in zip(read_ledger(graft_dir), all_rows, strict=True):
-        is_unread = row["donor"] == "vl" and row["policy"] == "dropped"
-        assert row == full_row | ({"sha256": ""} if is_unread else {})
 
 
 def test_the_same_seed_gives_the_same_checkpoint_and_another_seed_another_aligner(root: Path, tmp_path: Path) -> None:
