@@ -2,8 +2,8 @@
 
 Each tensor is read (or made) once, by one of a few threads, and in that pass hashed, searched for NaN and infinity, and
 written at its place. A tensor without a place is read for its hash alone. So memory is a few slabs, and the hash is of
-exactly the bytes that were written. Why not copy_file_range: the hash needs the bytes here anyway, and on a local disk
-it is no faster (benchmarks/results/graft.md).
+exactly the bytes that were written. Why not copy_file_range: the hash needs the bytes here anyway, so little would be
+saved (benchmarks/results/graft.md).
 """
 
 import hashlib
@@ -23,14 +23,15 @@ from common.errors import UserError
 from common.safetensors_files import DTYPE_BYTES, TensorOnDisk
 from common.tensor_values import first_non_finite
 
-# Of 0.125 to 4 MiB, 0.25 MiB took the least CPU time: it stays in a core's cache from reading to hashing to writing.
-SLAB_BYTES = 256 << 10
+# With 1 MiB and one thread a core the graft of benchmarks/graft.py took a fifth less CPU time than with 0.25 MiB and two
+# threads a core: fewer turns at Python's lock, and fewer writers that wait for each other at one shard.
+SLAB_BYTES = 1 << 20
 
-# A few more than two cores need, since threads also wait for the disk; hashing releases Python's lock.
-_MIN_THREADS, _MAX_THREADS = 4, 16
+# Hashing releases Python's lock; two threads at least, since one waits for the disk now and then.
+_MIN_THREADS, _MAX_THREADS = 2, 16
 
 # The kernel is told so far ahead what will be read; its own read-ahead of 128 KiB leaves a disk idle between requests.
-_READ_AHEAD_BYTES = 8 << 20
+_READ_AHEAD_BYTES = 16 << 20
 
 # The kernel would otherwise collect gigabytes before it begins to write, and the final sync would wait for all of them.
 _BYTES_BETWEEN_SYNCS = 256 << 20

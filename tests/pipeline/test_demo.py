@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workflow_run import WorkflowRun, planned_rules
+import yaml
+from workflow_run import WorkflowRun, planned_jobs, planned_rules
 
 from common.files import sha256_of_file
 
@@ -77,11 +78,44 @@ def test_a_changed_setting_reruns_only_what_depends_on_it(
     assert planned - {"all", "effective_config"} == expected
 
 
-def test_a_comment_or_more_cores_rerun_nothing(finished_demo: WorkflowRun) -> None:
+def test_stage_2s_learning_rate_leaves_stage_1_and_its_scores_alone(finished_demo: WorkflowRun) -> None:
+    (finished_demo.directory / "change.yaml").write_text("stage2: {flags: {learning_rate: 2.0e-3}}")
+    jobs = planned_jobs(finished_demo.run("-n", *DEMO, "change.yaml"))
+    assert {job for job in jobs if job.startswith(("train", "evaluate"))} == {
+        "train stage=stage2",
+        "evaluate benchmark=digits, model=stage2",
+        "evaluate benchmark=digits, model=stage2-shuffled",
+    }
+
+
+def test_a_comment_threads_or_memory_rerun_nothing(finished_demo: WorkflowRun) -> None:
     commented = finished_demo.directory / "config/commented.yaml"
     commented.write_text((finished_demo.directory / "config/demo.yaml").read_text() + "\n# a comment\n")
-    output = finished_demo.run("-n", "--configfile", str(commented), "--set-threads", "evaluate=2", "train=2")
+    resources = ("--set-threads", "evaluate=2", "train=2", "--set-resources", "train:mem_mb=9000", "graft:mem_mb=900")
+    output = finished_demo.run("-n", "--configfile", str(commented), *resources)
     assert planned_rules(output) == set()
+
+
+def test_each_result_says_with_which_settings_it_was_made(finished_demo: WorkflowRun) -> None:
+    config = yaml.safe_load((finished_demo.directory / "config/demo.yaml").read_text(encoding="utf-8"))
+    seed = config["seed"]
+    saved = {
+        path: json.loads((finished_demo.results / path).read_text(encoding="utf-8"))
+        for path in ("config.json", "graft/settings.json", "eval/digits.json")
+    }
+    assert saved["config.json"] == config
+    assert saved["graft/settings.json"] == {"graft": config["graft"], "seed": seed}
+    for stage in ("stage1", "stage2"):
+        settings_path = finished_demo.results / stage / "checkpoint/settings.json"
+        assert json.loads(settings_path.read_text(encoding="utf-8")) == {"stage": stage, "seed": seed, **config[stage]}
+    models = saved["eval/digits.json"]["models"]
+    assert list(models) == config["evaluate"]["models"]
+    for model in models.values():
+        assert (model["serve"], model["settings"], model["seed"]) == (
+            config["evaluate"]["serve"],
+            config["evaluate"]["vlmevalkit"],
+            seed,
+        )
 
 
 def test_an_edited_program_reruns_what_it_makes(finished_demo: WorkflowRun) -> None:
