@@ -15,6 +15,8 @@ rule donor:
         update("resources/donors/{donor}.json"),
     log:
         "logs/donors/{donor}.log",
+    benchmark:
+        "resources/donors/{donor}.recorded.tsv"
     localrule: True
     params:
         role=lambda wildcards: DONOR_OF_NAME[wildcards.donor],
@@ -37,6 +39,8 @@ if "demo" in config:
             f"resources/donors/demo-vl-seed{config['seed']}/config.json",
         log:
             f"logs/donors/make-demo-vl-seed{config['seed']}.log",
+        benchmark:
+            f"resources/donors/demo-vl-seed{config['seed']}.made.tsv"
         threads: 1
         params:
             settings=section("demo", "vision_donor"),
@@ -54,6 +58,8 @@ if "demo" in config:
             f"resources/donors/demo-llm-seed{config['seed']}/config.json",
         log:
             f"logs/donors/make-demo-llm-seed{config['seed']}.log",
+        benchmark:
+            f"resources/donors/demo-llm-seed{config['seed']}.made.tsv"
         threads: 1
         params:
             settings=section("demo", "language_donor"),

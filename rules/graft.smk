@@ -34,6 +34,8 @@ rule graft:
         ledger=LEDGER,
     log:
         f"logs/{RESULTS}/graft.log",
+    benchmark:
+        result("times/graft.tsv")
     threads: 2
     params:
         vl_dir=lambda wildcards: donor_dir("vl"),
@@ -58,6 +60,8 @@ rule fidelity:
         result("graft/fidelity.json"),
     log:
         f"logs/{RESULTS}/fidelity.log",
+    benchmark:
+        result("times/fidelity.tsv")
     threads: 1
     params:
         llm_dir=lambda wildcards: donor_dir("llm"),

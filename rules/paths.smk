@@ -44,6 +44,12 @@ def donor_manifest(role):
     return f"resources/donors/{donor_name(role)}.json"
 
 
+def donor_time(role):
+    """How long it took to make a donor, or to fetch it and record its checksums."""
+    how = "made" if config["donors"][role]["kind"] == "demo" else "recorded"
+    return f"resources/donors/{donor_name(role)}.{how}.tsv"
+
+
 DONOR_OF_NAME = {donor_name(role): role for role in ("vl", "llm")}
 
 

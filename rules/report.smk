@@ -1,6 +1,15 @@
 # One page a person opens first: what was run, curves, the table with intervals, pictures with questions and answers.
 
 
+# Training and asking say their own times, over all their starts, in metrics.json and in the provenance of the scores.
+STEP_TIMES = [
+    ("vision donor", donor_time("vl")),
+    ("language donor", donor_time("llm")),
+    ("graft", result("times/graft.tsv")),
+    ("fidelity", result("times/fidelity.tsv")),
+]
+
+
 rule effective_config:
     input:
         script=program("save_config"),
@@ -31,6 +40,7 @@ rule report:
         checks=expand(result("data/{stage}.check.json"), stage=STAGES),
         donors=[donor_manifest("vl"), donor_manifest("llm")],
         locks=expand("envs/{role}.lock", role=sorted({"workflow", "train", "evaluate", SERVE_ROLE})),
+        times=[path for _, path in STEP_TIMES],
     output:
         result("report.html"),
     log:
@@ -47,6 +57,7 @@ rule report:
         records=expand(
             named("{benchmark}:{model}", "eval/{benchmark}/{model}.jsonl"), benchmark=BENCHMARKS, model=MODELS
         ),
+        times=["=".join(step) for step in STEP_TIMES],
         python=python_of("workflow"),
     shell:
         # The commit is no param: it is said on the page, but a commit alone makes no page stale.
@@ -55,4 +66,4 @@ rule report:
         " --metrics {params.metrics} --ledger {input.ledger} --fidelity {input.fidelity}"
         " --benchmark {params.benchmarks} --scores {params.scores} --score-provenance {params.provenances}"
         " --records {params.records} --dataset-check {params.checks} --donor {input.donors} --lock {input.locks}"
-        " --num-gallery-pictures {params.num_gallery_pictures} --output {output} 2>&1 | tee {log}"
+        " --time {params.times:q} --num-gallery-pictures {params.num_gallery_pictures} --output {output} 2>&1 | tee {log}"

@@ -15,7 +15,7 @@ By hand, for the demo (the options that take several values may also be repeated
     --records digits:graft=results/demo/eval/digits/graft.jsonl digits:stage2=results/demo/eval/digits/stage2.jsonl \
     --donor resources/donors/demo-vl-seed0.json resources/donors/demo-llm-seed0.json \
     --dataset-check stage1=results/demo/data/stage1.check.json stage2=results/demo/data/stage2.check.json \
-    --lock envs/train.lock envs/evaluate.lock envs/workflow.lock \
+    --lock envs/train.lock envs/evaluate.lock envs/workflow.lock --time graft=results/demo/times/graft.tsv \
     --num-gallery-pictures 24 --output results/demo/report.html
 """
 
@@ -51,6 +51,7 @@ from report.inputs import (
     read_metrics,
     read_records,
     read_scores,
+    read_step_time,
 )
 from report.page import Inputs, render
 
@@ -84,6 +85,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--donor", **several, default=[], type=Path, metavar="FILE")
     parser.add_argument("--dataset-check", **several, default=[], type=named_path, metavar="STAGE=FILE")
     parser.add_argument("--lock", **several, default=[], type=Path, metavar="FILE")
+    parser.add_argument(
+        "--time", **several, default=[], type=named_path, metavar="STEP=FILE", help="Snakemake's benchmark"
+    )
     parser.add_argument("--num-gallery-pictures", required=True, type=int, help="per benchmark")
     parser.add_argument("--output", required=True, type=Path)
     return parser.parse_args(arguments)
@@ -173,10 +177,11 @@ def gather(arguments: argparse.Namespace) -> Inputs:
         donors=[read_donor(path) for path in arguments.donor],
         datasets=[read_dataset_check(stage, path) for stage, path in dataset_paths.items()],
         locks=[read_lock(path) for path in arguments.lock],
+        step_times_s={step: read_step_time(path) for step, path in by_name("--time", arguments.time).items()},
         num_gallery_pictures=arguments.num_gallery_pictures,
     )
     read_paths = [arguments.config, arguments.ledger, arguments.fidelity, *arguments.donor, *arguments.lock]
-    for option in ("metrics", "dataset_check", "benchmark", "scores", "score_provenance", "records"):
+    for option in ("metrics", "dataset_check", "benchmark", "scores", "score_provenance", "records", "time"):
         read_paths += [path for _, path in getattr(arguments, option)]
     return replace(inputs, newest_input=newest_change(read_paths))
 

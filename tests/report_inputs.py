@@ -237,6 +237,7 @@ class ReportInputs:
             *("--donor", str(self.path("vl.json")), str(self.path("llm.json"))),
             *("--dataset-check", f"stage1={self.path('data.check.json')}"),
             *("--lock", str(self.path("train.lock"))),
+            *("--time", f"graft={self.path('graft.tsv')}"),
             *("--num-gallery-pictures", str(self.num_gallery_pictures)),
             *("--output", str(self.output)),
         ]
@@ -319,6 +320,7 @@ def build(directory: Path, num_questions: int = 40, num_steps: int = 60, seed: i
     inputs.write_json("llm.json", donor_manifest("llm"))
     pins = "".join(f"{name}=={version} \\\n    --hash=sha256:00\n" for name, version in VERSIONS.items())
     inputs.path("train.lock").write_text("# made by uv\n" + pins, encoding="utf-8")
+    inputs.path("graft.tsv").write_text("s\th:m:s\tmax_rss\n754.0\t0:12:34\t52.1\n", encoding="utf-8")
     inputs.write_questions(make_questions(num_questions, seed), SKILLS, seed)
     inputs.set_times()
     return inputs

@@ -458,6 +458,16 @@ def read_donor(path: Path) -> Donor:
     return Donor(require(value, "role", str, where), str(name), str(revision) if revision else None, files)
 
 
+def read_step_time(path: Path) -> float:
+    """Seconds of a step's last run, from the file of Snakemake's `benchmark` directive."""
+    rows = read_table(path, ("s",), "\t", "a benchmark of Snakemake")
+    if len(rows) != 1:
+        raise UserError(
+            f"{path}: {len(rows)} rows found; expected one below the header; delete it and run its step again"
+        )
+    return float(_number(rows[0], "s", float, f"{path}: row 2"))
+
+
 def read_lock(path: Path) -> Lock:
     """A lock file as `uv pip compile` writes it."""
     text = "\n".join(line for _, line in _lines(path, "a lock file", written_by_a_program=False))

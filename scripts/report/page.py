@@ -93,6 +93,7 @@ class Inputs:
     donors: list[Donor]
     datasets: list[Dataset]
     locks: list[Lock]
+    step_times_s: dict[str, float]
     num_gallery_pictures: int
 
 

@@ -47,7 +47,7 @@ def change_csv(path: Path, change: Callable[[list[dict[str, str]]], None]) -> No
 
 FILES = (
     "config.json", "stage1.json", "stage2.json", "ledger.tsv", "fidelity.json", "test.tsv", "digits.csv",
-    "digits.json", "graft.jsonl", "stage2-shuffled.jsonl", "vl.json", "data.check.json", "train.lock",
+    "digits.json", "graft.jsonl", "stage2-shuffled.jsonl", "vl.json", "data.check.json", "train.lock", "graft.tsv",
 )  # fmt: skip
 
 

@@ -129,6 +129,7 @@ def test_provenance_names_hashes_commands_versions_and_configuration(inputs: Rep
     text = Page(page).text
     metrics = inputs.read_json("stage1.json")
     assert f"train stage1 1 min 42 s {metrics['checkpoint_sha256']}" in text
+    assert "graft 12 min 34 s" in text
     assert "--system 'You are a helpful assistant.'" in text
     assert "num_gallery_pictures: 6" in text
     assert "serve.environment.MAX_PIXELS" in text
