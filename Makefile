@@ -5,7 +5,8 @@ ROLES = train evaluate
 
 .PHONY: demo test lint bench environments
 
-demo: .venv/ok
+# The environments in a call of their own: one that was deleted is built again without rerunning what was made with it.
+demo: environments
 	$(SNAKEMAKE) --configfile config/demo.yaml
 	@.venv/bin/python scripts/print_table.py results/demo/eval/digits.csv
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,23 @@ def test_each_result_says_with_which_settings_it_was_made(finished_demo: Workflo
             config["evaluate"]["vlmevalkit"],
             seed,
         )
+
+
+def test_environments_built_again_from_the_same_locks_rerun_nothing(finished_demo: WorkflowRun) -> None:
+    link_path = finished_demo.directory / ".venvs"
+    environments_dir = link_path.resolve()
+    link_path.unlink()
+    link_path.mkdir()
+    try:
+        for path in environments_dir.iterdir():
+            if path.suffix == ".ok":
+                shutil.copyfile(path, link_path / path.name)  # the same marker, with a new date
+            else:
+                (link_path / path.name).symlink_to(path)
+        assert planned_rules(finished_demo.run("-n", *DEMO)) == set()
+    finally:
+        shutil.rmtree(link_path)
+        link_path.symlink_to(environments_dir, target_is_directory=True)
 
 
 def test_an_edited_program_reruns_what_it_makes(finished_demo: WorkflowRun) -> None:
