@@ -105,6 +105,17 @@ def test_an_unreadable_picture_ends_the_run_instead_of_being_replaced(run: Train
 
 
 @pytest.mark.slow
+def test_a_row_longer_than_max_length_ends_the_run_and_is_named(run: TrainingRun, trainable_dir: Path) -> None:
+    run.model_dir = trainable_dir
+    with_flags(run, max_length=8)
+    said = run.run(status=1)
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "the row with images ['" in error
+    assert "set max_length or truncation_strategy" in error
+    assert not (run.directory / "out").exists()
+
+
+@pytest.mark.slow
 def test_a_trainer_that_is_killed_is_told_and_its_checkpoints_are_kept(run: TrainingRun, trainable_dir: Path) -> None:
     run.model_dir, run.dataset = trainable_dir, write_dataset(run.dataset.parent / "more", num_rows=40)
 
