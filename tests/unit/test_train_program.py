@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 import train
-from train import Run, check_resumes, check_samples, duration, failure_message, node_launcher, signature_of, wall_time_s
+from train import (
+    ProgressLine,
+    Run,
+    check_resumes,
+    check_samples,
+    duration,
+    failure_message,
+    node_launcher,
+    signature_of,
+    wall_time_s,
+)
 
 from common.errors import UserError
 from common.training_records import StepRecord
@@ -143,3 +153,32 @@ def test_a_machine_without_a_gpus_device_file_has_none(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(("seconds", "text"), [(7.4, "7 s"), (61, "1 min 01 s"), (3600 * 5 + 120, "5 h 02 min")])
 def test_durations_are_written_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_progress_says_step_loss_speed_and_time_left_of_this_start_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(train.time, "monotonic", lambda: now_s)
+    progress = ProgressLine("stage1", tmp_path)
+    now_s += 6.0
+    progress.look()
+    assert capsys.readouterr().err == "stage1: ms-swift is starting (6 s)\n"
+
+    groups = ("vision_tower", "aligner", "language_model")
+    begin = {
+        "first_step": 100,
+        "num_parameters": dict.fromkeys(groups, 1000),
+        "num_trainable_parameters": {"vision_tower": 0, "aligner": 1000, "language_model": 0},
+    }
+    (tmp_path / "begin.json").write_text(json.dumps(begin), encoding="utf-8")
+    progress.look()
+    said = capsys.readouterr().err
+    assert "[TRAINABLE] aligner: 1,000 of 1,000 parameters train" in said
+    assert "[FROZEN]    language_model: 0 of 1,000 parameters train" in said
+
+    state = {"phase": "training", "step": 120, "max_steps": 200, "loss": 0.5, "num_samples": 640}
+    (tmp_path / "progress.json").write_text(json.dumps(state), encoding="utf-8")
+    now_s += 10.0
+    progress.look()
+    assert capsys.readouterr().err == ("stage1: training, step 120/200, loss 0.5000, 64.0 samples/s, about 40 s left\n")
