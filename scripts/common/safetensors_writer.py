@@ -23,8 +23,8 @@ from common.errors import UserError
 from common.safetensors_files import DTYPE_BYTES, TensorOnDisk
 from common.tensor_values import first_non_finite
 
-# With 1 MiB and one thread a core the graft of benchmarks/graft.py took a fifth less CPU time than with 0.25 MiB and two
-# threads a core: fewer turns at Python's lock, and fewer writers that wait for each other at one shard.
+# With 1 MiB and one thread a core the donors of benchmarks/graft.py took a fifth less CPU time than with 0.25 MiB and two
+# threads a core (two runs each): fewer turns at Python's lock, and fewer writers that wait for each other at one shard.
 SLAB_BYTES = 1 << 20
 
 # Hashing releases Python's lock; two threads at least, since one waits for the disk now and then.
