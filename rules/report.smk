@@ -1,7 +1,7 @@
 # One page a person opens first: what was run, curves, the table with intervals, pictures with questions and answers.
 
 
-# Training and asking say their own times, over all their starts, in metrics.json and in the provenance of the scores.
+# Training, over all its starts, and asking say their own times: in metrics.json and in the provenance of the scores.
 STEP_TIMES = [
     ("vision donor", donor_time("vl")),
     ("language donor", donor_time("llm")),

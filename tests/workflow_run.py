@@ -48,13 +48,12 @@ class WorkflowRun:
 
 
 def planned_rules(dry_run_output: str) -> set[str]:
-    """Names of the rules in the job table of a dry run; empty when nothing is to be done."""
-    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", dry_run_output, re.MULTILINE | re.DOTALL)
-    return {line.split()[0] for line in table.group(1).splitlines() if line.strip()} if table else set()
+    """Names of the rules in the plan of a dry run; empty when nothing is to be done."""
+    return {job.split()[0] for job in planned_jobs(dry_run_output)}
 
 
 def planned_jobs(dry_run_output: str) -> set[str]:
-    """Rules with their wildcards, as `train stage=stage2`, in the order-free plan of a dry run."""
+    """Rules with their wildcards, as `train stage=stage2`, in the plan of a dry run."""
     parts = re.split(r"^(?:local)?rule (\w+):$", dry_run_output, flags=re.MULTILINE)
     jobs = set()
     for rule, body in zip(parts[1::2], parts[2::2], strict=True):
