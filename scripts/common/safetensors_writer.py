@@ -30,9 +30,6 @@ SLAB_BYTES = 1 << 20
 # Hashing releases Python's lock; two threads at least, since one waits for the disk now and then.
 _MIN_THREADS, _MAX_THREADS = 2, 16
 
-# The kernel is told so far ahead what will be read; its own read-ahead of 128 KiB leaves a disk idle between requests.
-_READ_AHEAD_BYTES = 16 << 20
-
 # The kernel would otherwise collect gigabytes before it begins to write, and the final sync would wait for all of them.
 _BYTES_BETWEEN_SYNCS = 256 << 20
 
@@ -195,14 +192,10 @@ class _Stream:
             self.local.buffer = bytearray(SLAB_BYTES)
         whole = memoryview(self.local.buffer)
         descriptor, start = self.sources[source.path], source.offset
-        position = ahead = 0
+        position = 0
         while position < source.num_bytes:
-            left = source.num_bytes - position
-            wanted = min(SLAB_BYTES, left)
+            wanted = min(SLAB_BYTES, source.num_bytes - position)
             try:
-                if position >= ahead - _READ_AHEAD_BYTES // 2:
-                    ahead = position + _READ_AHEAD_BYTES
-                    os.posix_fadvise(descriptor, start + position, min(_READ_AHEAD_BYTES, left), os.POSIX_FADV_WILLNEED)
                 num_read = os.preadv(descriptor, [whole[:wanted]], start + position)
             except OSError as error:
                 raise UserError(
