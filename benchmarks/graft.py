@@ -2,7 +2,7 @@
 
 Donors of the true pair's proportions are made in a scratch directory (about 3.6 GB, giving a graft of 1.9 GB in several
 shards), and each method runs on them in turn, several times, in alternating order, each time with a cold page cache
-(where /proc/sys/vm/drop_caches may be written) and up to the last byte on disk:
+(where /proc/sys/vm/drop_caches may be written), memory that was in use a moment before, and up to the last byte on disk:
 
 - graft: scripts/graft.py as the rule runs it: copies, hashes and searches what the result holds, writes a ledger;
 - cp + sync: the graft's weight files, copied and synced: the least that any method must read and write;
@@ -15,6 +15,7 @@ By hand, from the repository root: .venv/bin/python benchmarks/graft.py      # w
 import argparse
 import datetime
 import json
+import mmap
 import os
 import platform
 import shutil
@@ -206,6 +207,17 @@ def cool_down(paths: Sequence[Path]) -> bool:
         return False
 
 
+def touch_memory(num_bytes: int) -> None:
+    """Uses that much memory for a moment, in a process of its own.
+
+    A virtual machine's host takes back memory that was freed, and has to find it again page by page: without this, `cp` of
+    the same bytes took 1.3 or 7.1 s, by chance (docs/log.md).
+    """
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    script = f"import mmap; mmap.mmap(-1, {num_bytes}, flags={int(flags)})"
+    subprocess.run([sys.executable, "-I", "-S", "-c", script], check=True)
+
+
 def measure(command: Sequence[str | Path]) -> Run:
     """Runs a command from the repository root; its peak memory is that of its largest process."""
     measured = [sys.executable, "-I", "-S", "-c", MEASURE, *map(str, command)]
@@ -247,6 +259,8 @@ def run_all(scratch_dir: Path, num_repetitions: int) -> tuple[dict[str, list[Run
     commands = methods(vl_dir, llm_dir, reference_dir, output_dir)
     measure([part if part != output_dir else reference_dir for part in commands["graft"]])
 
+    # The page cache of what is read and of what is written, and some more.
+    num_touched_bytes = 3 * sum(path.stat().st_size for path in reference_dir.glob("*.safetensors"))
     runs: dict[str, list[Run]] = {name: [] for name in commands}
     was_cold = True
     for repetition in range(num_repetitions):
@@ -255,6 +269,7 @@ def run_all(scratch_dir: Path, num_repetitions: int) -> tuple[dict[str, list[Run
                 continue
             shutil.rmtree(output_dir, ignore_errors=True)
             was_cold &= cool_down([vl_dir, llm_dir, reference_dir])
+            touch_memory(num_touched_bytes)
             runs[name].append(measure(commands[name]))
             print(f"{repetition + 1}/{num_repetitions} {name}: {runs[name][-1]}", file=sys.stderr, flush=True)
 
@@ -264,7 +279,8 @@ def run_all(scratch_dir: Path, num_repetitions: int) -> tuple[dict[str, list[Run
     num_shards = len(list(reference_dir.glob("*.safetensors")))
     return runs, (
         f"Donors: {gigabytes(vl_dir)} (vision) and {gigabytes(llm_dir)} (language); result: {gigabytes(reference_dir)} in "
-        f"{num_shards} shards. Page cache: {'emptied' if was_cold else 'donors evicted'} before each run."
+        f"{num_shards} shards. Page cache: {'emptied' if was_cold else 'donors evicted'} before each run, "
+        f"then {num_touched_bytes / 1e9:.1f} GB of memory touched."
     )
 
 
