@@ -352,8 +352,8 @@ import sys, time
 sys.path.insert(0, "scripts")
 from common import safetensors_writer
 take_slabs = safetensors_writer._Stream.read_slabs
-def slow(self, source):
-    for slab in take_slabs(self, source):
+def slow(self, *arguments):
+    for slab in take_slabs(self, *arguments):
         time.sleep(0.2)
         yield slab
 safetensors_writer._Stream.read_slabs = slow
