@@ -19,6 +19,7 @@ if not workflow.config_settings.configfiles:
 
 include: "rules/common.smk"
 include: "rules/paths.smk"
+include: "rules/resources.smk"
 include: "rules/environments.smk"
 include: "rules/donors.smk"
 include: "rules/data.smk"

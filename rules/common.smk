@@ -5,12 +5,22 @@ import sys
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from common.configuration import validate
 from common.errors import UserError
+from common.one_run import claim_directory, end_leftover_jobs
 from common.program_files import program_files
 
 try:
     validate(config, Path(workflow.basedir) / "config")
 except UserError as error:
     raise WorkflowError(str(error))
+
+
+onstart:
+    if workflow.is_main_process:
+        try:
+            claim_directory(Path(".snakemake"))
+            end_leftover_jobs(Path.cwd())
+        except UserError as error:
+            raise WorkflowError(str(error))
 
 
 def program(name):

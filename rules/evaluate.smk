@@ -20,6 +20,9 @@ rule evaluate:
     log:
         f"logs/{RESULTS}/eval-{{benchmark}}-{{model}}.log",
     threads: 1
+    resources:
+        nodes=1,
+        gres="gpu:1",
     params:
         model_dir=lambda wildcards: checkpoint_dir(evaluated(wildcards.model)),
         dataset=lambda wildcards: config["evaluate"]["benchmarks"][wildcards.benchmark]["dataset"],

@@ -2,30 +2,39 @@
 # The checkpoints of a run lie in WORK and survive a failure; the exported checkpoint is declared, and comes last.
 
 
-rule train:
-    input:
-        MODEL_PACKAGE,
-        script=program("train"),
-        env=environment("train"),
-        model=lambda wildcards: checkpoint_identity(before(wildcards.stage)),
-        # A gate: a graft that lost something is not trained. A repeated proof only exports again what WORK holds.
-        fidelity=result("graft/fidelity.json"),
-        dataset=result("data/{stage}.jsonl"),
-        check=result("data/{stage}.check.json"),
-    output:
-        directory(result("{stage}/checkpoint")),
-        result("{stage}/metrics.json"),
-    log:
-        f"logs/{RESULTS}/{{stage}}.log",
-    threads: 1
-    params:
-        model_dir=lambda wildcards: checkpoint_dir(before(wildcards.stage)),
-        settings=lambda wildcards: section(wildcards.stage),
-        seed=config["seed"],
-        work_dir=lambda wildcards: f"{WORK}/{wildcards.stage}",
-        output_dir=lambda wildcards: result(wildcards.stage),
-        python=python_of("train"),
-    shell:
-        "{params.python} scripts/train.py --stage {wildcards.stage} --model-dir {params.model_dir:q}"
-        " --dataset {input.dataset} --settings {params.settings:q} --seed {params.seed}"
-        " --work-dir {params.work_dir} --output-dir {params.output_dir} --log {log}"
+# One rule a stage, because what each asks of a cluster has to stand in its rule (rules/resources.smk).
+for stage in STAGES:
+
+    rule:
+        name:
+            stage
+        input:
+            MODEL_PACKAGE,
+            script=program("train"),
+            env=environment("train"),
+            model=lambda wildcards: checkpoint_identity(before(wildcards.stage)),
+            # A gate: a graft that lost something is not trained. A repeated proof only exports again what WORK holds.
+            fidelity=result("graft/fidelity.json"),
+            dataset=result("data/{stage}.jsonl"),
+            check=result("data/{stage}.check.json"),
+        output:
+            directory(result("{stage}/checkpoint")),
+            result("{stage}/metrics.json"),
+        log:
+            f"logs/{RESULTS}/{{stage}}.log",
+        wildcard_constraints:
+            stage=stage,
+        threads: 1
+        resources:
+            **training_resources(stage),
+        params:
+            model_dir=lambda wildcards: checkpoint_dir(before(wildcards.stage)),
+            settings=lambda wildcards: section(wildcards.stage),
+            seed=config["seed"],
+            work_dir=lambda wildcards: f"{WORK}/{wildcards.stage}",
+            output_dir=lambda wildcards: result(wildcards.stage),
+            python=python_of("train"),
+        shell:
+            "{params.python} scripts/train.py --stage {wildcards.stage} --model-dir {params.model_dir:q}"
+            " --dataset {input.dataset} --settings {params.settings:q} --seed {params.seed}"
+            " --work-dir {params.work_dir} --output-dir {params.output_dir} --log {log}"

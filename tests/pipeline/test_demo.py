@@ -65,10 +65,13 @@ def test_a_second_run_has_nothing_to_do(finished_demo: WorkflowRun) -> None:
     ("change", "expected"),
     [
         ("evaluate: {vlmevalkit: {nproc: 3}}", {"evaluate", "table", "report"}),
-        ("stage2: {flags: {learning_rate: 2.0e-3}}", {"train", "evaluate", "table", "report"}),
+        ("stage2: {flags: {learning_rate: 2.0e-3}}", {"stage2", "evaluate", "table", "report"}),
         ("report: {num_gallery_pictures: 3}", {"report"}),
-        ("fidelity: {max_tokens: 64}", {"fidelity", "train", "evaluate", "table", "report"}),
-        ("graft: {aligner: keep}", {"graft_config", "graft", "fidelity", "train", "evaluate", "table", "report"}),
+        ("fidelity: {max_tokens: 64}", {"fidelity", "stage1", "stage2", "evaluate", "table", "report"}),
+        (
+            "graft: {aligner: keep}",
+            {"graft_config", "graft", "fidelity", "stage1", "stage2", "evaluate", "table", "report"},
+        ),
     ],
 )
 def test_a_changed_setting_reruns_only_what_depends_on_it(
@@ -82,8 +85,8 @@ def test_a_changed_setting_reruns_only_what_depends_on_it(
 def test_stage_2s_learning_rate_leaves_stage_1_and_its_scores_alone(finished_demo: WorkflowRun) -> None:
     (finished_demo.directory / "change.yaml").write_text("stage2: {flags: {learning_rate: 2.0e-3}}")
     jobs = planned_jobs(finished_demo.run("-n", *DEMO, "change.yaml"))
-    assert {job for job in jobs if job.startswith(("train", "evaluate"))} == {
-        "train stage=stage2",
+    assert {job for job in jobs if job.startswith(("stage", "evaluate"))} == {
+        "stage2 stage=stage2",
         "evaluate benchmark=digits, model=stage2",
         "evaluate benchmark=digits, model=stage2-shuffled",
     }
@@ -92,7 +95,7 @@ def test_stage_2s_learning_rate_leaves_stage_1_and_its_scores_alone(finished_dem
 def test_a_comment_threads_or_memory_rerun_nothing(finished_demo: WorkflowRun) -> None:
     commented = finished_demo.directory / "config/commented.yaml"
     commented.write_text((finished_demo.directory / "config/demo.yaml").read_text() + "\n# a comment\n")
-    resources = ("--set-threads", "evaluate=2", "train=2", "--set-resources", "train:mem_mb=9000", "graft:mem_mb=900")
+    resources = ("--set-threads", "evaluate=2", "stage2=2", "--set-resources", "stage2:mem_mb=9000", "graft:mem_mb=900")
     output = finished_demo.run("-n", "--configfile", str(commented), *resources)
     assert planned_rules(output) == set()
 

@@ -1,0 +1,267 @@
+"""A real Slurm on one machine: munged, slurmctld and several slurmd, each node with a name and GPU devices of its own.
+
+What is stood in for: the GPUs (character devices that Slurm hands out and nobody opens) and the second machine (a slurmd in
+a UTS and mount namespace of its own). Needs root, namespaces and Debian's slurm-wlm and munge; no systemd, no cgroups.
+Nodes show this configuration as /etc/slurm, because inside a job Snakemake's plugin drops $SLURM_CONF.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PACKAGES = ("slurm-wlm", "munge")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
+NUM_NODES = 2
+NUM_GPUS_PER_NODE = 4
+NUM_CPUS_PER_NODE = 8
+MEMORY_MB = 16000
+START_LIMIT_S = 60.0
+
+CONFIGURATION = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+AuthType=auth/munge
+AuthInfo=socket={root}/munge/socket
+CryptoType=crypto/munge
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation={root}/state
+SlurmdSpoolDir={root}/spool.%n
+SlurmctldPidFile={root}/run/slurmctld.pid
+SlurmdPidFile={root}/run/slurmd.%n.pid
+SlurmctldLogFile={root}/log/slurmctld.log
+SlurmdLogFile={root}/log/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerType=sched/backfill
+SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2,sched_min_interval=0
+PriorityType=priority/basic
+SlurmdParameters=config_overrides
+ReturnToService=2
+SlurmdTimeout={node_timeout_s}
+KillWait={kill_wait_s}
+MinJobAge=3600
+PropagateResourceLimits=NONE
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+GresTypes=gpu
+NodeName=DEFAULT CPUs={num_cpus} RealMemory={memory_mb} Gres=gpu:{num_gpus} State=UNKNOWN
+{node_lines}
+PartitionName=cpu Nodes=ALL Default=YES MaxTime=1-00:00:00 DefaultTime=10 State=UP
+PartitionName=gpu Nodes=ALL MaxTime=1-00:00:00 DefaultTime=10 State=UP
+"""
+
+# In a namespace of its own: the node's name, names of all nodes, and the configuration where Slurm looks by default.
+START_NODE = (
+    'mount --bind "$2/hosts" /etc/hosts && mount --bind "$2" /etc/slurm && hostname "$1" && exec slurmd -N "$1"'
+)
+
+
+def missing_conditions() -> str | None:
+    """Why no cluster can be started here, or None."""
+    if os.geteuid() != 0:
+        return "a Slurm cluster of several nodes needs root"
+    if subprocess.run(["unshare", "--uts", "--mount", "true"], capture_output=True).returncode:
+        return "a Slurm cluster of several nodes needs UTS and mount namespaces"
+    if any(shutil.which(program) is None for program in PROGRAMS) and shutil.which("apt-get") is None:
+        return "Slurm is not installed, and there is no apt-get to install it with"
+    return None
+
+
+def install_packages() -> None:
+    """Installs Slurm and munge from Debian where they are missing; their services are not started."""
+    if all(shutil.which(program) for program in PROGRAMS):
+        return
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
+        finished = subprocess.run(["apt-get", *command], env=environment, capture_output=True, text=True)
+        assert finished.returncode == 0, finished.stderr[-3000:]
+
+
+def free_ports(num_ports: int) -> int:
+    """The first of so many neighbouring free ports of 127.0.0.1."""
+    for first in range(21000, 30000, num_ports):
+        sockets = []
+        try:
+            for port in range(first, first + num_ports):
+                sockets.append(socket.create_server(("127.0.0.1", port)))
+        except OSError:
+            continue
+        else:
+            return first
+        finally:
+            for each in sockets:
+                each.close()
+    raise AssertionError("no free ports")
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float, what: str) -> None:
+    """Returns when the condition holds; fails the test after `limit_s`."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {limit_s:.0f} s"
+        time.sleep(0.1)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@dataclass
+class SlurmCluster:
+    """A running cluster; `environment` points Slurm's commands at it."""
+
+    root: Path
+    nodes: list[str] = field(default_factory=lambda: [f"node{number}" for number in range(1, NUM_NODES + 1)])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"SLURM_CONF": str(self.root / "slurm.conf")}
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Runs a Slurm command and gives what it printed."""
+        finished = subprocess.run(
+            command, env=os.environ | self.environment, capture_output=True, text=True, timeout=60
+        )
+        assert not check or finished.returncode == 0, f"{command}: {finished.stderr}"
+        return finished.stdout
+
+    def jobs(self, *states: str) -> list[str]:
+        """Ids of the jobs in these states, of all that are waiting or running without one."""
+        return self.run("squeue", "-h", "-o", "%A", "-t", ",".join(states) or "PENDING,RUNNING,COMPLETING").split()
+
+    def start(self) -> None:
+        for name in ("run", "log", "state", "munge", "dev", *(f"spool.{node}" for node in self.nodes)):
+            (self.root / name).mkdir(parents=True)
+        self.root.chmod(0o755)
+        (self.root / "munge").chmod(0o755)
+        self.write_configuration()
+        subprocess.run(
+            [
+                "munged", "--force", f"--socket={self.root}/munge/socket", f"--key-file={self.root}/munge.key",
+                f"--pid-file={self.root}/run/munged.pid", f"--log-file={self.root}/log/munged.log",
+                f"--seed-file={self.root}/run/munged.seed",
+            ],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        subprocess.run(["slurmctld"], env=os.environ | self.environment, check=True, capture_output=True)
+        for node in self.nodes:
+            self.start_node(node)
+        wait_until(lambda: self.num_ready_nodes() == len(self.nodes), START_LIMIT_S, "the nodes of the cluster")
+
+    def write_configuration(self) -> None:
+        key = self.root / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+        port = free_ports(1 + len(self.nodes))
+        places = [f"NodeName={node} NodeAddr=127.0.0.1 Port={port + n}" for n, node in enumerate(self.nodes, start=1)]
+        text = CONFIGURATION.format(
+            host=socket.gethostname().partition(".")[0], port=port, root=self.root, node_timeout_s=20, kill_wait_s=5,
+            num_cpus=NUM_CPUS_PER_NODE, memory_mb=MEMORY_MB, num_gpus=NUM_GPUS_PER_NODE, node_lines="\n".join(places),
+        )  # fmt: skip
+        (self.root / "slurm.conf").write_text(text)
+        hosts = [f"127.0.0.1 localhost {socket.gethostname()}", *(f"127.0.0.1 {node}" for node in self.nodes)]
+        (self.root / "hosts").write_text("\n".join(hosts) + "\n")
+        for number in range(NUM_GPUS_PER_NODE):
+            # A plain file would be handed out, too, but then no job sees CUDA_VISIBLE_DEVICES.
+            os.mknod(self.root / f"dev/gpu{number}", 0o666 | 0o020000, os.makedev(1, 3))
+        gpus = f"{self.root}/dev/gpu[0-{NUM_GPUS_PER_NODE - 1}]"
+        (self.root / "gres.conf").write_text(f"NodeName={','.join(self.nodes)} Name=gpu File={gpus}\n")
+
+    def start_node(self, node: str) -> None:
+        Path("/etc/slurm").mkdir(exist_ok=True)  # where the node's namespace shows the configuration
+        subprocess.run(
+            ["unshare", "--uts", "--mount", "sh", "-c", START_NODE, "sh", node, str(self.root)],
+            env=os.environ | self.environment, check=True, capture_output=True,
+        )  # fmt: skip
+
+    def num_ready_nodes(self) -> int:
+        return len(set(self.run("sinfo", "-h", "-N", "-t", "idle,mix,alloc", "-o", "%N", check=False).split()))
+
+    def processes_of(self, node: str) -> list[int]:
+        """Everything that runs on a node, its slurmd among it: all that is in the slurmd's mount namespace."""
+        pid = self.pid_of(f"slurmd.{node}")
+        if pid is None:
+            return []
+        namespace = Path(f"/proc/{pid}/ns/mnt").readlink()
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            try:
+                if (directory / "ns/mnt").readlink() == namespace:
+                    found.append(int(directory.name))
+            except OSError:
+                continue
+        return found
+
+    def kill_node(self, node: str) -> None:
+        """The machine loses power: all of its processes are gone at once."""
+        for pid in self.processes_of(node):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def pid_of(self, name: str) -> int | None:
+        try:
+            pid = int((self.root / f"run/{name}.pid").read_text())
+        except (OSError, ValueError):
+            return None
+        return pid if is_running(pid) else None
+
+    def stop(self) -> None:
+        """Ends jobs, nodes, controller and munge, and whatever of them is left."""
+        if self.pid_of("slurmctld") and (jobs := self.jobs()):
+            self.run("scancel", *jobs, check=False)
+        for node in self.nodes:
+            self.kill_node(node)
+        for name in ("slurmctld", "munged"):
+            if pid := self.pid_of(name):
+                os.kill(pid, signal.SIGTERM)
+                deadline = time.monotonic() + 10
+                while is_running(pid) and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                if is_running(pid):
+                    os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def slurm_cluster(root: Path) -> Iterator[SlurmCluster]:
+    """A cluster that is stopped at the end, with all that runs on it."""
+    cluster = SlurmCluster(root)
+    try:
+        cluster.start()
+        yield cluster
+    except BaseException:
+        for log in sorted((root / "log").glob("*.log")):
+            print(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-20:]))
+        raise
+    finally:
+        cluster.stop()
+
+
+def environment_with(cluster: SlurmCluster, extra: Mapping[str, str]) -> dict[str, str]:
+    """What a user's shell on the login node has."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | {
+        **cluster.environment,
+        **extra,
+    }
+
+
+def tail(path: Path, num_lines: int = 40) -> Sequence[str]:
+    return path.read_text(errors="replace").splitlines()[-num_lines:]
