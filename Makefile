@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SNAKEMAKE = . .venv/bin/activate && snakemake --cores all
 ROLES = train evaluate
 
-.PHONY: demo test lint bench environments
+.PHONY: demo test lint bench environments status
 
 # The environments in a call of their own: one that was deleted is built again without rerunning what was made with it.
 demo: environments
@@ -22,6 +22,10 @@ lint: .venv/ok
 	.venv/bin/mypy
 	. .venv/bin/activate && snakemake --lint
 	. .venv/bin/activate && snakemake --lint --configfile config/demo.yaml
+
+# How far each training is, from its files alone.
+status: .venv/ok
+	@.venv/bin/python scripts/show_status.py
 
 environments: .venv/ok
 	$(SNAKEMAKE) $(ROLES:%=.venvs/%.ok) --configfile config/demo.yaml

@@ -45,7 +45,7 @@ from common.checkpoint_files import (
     trainer_state,
 )
 from common.errors import UserError, run_program
-from common.files import read_json, write_json_atomically
+from common.files import read_if_whole, read_json, write_json_atomically
 from common.process_group import StopRequests, Trainer, exclusive_work_dir, say, this_process, wait_for_ranks
 from common.safetensors_files import read_checkpoint
 from common.swift_command import (
@@ -62,6 +62,7 @@ from common.swift_command import (
 from common.tensor_changes import GROUPS, TensorChange, check_changes, compare_checkpoints, name_in_memory
 from common.training_records import (
     StepRecord,
+    duration,
     loss_goes_on,
     loss_limit,
     losses_of,
@@ -256,15 +257,6 @@ def prepare_start(run: Run, resume_from: Path | None) -> tuple[SwiftCommand, dic
     return command, environment | command.environment
 
 
-def read_if_whole(path: Path) -> dict[str, Any]:
-    """A small JSON object that another process writes, or {} while it is not there."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 class ProgressLine:
     """Says every few seconds how far the training is."""
 
@@ -306,12 +298,6 @@ class ProgressLine:
         return text
 
 
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-
-
 def run_trainer(run: Run, resume_from: Path | None, stop: StopRequests) -> list[str]:
     """Runs ms-swift until it ends, by itself or because a stop was asked for. Gives the command.
 
@@ -324,7 +310,12 @@ def run_trainer(run: Run, resume_from: Path | None, stop: StopRequests) -> list[
         log.write(f"=== {time.strftime('%Y-%m-%d %H:%M:%S')} {run.stage}: {' '.join(command.argv)}\n".encode())
         log.flush()
         with open(run.attempts_path, "a", encoding="utf-8") as attempts:
-            attempt = {"start_time_s": time.time(), "resume_step": step_of(resume_from) if resume_from else 0}
+            attempt = {
+                "start_time_s": time.time(),
+                "resume_step": step_of(resume_from) if resume_from else 0,
+                "host": socket.gethostname(),
+                "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+            }
             attempts.write(json.dumps(attempt) + "\n")
         say(f"{run.stage}: starting ms-swift; its output goes to {run.log}")
         trainer = Trainer(command.argv, environment, log, has_agent=uses_torchrun(run.settings))

@@ -72,3 +72,12 @@ def md5_of_file(path: Path) -> str:
     """md5 of the file's bytes, by which VLMEvalKit knows its benchmarks; no guard against ill will."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def read_if_whole(path: Path) -> dict[str, Any]:
+    """A small JSON object that another process writes, or {} while it is not there."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
