@@ -6,10 +6,15 @@ def training_resources(stage):
     """Nodes and GPUs of a stage, under the names of Snakemake's Slurm plugin.
 
     With several nodes the plugin runs the program once, on the first (`mpi`), and the program starts the others itself;
-    `tasks_per_gpu: 0` keeps the plugin from asking for a task a GPU.
+    `tasks_per_gpu: 0` keeps the plugin from asking for a task a GPU. `attempt` is told to the program, which stops when
+    submitting again leads nowhere.
     """
     num_nodes = config[stage]["num_nodes"]
-    resources = {"nodes": num_nodes, "gres": f"gpu:{config[stage]['num_processes_per_node']}"}
+    resources = {
+        "nodes": num_nodes,
+        "gres": f"gpu:{config[stage]['num_processes_per_node']}",
+        "attempt": lambda wildcards, attempt: attempt,
+    }
     if num_nodes > 1:
         resources |= {"tasks": num_nodes, "tasks_per_gpu": 0, "mpi": "srun"}
     return resources

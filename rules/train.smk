@@ -38,3 +38,4 @@ for stage in STAGES:
             "{params.python} scripts/train.py --stage {wildcards.stage} --model-dir {params.model_dir:q}"
             " --dataset {input.dataset} --settings {params.settings:q} --seed {params.seed}"
             " --work-dir {params.work_dir} --output-dir {params.output_dir} --log {log}"
+            " --attempt {resources.attempt}"

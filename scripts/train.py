@@ -92,6 +92,8 @@ VERSIONED_PACKAGES = ("ms-swift", "torch", "transformers", "deepspeed")
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_LINES = 5.0
 NUM_LOG_LINES_SHOWN = 15
+# A first failure may be a node's; a second one at the same step is the training's own.
+NUM_STARTS_IN_VAIN = 2
 # What the drivers of NVIDIA (also under WSL) and AMD leave in /dev.
 GPU_DEVICE_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 # The last line of a Python traceback, with or without torchrun's rank before it.
@@ -123,6 +125,10 @@ class Run:
     @property
     def attempts_path(self) -> Path:
         return self.run_dir / "attempts.jsonl"
+
+    @property
+    def failures_path(self) -> Path:
+        return self.run_dir / "failures.jsonl"
 
 
 def installed_versions() -> dict[str, str]:
@@ -304,6 +310,7 @@ def run_trainer(run: Run, resume_from: Path | None, stop: StopRequests) -> list[
     Raises UserError when it failed; whether it has finished is for the checkpoints to say.
     """
     command, environment = prepare_start(run, resume_from)
+    write_json_atomically(run.run_dir / "command.json", command.argv)
     run.log.parent.mkdir(parents=True, exist_ok=True)
     with open(run.log, "ab") as log:
         start = log.tell()
@@ -359,21 +366,55 @@ def failure_message(run: Run, exit_code: int, log_start: int) -> str:
     return f"{run.stage}: ms-swift ended with {how}: {reason}\n{tail}\n  all output: {run.log}"
 
 
-def train(run: Run, stop: StopRequests) -> tuple[Path, list[str]]:
+def check_progress(run: Run, attempt: int, step: int) -> None:
+    """Raises UserError when this command has started the trainer in vain too often to try once more.
+
+    `attempt` counts from 1 each time a person gives the command; the scheduler's resubmissions raise it.
+    """
+    own_starts = list(read_lines(run.attempts_path))[1 - attempt :] if attempt > 1 else []
+    num_in_vain = sum(start["resume_step"] == step for start in own_starts)
+    if num_in_vain < NUM_STARTS_IN_VAIN:
+        return
+    failures = list(read_lines(run.failures_path))
+    since_s = own_starts[-1]["start_time_s"]
+    reason = (
+        failures[-1]["message"]
+        if failures and failures[-1]["time_s"] >= since_s
+        else ("the last one ended without a word, as a process does that is killed for want of memory or with its node")
+    )
+    raise UserError(
+        f"{run.stage}: {num_in_vain} starts in a row came to no checkpoint beyond step {step}, so this one was not made; "
+        f"expected a checkpoint in each job; save more often (save_steps), ask for more time or memory, or mend what the "
+        f"last one said, then give the same command again. It said: {reason}"
+    )
+
+
+def train(run: Run, stop: StopRequests, attempt: int) -> tuple[Path, list[str]]:
     """Trains until finished; gives the last checkpoint and the command. Raises UserError when stopped before."""
     for path in remove_incomplete(run.trainer_dir):
         say(f"{run.stage}: removed {path}, which was cut off while it was written")
     checkpoint = last_complete(run.trainer_dir)
     if checkpoint is None:
         # Step records of a start that never came to a checkpoint belong to no training.
-        for path in (run.watch_dir / "begin.json", run.attempts_path, *run.watch_dir.glob("steps-*.jsonl")):
+        for path in (run.watch_dir / "begin.json", *run.watch_dir.glob("steps-*.jsonl")):
             path.unlink(missing_ok=True)
     elif is_finished(checkpoint):
         say(f"{run.stage}: already trained to step {step_of(checkpoint)}; checking and exporting")
         return checkpoint, list(read_json(run.run_dir / "command.json"))
     else:
         say(f"{run.stage}: going on from step {step_of(checkpoint)}")
-    argv = run_trainer(run, checkpoint, stop)
+    check_progress(run, attempt, step_of(checkpoint) if checkpoint else 0)
+    try:
+        return train_to_the_end(run, checkpoint, stop)
+    except UserError as error:
+        with open(run.failures_path, "a", encoding="utf-8") as failures:
+            failures.write(json.dumps({"time_s": time.time(), "message": str(error)}) + "\n")
+        raise
+
+
+def train_to_the_end(run: Run, resume_from: Path | None, stop: StopRequests) -> tuple[Path, list[str]]:
+    """Starts the trainer once; gives the last checkpoint and the command. Raises UserError when there are steps left."""
+    argv = run_trainer(run, resume_from, stop)
     checkpoint = last_complete(run.trainer_dir)
     if checkpoint is None or not is_finished(checkpoint):
         where = f"saved at step {step_of(checkpoint)} of {trainer_state(checkpoint)['max_steps']}" if checkpoint else ""
@@ -423,8 +464,8 @@ def check_samples(stage: str, ranks: Sequence[Mapping[int, StepRecord]], expecte
 def check_resumes(run: Run, losses: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The losses around each resume. Raises UserError when one does not go on."""
     resumes = []
-    for attempt in read_lines(run.attempts_path):
-        step = attempt["resume_step"]
+    # A start that came to nothing is followed by another one at the same step.
+    for step in sorted({attempt["resume_step"] for attempt in read_lines(run.attempts_path)}):
         before = [entry["loss"] for entry in losses if entry["step"] <= step]
         after = [entry["loss"] for entry in losses if entry["step"] > step]
         if step == 0 or not before or not after:
@@ -521,6 +562,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work-dir", required=True, type=Path, help="checkpoints and records of unfinished training")
     parser.add_argument("--output-dir", required=True, type=Path, help="gets checkpoint/ and metrics.json")
     parser.add_argument("--log", required=True, type=Path, help="ms-swift's output, appended to")
+    parser.add_argument(
+        "--attempt", type=int, default=1, help="how often the workflow has submitted this, with this one"
+    )
     return parser.parse_args()
 
 
@@ -556,8 +600,7 @@ def main() -> None:
         say(f"{stage}: {len(others)} training(s) of other settings or inputs beside it stay as they are")
     with StopRequests().listening() as stop, exclusive_work_dir(run.run_dir, stop):
         run.watch_dir.mkdir(exist_ok=True)
-        checkpoint, argv = train(run, stop)
-        write_json_atomically(run.run_dir / "command.json", argv)
+        checkpoint, argv = train(run, stop, arguments.attempt)
         finish(run, checkpoint, argv, arguments.output_dir.resolve(), versions)
 
 

@@ -9,6 +9,7 @@ import train
 from train import (
     ProgressLine,
     Run,
+    check_progress,
     check_resumes,
     check_samples,
     duration,
@@ -94,6 +95,42 @@ def test_each_resume_is_told_with_the_losses_around_it(run: Run) -> None:
         {"step": 2, "loss_before": 1.5, "loss_after": 1.4},
         {"step": 3, "loss_before": 1.4, "loss_after": 1.2},
     ]
+
+
+def test_two_starts_at_the_same_step_are_one_resume(run: Run) -> None:
+    write_lines(run.attempts_path, [{"start_time_s": 0, "resume_step": step} for step in (0, 2, 2)])
+    assert [resume["step"] for resume in check_resumes(run, losses(2.0, 1.5, 1.4))] == [2]
+
+
+def starts(*resume_steps: int) -> list[dict[str, Any]]:
+    return [{"start_time_s": float(number), "resume_step": step} for number, step in enumerate(resume_steps)]
+
+
+def test_a_training_that_comes_to_a_checkpoint_in_each_job_may_take_any_number_of_them(run: Run) -> None:
+    write_lines(run.attempts_path, starts(0, 5, 10, 15, 20))
+    check_progress(run, attempt=6, step=25)
+
+
+def test_a_second_failure_in_a_row_is_tried_again_and_a_third_is_not(run: Run) -> None:
+    write_lines(run.attempts_path, starts(0, 5))
+    check_progress(run, attempt=3, step=5)
+    write_lines(run.attempts_path, starts(0, 5, 5))
+    write_lines(run.failures_path, [{"time_s": 0.5, "message": "old"}, {"time_s": 2.5, "message": "out of space"}])
+    with pytest.raises(UserError, match=r"stage1: 2 starts in a row came to no checkpoint beyond step 5.*out of space"):
+        check_progress(run, attempt=4, step=5)
+
+
+def test_the_reason_of_an_earlier_start_is_not_taken_for_that_of_a_killed_one(run: Run) -> None:
+    write_lines(run.attempts_path, starts(0, 0))
+    write_lines(run.failures_path, [{"time_s": 0.5, "message": "old"}])
+    with pytest.raises(UserError, match="ended without a word"):
+        check_progress(run, attempt=3, step=0)
+
+
+def test_a_command_given_anew_tries_again(run: Run) -> None:
+    write_lines(run.attempts_path, starts(0, 0, 0))
+    check_progress(run, attempt=1, step=0)
+    check_progress(run, attempt=2, step=0)
 
 
 def test_a_resume_that_began_anew_is_an_error(run: Run) -> None:
