@@ -1,9 +1,12 @@
 """What several tests need: where things are, and small donors in the hub's format."""
 
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from workflow_run import WorkflowRun
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +48,26 @@ def tiny_vl_dir(tiny_donors_dir: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_llm_dir(tiny_donors_dir: Path) -> Path:
     return tiny_donors_dir / "llm"
+
+
+@pytest.fixture(scope="session")
+def make_checkout(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], WorkflowRun]:
+    """Copies the working tree (what git tracks or would track) and links the environments, which take minutes to build."""
+
+    def copy(name: str) -> WorkflowRun:
+        directory = tmp_path_factory.mktemp(name) / "vlgraft"
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+            cwd=root, check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+        for relative in filter(None, listed.split("\0")):
+            source, target = root / relative, directory / relative
+            if source.exists():  # a tracked file that was deleted stays listed until it is committed
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # With its time: a lock that looks newer than its environment would rebuild it.
+                shutil.copy2(source, target)
+        for environments in (".venv", ".venvs"):
+            (directory / environments).symlink_to(root / environments, target_is_directory=True)
+        return WorkflowRun(directory)
+
+    return copy

@@ -1,0 +1,196 @@
+"""The recipe on a real Slurm of two nodes, with the literal command: to the table, and through every fault of a cluster."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from cluster_run import ClusterRun
+from slurm_cluster import SlurmCluster, is_running, wait_until
+
+pytestmark = pytest.mark.slow
+
+START_LIMIT_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def finished(site: ClusterRun) -> ClusterRun:
+    """The whole recipe, undisturbed: stage 1 in one process, stage 2 on two nodes."""
+    site.run("results/demo/eval/digits.csv")
+    return site
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: ClusterRun) -> dict[str, dict[str, str]]:
+    """The weights that every disturbed training must come to as well."""
+    return {stage: finished.weights_sha256(stage) for stage in ("stage1", "stage2")}
+
+
+@contextmanager
+def started(site: ClusterRun, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The workflow in the background, ended by the block at the latest."""
+    with open(site.directory / "started.log", "wb") as log:
+        process = subprocess.Popen(
+            site.command(*arguments), cwd=site.directory, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def said(site: ClusterRun) -> str:
+    return (site.directory / "started.log").read_text(errors="replace")
+
+
+def wait_for_step(site: ClusterRun, stage: str, step: int, process: subprocess.Popen[bytes]) -> None:
+    def has_come() -> bool:
+        assert process.poll() is None, said(site)[-4000:]
+        return site.step(stage) >= step
+
+    wait_until(has_come, START_LIMIT_S, f"step {step} of {stage}")
+
+
+def wait_for_end(site: ClusterRun, process: subprocess.Popen[bytes], limit_s: float = 480) -> None:
+    process.wait(timeout=limit_s)
+    assert process.returncode == 0, said(site)[-6000:]
+
+
+def test_the_whole_recipe_comes_to_its_table(finished: ClusterRun) -> None:
+    rows = (finished.results / "eval/digits.csv").read_text().splitlines()
+    assert {row.split(",")[0] for row in rows[1:]} == {"stage2", "stage2-shuffled"}
+    assert {row.split(",")[4] for row in rows[1:] if ",overall," in row} == {"400"}
+
+
+def test_a_stage_on_two_nodes_has_its_processes_on_both(finished: ClusterRun) -> None:
+    assert finished.metrics("stage2")["num_processes"] == 4
+    assert [rank["host"] for rank in finished.ranks("stage2")] == ["node1", "node1", "node2", "node2"]
+
+
+def test_a_second_run_has_nothing_to_do(finished: ClusterRun) -> None:
+    assert "Nothing to be done" in finished.run("results/demo/eval/digits.csv")
+
+
+def test_the_dry_run_tells_nodes_gpus_and_walltime_of_each_gpu_step(finished: ClusterRun) -> None:
+    output = finished.run("-n", "--forceall", "results/demo/eval/digits.csv")
+    for rule, expected in (
+        ("stage1", ("nodes=1", "gres=gpu:1", "runtime=30")),
+        ("stage2", ("nodes=2", "gres=gpu:2", "runtime=30")),
+        ("evaluate", ("nodes=1", "gres=gpu:1", "runtime=30")),
+    ):
+        resources = re.search(rf"^rule {rule}:.*?^    resources: (.*?)$", output, re.MULTILINE | re.DOTALL)
+        assert resources is not None, output
+        assert set(expected) <= set(resources.group(1).split(", "))
+
+
+def test_a_cancelled_job_is_submitted_again_and_ends_with_the_same_weights(
+    finished: ClusterRun, undisturbed: dict[str, dict[str, str]], cluster: SlurmCluster
+) -> None:
+    finished.forget("stage1")
+    with started(finished, finished.target("stage1")) as process:
+        wait_for_step(finished, "stage1", 25, process)
+        cluster.run("scancel", finished.starts("stage1")[0]["slurm_job_id"])
+        wait_for_end(finished, process)
+    assert finished.weights_sha256("stage1") == undisturbed["stage1"]
+    first, second = finished.starts("stage1")
+    assert first["slurm_job_id"] != second["slurm_job_id"]
+    assert second["resume_step"] >= 20
+
+
+def test_a_stage_cut_by_its_walltime_takes_several_jobs_and_ends_with_the_same_weights(
+    finished: ClusterRun, monkeypatch: pytest.MonkeyPatch, cluster: SlurmCluster
+) -> None:
+    flags = {"max_steps": 320, "save_steps": 1000}
+    finished.write_overlay(stage1={"flags": flags})
+    finished.forget("stage1")
+    finished.run(finished.target("stage1"))
+    undisturbed = finished.weights_sha256("stage1")
+    finished.forget("stage1")
+    monkeypatch.setenv("SLURM_RUNTIME_TRAIN", "1")
+    finished.run(finished.target("stage1"))
+    assert finished.weights_sha256("stage1") == undisturbed
+    metrics = finished.metrics("stage1")
+    assert len(metrics["resumes"]) >= 2
+    assert metrics["num_samples_seen"] == metrics["num_samples_expected"]
+    assert [entry["step"] for entry in metrics["losses"]] == sorted({entry["step"] for entry in metrics["losses"]})
+    finished.write_overlay()
+
+
+def test_a_killed_rank_ends_all_ranks_and_the_stage_goes_on_to_the_same_weights(
+    finished: ClusterRun, undisturbed: dict[str, dict[str, str]]
+) -> None:
+    finished.run(finished.target("stage1"))
+    assert finished.weights_sha256("stage1") == undisturbed["stage1"]
+    finished.forget("stage2")
+    with started(finished, finished.target("stage2")) as process:
+        wait_for_step(finished, "stage2", 22, process)
+        ranks = finished.ranks("stage2")
+        os.kill(ranks[3]["pid"], signal.SIGKILL)
+        wait_until(lambda: not any(is_running(rank["pid"]) for rank in ranks), 60, "the end of all ranks")
+        wait_for_end(finished, process)
+    assert finished.weights_sha256("stage2") == undisturbed["stage2"]
+    assert [start["resume_step"] for start in finished.starts("stage2")] == [0, 20]
+
+
+def test_the_same_command_after_a_killed_snakemake_waits_for_its_job_and_goes_on(
+    finished: ClusterRun, undisturbed: dict[str, dict[str, str]]
+) -> None:
+    finished.forget("stage1")
+    with started(finished, finished.target("stage1")) as process:
+        wait_for_step(finished, "stage1", 5, process)
+        os.killpg(process.pid, signal.SIGKILL)
+    output = finished.run(finished.target("stage1"))
+    assert re.search(r"Slurm job \d+ \(stage1.*\) of an earlier run is running", output)
+    assert finished.weights_sha256("stage1") == undisturbed["stage1"]
+    assert len(finished.starts("stage1")) == 1
+
+
+def test_the_same_command_twice_at_once_is_refused_with_the_name_of_the_first(
+    finished: ClusterRun, undisturbed: dict[str, dict[str, str]]
+) -> None:
+    finished.forget("stage1")
+    with started(finished, finished.target("stage1")) as process:
+        wait_for_step(finished, "stage1", 1, process)
+        output = finished.run(finished.target("stage1"), status=1)
+        assert re.search(rf"at work in this directory already: process {process.pid} on ", output)
+        wait_for_end(finished, process)
+    assert finished.weights_sha256("stage1") == undisturbed["stage1"]
+    assert len(finished.starts("stage1")) == 1
+
+
+def test_a_stage_survives_the_death_of_its_node(
+    finished: ClusterRun, undisturbed: dict[str, dict[str, str]], cluster: SlurmCluster
+) -> None:
+    finished.forget("stage1")
+    with started(finished, finished.target("stage1")) as process:
+        wait_for_step(finished, "stage1", 25, process)
+        node = finished.starts("stage1")[0]["host"]
+        cluster.kill_node(node)
+        wait_for_end(finished, process)
+    assert finished.weights_sha256("stage1") == undisturbed["stage1"]
+    first, second = finished.starts("stage1")
+    assert first["host"] != second["host"]
+    assert second["resume_step"] == 20
+    cluster.start_node(node)
+    wait_until(lambda: cluster.num_ready_nodes() == len(cluster.nodes), 60, "the node's return")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("SLURM_PARTITION_GPU", "no-such-partition", "invalid partition specified: no-such-partition"),
+        ("SLURM_MEM_MB_TRAIN", "99000000", "Memory specification can not be satisfied"),
+    ],
+)
+def test_a_request_that_slurm_refuses_ends_with_slurms_reason(
+    finished: ClusterRun, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("SLURM_RETRIES", "0")
+    output = finished.run("--force", finished.target("stage1"), status=1)
+    assert reason in output
