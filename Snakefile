@@ -27,6 +27,7 @@ include: "rules/graft.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/prefetch.smk"
 
 
 rule all:

@@ -5,6 +5,7 @@ import sys
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from common.configuration import validate
 from common.errors import UserError
+from common.failed_jobs import told
 from common.one_run import claim_directory, end_leftover_jobs
 from common.program_files import program_files
 
@@ -21,6 +22,11 @@ onstart:
             end_leftover_jobs(Path.cwd())
         except UserError as error:
             raise WorkflowError(str(error))
+
+
+onerror:
+    if last_words := told(Path(log).read_text()):
+        print(last_words, file=sys.stderr)
 
 
 def program(name):

@@ -1,0 +1,61 @@
+"""What is told of a cluster's failed jobs."""
+
+from pathlib import Path
+
+from common.failed_jobs import last_words, told
+
+# As Snakemake 9.27.1 with its Slurm plugin 2.8.0 writes it, shortened.
+WORKFLOW_LOG = """\
+Job 13 has been submitted with SLURM jobid 6 (log: {directory}/6.log).
+[Wed Nov 25 12:48:43 2026]
+Error in rule stage1:
+    message: SLURM-job '6' failed, SLURM status is: 'FAILED'.
+    jobid: 13
+    output: results/demo/stage1/checkpoint
+    shell:
+        python scripts/train.py
+    external_jobid: 6
+
+Trying to restart job 13.
+Job 13 has been submitted with SLURM jobid 7 (log: {directory}/7.log).
+Error in rule stage1:
+    jobid: 13
+    external_jobid: 7
+"""
+JOB_OUTPUT = """\
+stage1: hashing model and training set
+error: stage1: ms-swift ended with exit status 1: out of memory
+  the last line of ms-swift
+  all output: logs/stage1.log
+[Wed Nov 25 12:48:40 2026]
+Error in rule stage1:
+    jobid: 0
+srun: error: node1: task 0: Exited with exit code 1
+"""
+
+
+def test_the_last_submission_of_a_rule_is_told_with_its_error_and_its_log(tmp_path: Path) -> None:
+    (tmp_path / "6.log").write_text("error: an earlier one\n")
+    (tmp_path / "7.log").write_text(JOB_OUTPUT)
+    assert told(WORKFLOW_LOG.format(directory=tmp_path)) == "\n".join(
+        [
+            "stage1, Slurm job 7, said:",
+            "  error: stage1: ms-swift ended with exit status 1: out of memory",
+            "    the last line of ms-swift",
+            "    all output: logs/stage1.log",
+            f"  all of it: {tmp_path}/7.log",
+        ]
+    )
+
+
+def test_a_job_without_an_error_of_ours_is_told_by_its_last_lines() -> None:
+    output = "training, step 5/60\nslurmstepd: error: *** JOB 6 ON node1 CANCELLED ***\n\nError in rule stage1:\n    jobid: 0\n"
+    assert last_words(output) == ["training, step 5/60", "slurmstepd: error: *** JOB 6 ON node1 CANCELLED ***"]
+
+
+def test_output_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+    assert "its output cannot be read (No such file or directory)" in told(WORKFLOW_LOG.format(directory=tmp_path))
+
+
+def test_a_run_without_cluster_jobs_has_nothing_to_tell() -> None:
+    assert told("Error in rule table:\n    jobid: 1\n") == ""
