@@ -13,7 +13,7 @@ demo: environments
 test: .venv/ok environments lint
 	.venv/bin/pytest tests/unit tests/faults
 	.venvs/train/bin/python -m pytest tests/model
-	.venv/bin/pytest tests/pipeline
+	.venv/bin/pytest tests/pipeline tests/cluster
 
 lint: .venv/ok
 	.venv/bin/ruff format --check .
