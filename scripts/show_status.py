@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.checkpoint_files import last_complete, step_of, trainer_state
+from common.checkpoint_files import last_complete, step_of
 from common.errors import UserError, run_program
 from common.files import read_if_whole
 from common.process_group import LAUNCHER_LOCK_NAME, RANKS_LOCK_NAME, try_lock
@@ -67,7 +67,8 @@ def training_status(run_dir: Path, now_s: float) -> TrainingStatus:
     watch_dir = run_dir / "watch"
     progress = read_if_whole(watch_dir / "progress.json")
     checkpoint = last_complete(run_dir / "trainer")
-    state = trainer_state(checkpoint) if checkpoint else {}
+    # Read leniently: the trainer removes its older checkpoints while we look.
+    state = read_if_whole(checkpoint / "trainer_state.json") if checkpoint else {}
     records = list(read_lines(steps_path(watch_dir, 0)))
     is_running = is_held(run_dir / LAUNCHER_LOCK_NAME) or is_held(run_dir / RANKS_LOCK_NAME)
     losses = losses_of(state.get("log_history", []))
