@@ -29,6 +29,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -256,6 +257,7 @@ def prepare_start(run: Run, resume_from: Path | None) -> tuple[SwiftCommand, dic
         resume_from=resume_from,
         first_gpu=environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
         rendezvous=rendezvous,
+        rendezvous_id=uuid.uuid4().hex,
         node_launcher=launcher,
     )
     if launcher:

@@ -163,15 +163,18 @@ def flag_arguments(flags: Mapping[str, Any]) -> list[str]:
     return arguments
 
 
-def torchrun_arguments(settings: Mapping[str, Any], rendezvous: str) -> list[str]:
+def torchrun_arguments(settings: Mapping[str, Any], rendezvous: str, rendezvous_id: str) -> list[str]:
     """torch.distributed.run's own flags. `rendezvous` is HOST:PORT; port 0 lets the kernel choose a free one.
+
+    `rendezvous_id` is this start's alone: an agent that finds somebody else's store at a port which was free a moment
+    before does not join their ranks.
 
     SIGTERM is not among the signals that torchrun handles: it would give the ranks 30 s and then kill them in the
     midst of a checkpoint. SIGUSR2 is how the launcher ends everything at once (see common/process_group.py).
     """
     num_nodes = settings["num_nodes"]
     arguments = ["--nnodes", str(num_nodes), "--nproc_per_node", str(settings["num_processes_per_node"])]
-    arguments += ["--rdzv_backend", "c10d", "--rdzv_endpoint", rendezvous, "--rdzv_id", "vlgraft"]
+    arguments += ["--rdzv_backend", "c10d", "--rdzv_endpoint", rendezvous, "--rdzv_id", rendezvous_id]
     if num_nodes == 1:
         arguments += ["--local_addr", rendezvous.rpartition(":")[0]]
     return [*arguments, "--max_restarts", "0", "--signals_to_handle", "SIGUSR2"]
@@ -193,6 +196,7 @@ def build_sft_command(
     resume_from: Path | None = None,
     first_gpu: str = "0",
     rendezvous: str = "127.0.0.1:0",
+    rendezvous_id: str = "vlgraft",
     node_launcher: Sequence[str] = (),
 ) -> SwiftCommand:
     """The whole command of one stage.
@@ -253,7 +257,7 @@ def build_sft_command(
     argv = [str(paths.python)]
     if uses_torchrun(settings):
         argv = [*node_launcher, str(paths.python), "-m", "torch.distributed.run"]
-        argv += torchrun_arguments(settings, rendezvous)
+        argv += torchrun_arguments(settings, rendezvous, rendezvous_id)
         if on_cpu:
             owned["ddp_backend"] = "gloo"
             environment["DS_ACCELERATOR"] = "cpu"

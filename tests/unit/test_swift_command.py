@@ -78,11 +78,15 @@ def test_torchrun_does_not_end_the_ranks_on_sigterm() -> None:
 
 def test_several_nodes_meet_at_the_given_place() -> None:
     result = command(
-        settings(num_nodes=2, num_processes=8), rendezvous="node1:29500", node_launcher=["srun", "--nodes=2"]
+        settings(num_nodes=2, num_processes=8),
+        rendezvous="node1:29500",
+        rendezvous_id="this-start",
+        node_launcher=["srun", "--nodes=2"],
     )
     assert result.argv[:2] == ["srun", "--nodes=2"]
     assert result.argv[result.argv.index("--nnodes") + 1] == "2"
     assert result.argv[result.argv.index("--rdzv_endpoint") + 1] == "node1:29500"
+    assert result.argv[result.argv.index("--rdzv_id") + 1] == "this-start"
     assert "--local_addr" not in result.argv
 
 
