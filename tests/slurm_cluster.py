@@ -16,8 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PACKAGES = ("slurm-wlm", "munge")
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
+PACKAGES = ("slurm-wlm", "munge", "slurmdbd", "mariadb-server")
+PROGRAMS = (
+    "munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "slurmdbd", "sacct", "sacctmgr", "mariadbd",
+    "mariadb-install-db",
+)  # fmt: skip
+ACCOUNT = "vlgraft"
 NUM_NODES = 2
 NUM_GPUS_PER_NODE = 4
 NUM_CPUS_PER_NODE = 8
@@ -55,13 +59,44 @@ SlurmdTimeout={node_timeout_s}
 KillWait={kill_wait_s}
 MinJobAge=3600
 PropagateResourceLimits=NONE
-AccountingStorageType=accounting_storage/none
+{accounting}
 JobCompType=jobcomp/none
 GresTypes=gpu
 NodeName=DEFAULT CPUs={num_cpus} RealMemory={memory_mb} Gres=gpu:{num_gpus} State=UNKNOWN
 {node_lines}
 PartitionName=cpu Nodes=ALL Default=YES MaxTime=1-00:00:00 DefaultTime=10 State=UP
 PartitionName=gpu Nodes=ALL MaxTime=1-00:00:00 DefaultTime=10 State=UP
+"""
+
+ACCOUNTING = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={root}/munge/socket
+AccountingStorageTRES=gres/gpu
+AccountingStorageEnforce=associations"""
+NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
+
+DATABASE_CONFIGURATION = """\
+AuthType=auth/munge
+AuthInfo=socket={root}/munge/socket
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser=root
+LogFile={root}/log/slurmdbd.log
+PidFile={root}/run/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database_port}
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm_acct
+"""
+CREATE_DATABASE = """
+CREATE DATABASE slurm_acct;
+CREATE USER slurm@'127.0.0.1' IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_acct.* TO slurm@'127.0.0.1';
+CREATE USER slurm@localhost IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_acct.* TO slurm@localhost;
 """
 
 # In a namespace of its own: the node's name, names of all nodes, and the configuration where Slurm looks by default.
@@ -116,6 +151,10 @@ def wait_until(condition: Callable[[], bool], limit_s: float, what: str) -> None
         time.sleep(0.1)
 
 
+def succeeds(command: Sequence[str], environment: Mapping[str, str] | None = None) -> bool:
+    return subprocess.run(command, env=environment, capture_output=True).returncode == 0
+
+
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
@@ -128,6 +167,7 @@ class SlurmCluster:
     """A running cluster; `environment` points Slurm's commands at it."""
 
     root: Path
+    has_accounting: bool = False
     nodes: list[str] = field(default_factory=lambda: [f"node{number}" for number in range(1, NUM_NODES + 1)])
 
     @property
@@ -160,6 +200,8 @@ class SlurmCluster:
             ],
             check=True, capture_output=True,
         )  # fmt: skip
+        if self.has_accounting:
+            self.start_accounting()
         subprocess.run(["slurmctld"], env=os.environ | self.environment, check=True, capture_output=True)
         for node in self.nodes:
             self.start_node(node)
@@ -169,10 +211,15 @@ class SlurmCluster:
         key = self.root / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
-        port = free_ports(1 + len(self.nodes))
+        port = free_ports(3 + len(self.nodes))
+        database = {"root": self.root, "port": port + len(self.nodes) + 1, "database_port": port + len(self.nodes) + 2}
         places = [f"NodeName={node} NodeAddr=127.0.0.1 Port={port + n}" for n, node in enumerate(self.nodes, start=1)]
+        host = socket.gethostname().partition(".")[0]
+        accounting = ACCOUNTING.format(**database) if self.has_accounting else NO_ACCOUNTING
+        (self.root / "slurmdbd.conf").write_text(DATABASE_CONFIGURATION.format(host=host, **database))
+        (self.root / "slurmdbd.conf").chmod(0o600)
         text = CONFIGURATION.format(
-            host=socket.gethostname().partition(".")[0], port=port, root=self.root, node_timeout_s=20, kill_wait_s=5,
+            accounting=accounting, host=host, port=port, root=self.root, node_timeout_s=20, kill_wait_s=5,
             num_cpus=NUM_CPUS_PER_NODE, memory_mb=MEMORY_MB, num_gpus=NUM_GPUS_PER_NODE, node_lines="\n".join(places),
         )  # fmt: skip
         (self.root / "slurm.conf").write_text(text)
@@ -183,6 +230,42 @@ class SlurmCluster:
             os.mknod(self.root / f"dev/gpu{number}", 0o666 | 0o020000, os.makedev(1, 3))
         gpus = f"{self.root}/dev/gpu[0-{NUM_GPUS_PER_NODE - 1}]"
         (self.root / "gres.conf").write_text(f"NodeName={','.join(self.nodes)} Name=gpu File={gpus}\n")
+
+    def start_accounting(self) -> None:
+        """A database, Slurm's daemon before it, and one account with one user."""
+        data_dir, socket_path = self.root / "mysql", self.root / "run/mysql.sock"
+        subprocess.run(
+            [
+                "mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data_dir}", "--skip-test-db",
+                "--auth-root-authentication-method=normal",
+            ],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        port = (self.root / "slurmdbd.conf").read_text().partition("StoragePort=")[2].split()[0]
+        with open(self.root / "log/mysql.log", "wb") as log:
+            subprocess.Popen(
+                [
+                    "mariadbd", "--no-defaults", "--user=root", f"--datadir={data_dir}", "--bind-address=127.0.0.1",
+                    f"--port={port}", f"--socket={socket_path}", f"--pid-file={self.root}/run/mysql.pid",
+                    "--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900",
+                ],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        client = ["mariadb", "--no-defaults", f"--socket={socket_path}", "--user=root"]
+        wait_until(lambda: succeeds([*client, "-e", "SELECT 1"]), START_LIMIT_S, "the database")
+        subprocess.run([*client, "-e", CREATE_DATABASE], check=True, capture_output=True)
+        environment = os.environ | self.environment
+        subprocess.run(["slurmdbd"], env=environment, check=True, capture_output=True)
+        wait_until(lambda: succeeds(["sacctmgr", "-n", "list", "cluster"], environment), START_LIMIT_S, "slurmdbd")
+        for words in (
+            ("cluster", "test"),
+            ("account", ACCOUNT, "cluster=test"),
+            ("user", "root", f"account={ACCOUNT}", f"defaultaccount={ACCOUNT}"),
+        ):
+            finished = subprocess.run(
+                ["sacctmgr", "-i", "-Q", "add", *words], env=environment, capture_output=True, text=True
+            )
+            assert finished.returncode == 0 or words[0] == "user", finished.stderr
 
     def start_node(self, node: str) -> None:
         Path("/etc/slurm").mkdir(exist_ok=True)  # where the node's namespace shows the configuration
@@ -230,7 +313,7 @@ class SlurmCluster:
             self.run("scancel", *jobs, check=False)
         for node in self.nodes:
             self.kill_node(node)
-        for name in ("slurmctld", "munged"):
+        for name in ("slurmctld", "slurmdbd", "mysql", "munged"):
             if pid := self.pid_of(name):
                 os.kill(pid, signal.SIGTERM)
                 deadline = time.monotonic() + 10
@@ -241,9 +324,9 @@ class SlurmCluster:
 
 
 @contextmanager
-def slurm_cluster(root: Path) -> Iterator[SlurmCluster]:
+def slurm_cluster(root: Path, *, has_accounting: bool = False) -> Iterator[SlurmCluster]:
     """A cluster that is stopped at the end, with all that runs on it."""
-    cluster = SlurmCluster(root)
+    cluster = SlurmCluster(root, has_accounting)
     try:
         cluster.start()
         yield cluster
@@ -253,15 +336,3 @@ def slurm_cluster(root: Path) -> Iterator[SlurmCluster]:
         raise
     finally:
         cluster.stop()
-
-
-def environment_with(cluster: SlurmCluster, extra: Mapping[str, str]) -> dict[str, str]:
-    """What a user's shell on the login node has."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | {
-        **cluster.environment,
-        **extra,
-    }
-
-
-def tail(path: Path, num_lines: int = 40) -> Sequence[str]:
-    return path.read_text(errors="replace").splitlines()[-num_lines:]

@@ -23,6 +23,9 @@ LOCK_NAME = "vlgraft.lock"
 # What Snakemake's Slurm plugin calls its jobs, and how their comments begin: nothing else is taken for one.
 _JOB_NAME = re.compile(r".*[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 _COMMENT_PREFIX = "rule_"
+# Where the plugin has a job's output written: made before the first job is submitted, never removed with the profile's
+# `slurm-keep-successful-logs`.
+_SLURM_LOGS = Path(".snakemake/slurm_logs")
 # Slurm's states of a job that has not begun.
 _WAITING_STATES = ("PENDING", "REQUEUE_HOLD", "SPECIAL_EXIT")
 _SECONDS_BETWEEN_LOOKS = 2.0
@@ -64,11 +67,20 @@ def holder_of(path: Path) -> str:
 
 
 def jobs_of(directory: Path) -> list[ClusterJob]:
-    """Snakemake's jobs that Slurm has waiting or running in this directory; none where there is no Slurm."""
+    """Snakemake's jobs that Slurm has waiting or running in this directory.
+
+    Slurm is not asked where nothing was ever given to it: on many a laptop its commands are installed and no cluster answers.
+    """
+    if not (directory / _SLURM_LOGS).exists():
+        return []
     try:
         finished = subprocess.run(["squeue", "--noheader", "--format=%A|%j|%T|%k|%Z"], capture_output=True, text=True)
     except FileNotFoundError:
-        return []
+        raise UserError(
+            f"squeue: not found on this machine, but {directory / _SLURM_LOGS} shows that jobs were given to Slurm from this "
+            "directory, and one may still be at work; expected Slurm's commands; run it where they are, or remove that "
+            "directory if you know that no job is left"
+        ) from None
     if finished.returncode:
         raise UserError(
             f"squeue: failed ({finished.stderr.strip()}), so jobs left over from an earlier run could not be looked for; "

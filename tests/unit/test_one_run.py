@@ -55,6 +55,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands in for squeue and scancel: jobs are the lines of a file, cancelling empties it. The real ones: tests/cluster."""
     bin_dir = tmp_path / "bin"
     bin_dir.mkdir()
+    (tmp_path / ".snakemake/slurm_logs").mkdir(parents=True)
     jobs_path = tmp_path / "jobs"
     programs = {"squeue": f"cat {jobs_path}", "scancel": f'echo "$@" > {tmp_path}/cancelled; : > {jobs_path}'}
     for name, line in programs.items():
@@ -88,6 +89,15 @@ def test_a_cluster_that_does_not_answer_is_an_error(slurm: Path, tmp_path: Path)
         jobs_of(tmp_path)
 
 
-def test_without_slurm_there_are_no_jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_slurm_is_not_asked_where_nothing_was_given_to_it(slurm: Path, tmp_path: Path) -> None:
+    (slurm.parent / "bin/squeue").write_text("#!/bin/sh\necho no cluster here >&2; exit 1\n")
+    (tmp_path / ".snakemake/slurm_logs").rmdir()
     assert jobs_of(tmp_path) == []
+
+
+def test_a_directory_with_jobs_is_not_run_where_slurm_cannot_be_asked(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"squeue: not found on this machine, but .*slurm_logs shows"):
+        jobs_of(tmp_path)
