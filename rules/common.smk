@@ -42,11 +42,17 @@ def section(*keys):
     return json.dumps(value, sort_keys=True)
 
 
+def environment_dir(role):
+    """Where an environment is; for training the configuration names it."""
+    name = config["environments"]["train"] if role == "train" else role
+    return f".venvs/{name}" if config["environments"]["kind"] == "venv" else f".venvs/image/{name}"
+
+
 def python_of(role):
     """The interpreter of an environment; `workflow` is the one that runs Snakemake itself."""
-    return ".venv/bin/python" if role == "workflow" else f".venvs/{role}/bin/python"
+    return ".venv/bin/python" if role == "workflow" else f"{environment_dir(role)}/bin/python"
 
 
 def environment(role):
     """The marker of a whole environment: another lock reruns what was made with it."""
-    return f".venvs/{role}.ok"
+    return f"{environment_dir(role)}.ok"

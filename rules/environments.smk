@@ -1,4 +1,9 @@
-# One virtual environment a role, from its hashed lock.
+# The environments of the roles train, serve and evaluate, from their hashed locks: virtual environments, or one image that
+# holds them all. Which of the two is used, environments.kind says (environment_dir in common.smk).
+
+
+wildcard_constraints:
+    role="train|serve|evaluate",
 
 
 rule environment:
@@ -12,8 +17,61 @@ rule environment:
         "logs/environments/{role}.log",
     localrule: True
     params:
-        environment_dir=lambda wildcards: f".venvs/{wildcards.role}",
+        environment_dir=lambda wildcards, output: output[0].removesuffix(".ok"),
         python=python_of("workflow"),
     shell:
         "{params.python} scripts/build_environment.py --lock {input.lock} --environment-dir {params.environment_dir}"
         " --marker {output} > {log} 2>&1"
+
+
+rule flash_attention_environment:
+    input:
+        script=ancient(program("build_environment")),
+        lock="envs/train.lock",
+        compiled_lock="envs/flash_attn.lock",
+    output:
+        ".venvs/train_flash_attn.ok",
+    log:
+        "logs/environments/train_flash_attn.log",
+    localrule: True
+    params:
+        environment_dir=lambda wildcards, output: output[0].removesuffix(".ok"),
+        python=python_of("workflow"),
+    shell:
+        "{params.python} scripts/build_environment.py --lock {input.lock} --compiled-lock {input.compiled_lock}"
+        " --environment-dir {params.environment_dir} --marker {output} > {log} 2>&1"
+
+
+rule image:
+    input:
+        script=ancient(program("build_image")),
+        builder=ancient(program("build_environment")),
+        definition="envs/vlgraft.def",
+        locks=expand("envs/{role}.lock", role=["workflow", "train", "evaluate", "serve"]),
+    output:
+        ".venvs/vlgraft.sif",
+    log:
+        "logs/environments/image.log",
+    localrule: True
+    params:
+        python=python_of("workflow"),
+    shell:
+        "{params.python} scripts/build_image.py --definition {input.definition} --image {output} > {log} 2>&1"
+
+
+rule image_environment:
+    input:
+        script=program("enter_image"),
+        image=ancient(".venvs/vlgraft.sif"),
+        lock="envs/{role}.lock",
+    output:
+        ".venvs/image/{role}.ok",
+    log:
+        "logs/environments/image-{role}.log",
+    localrule: True
+    params:
+        environment_dir=lambda wildcards, output: output[0].removesuffix(".ok"),
+        python=python_of("workflow"),
+    shell:
+        "{params.python} scripts/enter_image.py --image {input.image} --lock {input.lock}"
+        " --environment-dir {params.environment_dir} --marker {output} > {log} 2>&1"

@@ -21,6 +21,8 @@ STAGES = ["stage1", "stage2"]
 BENCHMARKS = config["evaluate"]["benchmarks"]
 MODELS = config["evaluate"]["models"]
 SERVE_ROLE = "serve" if config["evaluate"]["serve"]["backend"] == "vllm" else "train"
+# Whose environments a run needs.
+ROLES = sorted({"train", "evaluate", SERVE_ROLE})
 
 
 def donor_name(role):

@@ -4,7 +4,7 @@
 
 rule prefetch:
     input:
-        [environment(role) for role in sorted({"train", "evaluate", SERVE_ROLE})],
+        [environment(role) for role in ROLES],
         [donor_manifest(role) for role in config["donors"] if config["donors"][role]["kind"] != "demo"],
         expand(result("data/{stage}.check.json"), stage=STAGES),
         [benchmark_identity(benchmark) for benchmark in BENCHMARKS],

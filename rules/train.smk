@@ -33,9 +33,10 @@ for stage in STAGES:
             seed=config["seed"],
             work_dir=lambda wildcards: f"{WORK}/{wildcards.stage}",
             output_dir=lambda wildcards: result(wildcards.stage),
-            python=python_of("train"),
+            train_python=python_of("train"),
+            python=python_of("workflow"),
         shell:
             "{params.python} scripts/train.py --stage {wildcards.stage} --model-dir {params.model_dir:q}"
             " --dataset {input.dataset} --settings {params.settings:q} --seed {params.seed}"
             " --work-dir {params.work_dir} --output-dir {params.output_dir} --log {log}"
-            " --attempt {resources.attempt}"
+            " --train-python {params.train_python} --attempt {resources.attempt}"

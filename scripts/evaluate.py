@@ -41,6 +41,7 @@ from common.checkpoint_files import model_sha256
 from common.child_processes import end_on_signals, process_group
 from common.errors import UserError, run_program
 from common.files import md5_of_file, write_json_atomically, write_text_atomically
+from common.installed_packages import versions_in
 from common.model_server import DEFAULT_SERVED_NAME, ModelServer, last_error, model_server
 from common.process_group import try_lock
 from common.question_records import NUM_NAMED, Answer, Judgement, is_failed, make_records, require_no_failures
@@ -247,10 +248,8 @@ def ask_benchmark(
 def versions(serve_python: Path, backend: str) -> dict[str, str]:
     """Versions of what served (read in its environment, without importing it) and of what asked."""
     names = ["ms-swift", "transformers", "torch", *(["vllm"] if backend == "vllm" else [])]
-    code = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
-    shown = subprocess.run([serve_python, "-c", code, *names], check=True, capture_output=True, text=True)
     asked_by = {name: importlib.metadata.version(name) for name in ("evalscope", "ms-vlmeval")}
-    return {**json.loads(shown.stdout), **asked_by}
+    return versions_in(serve_python, names) | asked_by
 
 
 def provenance(

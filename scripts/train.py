@@ -11,8 +11,8 @@ flags leave free has changed; no row was dropped or counted twice; losses go on 
 (loadable as it stands) appears whole, and after it OUTPUT_DIR/metrics.json.
 
 By hand:
-  .venvs/train/bin/python scripts/train.py --stage stage1 --model-dir results/demo/graft \
-    --dataset results/demo/data/stage1.jsonl --seed 0 --work-dir work/results/demo/stage1 \
+  .venv/bin/python scripts/train.py --stage stage1 --model-dir results/demo/graft \
+    --train-python .venvs/train/bin/python --dataset results/demo/data/stage1.jsonl --seed 0 --work-dir work/results/demo/stage1 \
     --output-dir results/demo/stage1 --log logs/stage1.log --settings '{"num_nodes": 1, "num_processes_per_node": 1,
     "deepspeed": null, "environment": {}, "flags": {"freeze_vit": true, "freeze_llm": true, "freeze_aligner": false,
     "learning_rate": 0.001, "max_steps": 100, "save_steps": 50, "per_device_train_batch_size": 16}}'
@@ -20,19 +20,16 @@ By hand:
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +44,7 @@ from common.checkpoint_files import (
 )
 from common.errors import UserError, run_program
 from common.files import read_if_whole, read_json, write_json_atomically
+from common.installed_packages import package_dir, versions_in
 from common.process_group import StopRequests, Trainer, exclusive_work_dir, say, this_process, wait_for_ranks
 from common.safetensors_files import read_checkpoint
 from common.swift_command import (
@@ -90,6 +88,8 @@ CUSTOM_FREEZING_FLAGS = (
 FREEZE_DEFAULTS = {"freeze_vit": True, "freeze_aligner": True, "freeze_llm": False}
 
 VERSIONED_PACKAGES = ("ms-swift", "torch", "transformers", "deepspeed")
+# Where installed; which of them computes is for the flags to say.
+OPTIONAL_PACKAGES = ("flash-attn", "liger-kernel")
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_LINES = 5.0
 NUM_LOG_LINES_SHOWN = 15
@@ -114,6 +114,7 @@ class Run:
     num_rows: int
     run_dir: Path  # WORK_DIR/SIGNATURE
     log: Path
+    python: Path  # of the environment that trains
 
     @property
     def trainer_dir(self) -> Path:
@@ -130,10 +131,6 @@ class Run:
     @property
     def failures_path(self) -> Path:
         return self.run_dir / "failures.jsonl"
-
-
-def installed_versions() -> dict[str, str]:
-    return {"python": sys.version.split()[0]} | {name: version(name) for name in VERSIONED_PACKAGES}
 
 
 def signature_of(settings: Mapping[str, Any], seed: int, model: str, dataset: str, versions: Mapping[str, str]) -> str:
@@ -156,14 +153,15 @@ def check_dtype(stage: str, settings: Mapping[str, Any], model_config: Mapping[s
             )
 
 
-def num_gpus(environment: Mapping[str, str]) -> int:
+def num_gpus(python: Path, environment: Mapping[str, str]) -> int:
     """How many GPUs a trainer with this environment sees. Asks torch, in a process of its own, where there may be one."""
     if not any(Path(node).exists() for node in GPU_DEVICE_NODES):
         return 0
     code = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
-    result = subprocess.run([sys.executable, "-c", code], env=dict(environment), capture_output=True, text=True)
+    result = subprocess.run([python, "-c", code], env=dict(environment), capture_output=True, text=True)
     if result.returncode:
-        raise UserError(f"torch: cannot be imported ({result.stderr.strip().splitlines()[-1:]}); rebuild .venvs/train")
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"{python}: torch cannot be imported ({reason}); remove its environment and build it again")
     return int(result.stdout.split()[-1])
 
 
@@ -226,15 +224,12 @@ def prepare_start(run: Run, resume_from: Path | None) -> tuple[SwiftCommand, dic
         },
     )
     environment = inherited_environment(run.settings)
-    gpus = num_gpus(environment)
+    gpus = num_gpus(run.python, environment)
     num_processes = run.settings["num_processes_per_node"]
     if 0 < gpus < num_processes:
         raise UserError(
             f"{run.stage}.num_processes_per_node: {num_processes} found, at most {gpus} expected, one for each GPU here"
         )
-    swift_spec = importlib.util.find_spec("swift")
-    if swift_spec is None or not swift_spec.submodule_search_locations:
-        raise UserError("ms-swift: not installed for this Python; start the program with .venvs/train/bin/python")
     repository = Path(__file__).resolve().parents[1]
     launcher, rendezvous = node_launcher(run.stage, run.settings["num_nodes"])
     command = build_sft_command(
@@ -242,8 +237,8 @@ def prepare_start(run: Run, resume_from: Path | None) -> tuple[SwiftCommand, dic
         run.settings,
         run.model_config,
         TrainingPaths(
-            python=Path(sys.executable),
-            sft_script=Path(swift_spec.submodule_search_locations[0]) / "cli" / "sft.py",
+            python=run.python,
+            sft_script=package_dir(run.python, "ms-swift", "swift") / "cli" / "sft.py",
             model_plugin=repository / "model" / "qwen2_5_vl_qwen3" / "swift_plugin.py",
             watch_plugin=repository / "scripts" / "common" / "training_watch.py",
             model_dir=run.model_dir,
@@ -564,6 +559,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work-dir", required=True, type=Path, help="checkpoints and records of unfinished training")
     parser.add_argument("--output-dir", required=True, type=Path, help="gets checkpoint/ and metrics.json")
     parser.add_argument("--log", required=True, type=Path, help="ms-swift's output, appended to")
+    parser.add_argument("--train-python", required=True, type=Path, help="interpreter of the environment that trains")
     parser.add_argument(
         "--attempt", type=int, default=1, help="how often the workflow has submitted this, with this one"
     )
@@ -582,7 +578,8 @@ def main() -> None:
         raise UserError(f"{dataset}: not found; expected the training set of {stage} as jsonl")
 
     say(f"{stage}: hashing model and training set")
-    versions = installed_versions()
+    python = arguments.train_python.absolute()  # not resolved: a virtual environment's interpreter is a link
+    versions = versions_in(python, VERSIONED_PACKAGES, OPTIONAL_PACKAGES)
     dataset_digest, num_rows = dataset_sha256(dataset)
     signature = signature_of(settings, arguments.seed, model_sha256(model_dir), dataset_digest, versions)
     run = Run(
@@ -595,6 +592,7 @@ def main() -> None:
         num_rows=num_rows,
         run_dir=arguments.work_dir.resolve() / signature,
         log=arguments.log.resolve(),
+        python=python,
     )
     say(f"{stage}: {num_rows} rows; work directory {run.run_dir}")
     others = [path for path in arguments.work_dir.glob("*/trainer") if path.parent.name != signature]

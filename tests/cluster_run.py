@@ -2,16 +2,29 @@
 
 import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from slurm_cluster import SlurmCluster, wait_until
 from workflow_run import WorkflowRun
 
-# The demo, shorter, with a second stage on two nodes.
+START_LIMIT_S = 240.0
+END_LIMIT_S = 480.0
+
+# The demo, shorter, with donors from both hubs and a second stage on two nodes.
 OVERLAY: dict[str, Any] = {
+    "donors": {
+        "vl": {"kind": "modelscope", "id": "lab/vision", "revision": "master"},
+        "llm": {"kind": "huggingface", "id": "lab/language", "revision": "main"},
+    },
     "stage1": {"flags": {"max_steps": 60, "save_steps": 20}},
     "stage2": {
         "num_nodes": 2,
@@ -25,7 +38,9 @@ OVERLAY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ClusterRun(WorkflowRun):
-    """A checkout in which `snakemake --profile slurm` is run."""
+    """A checkout in which `snakemake --profile slurm` is run, on a login node in the cluster's network."""
+
+    cluster: SlurmCluster
 
     def write_overlay(self, **stages: dict[str, Any]) -> None:
         """Writes site.yaml: OVERLAY, with other values for some keys of a stage."""
@@ -33,9 +48,30 @@ class ClusterRun(WorkflowRun):
         (self.directory / "site.yaml").write_text(yaml.safe_dump(overlay))
 
     def command(self, *arguments: str) -> list[str]:
+        return self.cluster.inside(*self.command_with_network(*arguments))
+
+    def command_with_network(self, *arguments: str) -> list[str]:
         """Targets and options first: --configfile takes every word behind it for a file."""
         profile = ["--profile", "slurm", "--configfile", "config/demo.yaml", "site.yaml"]
         return [".venv/bin/snakemake", *arguments, *profile]
+
+    @contextmanager
+    def started(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """The workflow in the background, ended by the block at the latest."""
+        with open(self.directory / "started.log", "wb") as log:
+            process = subprocess.Popen(
+                self.command(*arguments), cwd=self.directory, stdout=log, stderr=log, start_new_session=True
+            )
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def said(self) -> str:
+        """What the workflow in the background has printed."""
+        return (self.directory / "started.log").read_text(errors="replace")
 
     def target(self, stage: str) -> str:
         return f"results/demo/{stage}/metrics.json"
@@ -78,3 +114,16 @@ class ClusterRun(WorkflowRun):
         watch_dir = self.watch_dir(stage)
         assert watch_dir is not None
         return [json.loads(path.read_text()) for path in sorted(watch_dir.glob("rank*.json"))]
+
+
+def wait_for_step(run: ClusterRun, stage: str, step: int, process: subprocess.Popen[bytes]) -> None:
+    def has_come() -> bool:
+        assert process.poll() is None, run.said()[-4000:]
+        return run.step(stage) >= step
+
+    wait_until(has_come, START_LIMIT_S, f"step {step} of {stage}")
+
+
+def wait_for_end(run: ClusterRun, process: subprocess.Popen[bytes]) -> None:
+    process.wait(timeout=END_LIMIT_S)
+    assert process.returncode == 0, run.said()[-6000:]

@@ -1,4 +1,4 @@
-"""A stand-in for the two model hubs: one directory served as one model, over the few requests that their libraries make.
+"""A stand-in for the two model hubs: directories served as models, over the few requests that their libraries make.
 
 It is no hub: it shows that a download arrives, is narrowed to the needed files, goes on after a break and fails clearly.
 """
@@ -6,7 +6,7 @@ It is no hub: it shows that a download arrives, is narrowed to the needed files,
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,13 +18,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class HubStandIn(ThreadingHTTPServer):
-    """Serves `model_dir` as the model `model_id`; `paths` are the requested ones; the file `stalled` stops half-way."""
+    """Serves each directory of `models` under its id; `paths` are the requested ones; the file `stalled` stops half-way."""
 
     daemon_threads = True
 
-    def __init__(self, model_dir: Path, model_id: str):
+    def __init__(self, models: Mapping[str, Path]):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.model_dir, self.model_id = model_dir, model_id
+        self.models = models
         self.paths: list[str] = []
         self.stalled: str | None = None
         self.closing = Event()
@@ -63,8 +63,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def send_file(self, name: str) -> None:
-        body = (self.server.model_dir / name).read_bytes()
+    def send_file(self, path: Path) -> None:
+        name, body = path.name, path.read_bytes()
         digest = hashlib.sha256(body).hexdigest()
         first = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
         begin = int(first.group(1)) if first else 0
@@ -91,44 +91,50 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.paths.append(self.path)
-        url, model_id = urlparse(self.path), self.server.model_id
+        url = urlparse(self.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
-        files = sorted(path for path in self.server.model_dir.iterdir() if path.is_file())
-        if url.path.startswith(f"/{model_id}/resolve/"):
-            self.send_file(url.path.rpartition("/")[2])
-        elif re.match(rf"/api/models/{model_id}/tree/", url.path):
+        for model_id, model_dir in self.server.models.items():
+            if f"/{model_id}/" in f"{url.path}/":
+                self.answer(url.path, query, model_id, model_dir)
+                return
+        self.send_json({"Code": 404, "Success": False, "Message": "not found", "error": "not found"}, status=404)
+
+    def answer(self, path: str, query: Mapping[str, str], model_id: str, model_dir: Path) -> None:
+        """What the libraries ask about one model."""
+        files = sorted(file for file in model_dir.iterdir() if file.is_file())
+        if path.startswith(f"/{model_id}/resolve/"):
+            self.send_file(model_dir / path.rpartition("/")[2])
+        elif path.startswith(f"/api/models/{model_id}/tree/"):
             self.send_json(
-                [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "0" * 40} for path in files]
+                [{"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40} for file in files]
             )
-        elif url.path.startswith(f"/api/models/{model_id}"):
+        elif path.startswith(f"/api/models/{model_id}"):
             self.send_json(
-                {"id": model_id, "sha": COMMIT, "siblings": [{"rfilename": path.name} for path in files], "tags": []}
+                {"id": model_id, "sha": COMMIT, "siblings": [{"rfilename": file.name} for file in files], "tags": []}
             )
-        elif url.path == f"/api/v1/models/{model_id}/repo/files":
+        elif path == f"/api/v1/models/{model_id}/repo/files":
             entries = [
                 {
-                    "Name": path.name,
-                    "Path": path.name,
+                    "Name": file.name,
+                    "Path": file.name,
                     "Type": "blob",
-                    "Size": path.stat().st_size,
-                    "Sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                    "Size": file.stat().st_size,
+                    "Sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
                     "Revision": COMMIT,
                 }
-                for path in files
+                for file in files
             ]
             self.send_json({"Code": 200, "Success": True, "Data": {"Files": entries, "TotalCount": len(entries)}})
-        elif url.path == f"/api/v1/models/{model_id}/repo":
-            self.send_file(query["FilePath"])
-        elif url.path.startswith(f"/api/v1/models/{model_id}"):
-            self.send_json({"Code": 200, "Success": True, "Data": {"Name": model_id}})
+        elif path == f"/api/v1/models/{model_id}/repo":
+            self.send_file(model_dir / query["FilePath"])
         else:
-            self.send_json({"Code": 404, "Success": False, "Message": "not found", "error": "not found"}, status=404)
+            self.send_json({"Code": 200, "Success": True, "Data": {"Name": model_id}})
 
 
 @contextmanager
-def hub_stand_in(model_dir: Path, model_id: str) -> Iterator[HubStandIn]:
+def hub_stand_in(models: Mapping[str, Path]) -> Iterator[HubStandIn]:
     """Runs the stand-in on a free port while the context lasts."""
-    server = HubStandIn(model_dir, model_id)
+    server = HubStandIn(models)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -1,7 +1,8 @@
 """A real Slurm on one machine: munged, slurmctld and several slurmd, each node with a name and GPU devices of its own.
 
 What is stood in for: the GPUs (character devices that Slurm hands out and nobody opens) and the second machine (a slurmd in
-a UTS and mount namespace of its own). Needs root, namespaces and Debian's slurm-wlm and munge; no systemd, no cgroups.
+a UTS and mount namespace of its own). All of the cluster is in a network namespace that has nothing but its own 127.0.0.1,
+so whatever runs on it has no network. Needs root, namespaces and Debian's slurm-wlm and munge; no systemd, no cgroups.
 Nodes show this configuration as /etc/slurm, because inside a job Snakemake's plugin drops $SLURM_CONF.
 """
 
@@ -11,15 +12,15 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PACKAGES = ("slurm-wlm", "munge", "slurmdbd", "mariadb-server")
+PACKAGES = ("slurm-wlm", "munge", "slurmdbd", "mariadb-server", "iproute2")
 PROGRAMS = (
     "munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "slurmdbd", "sacct", "sacctmgr", "mariadbd",
-    "mariadb-install-db",
+    "mariadb-install-db", "ip",
 )  # fmt: skip
 ACCOUNT = "vlgraft"
 NUM_NODES = 2
@@ -27,6 +28,8 @@ NUM_GPUS_PER_NODE = 4
 NUM_CPUS_PER_NODE = 8
 MEMORY_MB = 16000
 START_LIMIT_S = 60.0
+# In the cluster's own network nobody else has taken them.
+CONTROLLER_PORT, ACCOUNTING_PORT, DATABASE_PORT, FIRST_NODE_PORT = 21000, 21001, 21002, 21003
 
 CONFIGURATION = """\
 ClusterName=test
@@ -109,8 +112,8 @@ def missing_conditions() -> str | None:
     """Why no cluster can be started here, or None."""
     if os.geteuid() != 0:
         return "a Slurm cluster of several nodes needs root"
-    if subprocess.run(["unshare", "--uts", "--mount", "true"], capture_output=True).returncode:
-        return "a Slurm cluster of several nodes needs UTS and mount namespaces"
+    if subprocess.run(["unshare", "--uts", "--mount", "--net", "true"], capture_output=True).returncode:
+        return "a Slurm cluster of several nodes needs UTS, mount and network namespaces"
     if any(shutil.which(program) is None for program in PROGRAMS) and shutil.which("apt-get") is None:
         return "Slurm is not installed, and there is no apt-get to install it with"
     return None
@@ -126,33 +129,12 @@ def install_packages() -> None:
         assert finished.returncode == 0, finished.stderr[-3000:]
 
 
-def free_ports(num_ports: int) -> int:
-    """The first of so many neighbouring free ports of 127.0.0.1."""
-    for first in range(21000, 30000, num_ports):
-        sockets = []
-        try:
-            for port in range(first, first + num_ports):
-                sockets.append(socket.create_server(("127.0.0.1", port)))
-        except OSError:
-            continue
-        else:
-            return first
-        finally:
-            for each in sockets:
-                each.close()
-    raise AssertionError("no free ports")
-
-
 def wait_until(condition: Callable[[], bool], limit_s: float, what: str) -> None:
     """Returns when the condition holds; fails the test after `limit_s`."""
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {limit_s:.0f} s"
         time.sleep(0.1)
-
-
-def succeeds(command: Sequence[str], environment: Mapping[str, str] | None = None) -> bool:
-    return subprocess.run(command, env=environment, capture_output=True).returncode == 0
 
 
 def is_running(pid: int) -> bool:
@@ -169,18 +151,37 @@ class SlurmCluster:
     root: Path
     has_accounting: bool = False
     nodes: list[str] = field(default_factory=lambda: [f"node{number}" for number in range(1, NUM_NODES + 1)])
+    network: subprocess.Popen[bytes] | None = None  # keeps the network's namespace
 
     @property
     def environment(self) -> dict[str, str]:
         return {"SLURM_CONF": str(self.root / "slurm.conf")}
 
+    def inside(self, *command: str) -> list[str]:
+        """The command, run in the cluster's network."""
+        assert self.network is not None
+        return ["nsenter", f"--net=/proc/{self.network.pid}/ns/net", *command]
+
     def run(self, *command: str, check: bool = True) -> str:
-        """Runs a Slurm command and gives what it printed."""
+        """Runs a command in the cluster's network and gives what it printed."""
         finished = subprocess.run(
-            command, env=os.environ | self.environment, capture_output=True, text=True, timeout=60
+            self.inside(*command), env=os.environ | self.environment, capture_output=True, text=True, timeout=60
         )
         assert not check or finished.returncode == 0, f"{command}: {finished.stderr}"
         return finished.stdout
+
+    def succeeds(self, *command: str) -> bool:
+        finished = subprocess.run(self.inside(*command), env=os.environ | self.environment, capture_output=True)
+        return finished.returncode == 0
+
+    def start_network(self) -> None:
+        here = Path("/proc/self/ns/net").readlink()
+        self.network = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], start_new_session=True)
+        link = Path(f"/proc/{self.network.pid}/ns/net")
+        wait_until(lambda: link.readlink() != here, START_LIMIT_S, "a network of its own")
+        self.run("ip", "link", "set", "lo", "up")
+        # slurmdbd listens nowhere when 127.0.0.1 is the only address (getaddrinfo's AI_ADDRCONFIG).
+        self.run("ip", "address", "add", "127.0.0.2/8", "dev", "lo")
 
     def jobs(self, *states: str) -> list[str]:
         """Ids of the jobs in these states, of all that are waiting or running without one."""
@@ -192,17 +193,15 @@ class SlurmCluster:
         self.root.chmod(0o755)
         (self.root / "munge").chmod(0o755)
         self.write_configuration()
-        subprocess.run(
-            [
-                "munged", "--force", f"--socket={self.root}/munge/socket", f"--key-file={self.root}/munge.key",
-                f"--pid-file={self.root}/run/munged.pid", f"--log-file={self.root}/log/munged.log",
-                f"--seed-file={self.root}/run/munged.seed",
-            ],
-            check=True, capture_output=True,
+        self.start_network()
+        self.run(
+            "munged", "--force", f"--socket={self.root}/munge/socket", f"--key-file={self.root}/munge.key",
+            f"--pid-file={self.root}/run/munged.pid", f"--log-file={self.root}/log/munged.log",
+            f"--seed-file={self.root}/run/munged.seed",
         )  # fmt: skip
         if self.has_accounting:
             self.start_accounting()
-        subprocess.run(["slurmctld"], env=os.environ | self.environment, check=True, capture_output=True)
+        self.run("slurmctld")
         for node in self.nodes:
             self.start_node(node)
         wait_until(lambda: self.num_ready_nodes() == len(self.nodes), START_LIMIT_S, "the nodes of the cluster")
@@ -211,15 +210,17 @@ class SlurmCluster:
         key = self.root / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
-        port = free_ports(3 + len(self.nodes))
-        database = {"root": self.root, "port": port + len(self.nodes) + 1, "database_port": port + len(self.nodes) + 2}
-        places = [f"NodeName={node} NodeAddr=127.0.0.1 Port={port + n}" for n, node in enumerate(self.nodes, start=1)]
+        database = {"root": self.root, "port": ACCOUNTING_PORT, "database_port": DATABASE_PORT}
+        ports = range(FIRST_NODE_PORT, FIRST_NODE_PORT + len(self.nodes))
+        places = [
+            f"NodeName={node} NodeAddr=127.0.0.1 Port={port}" for node, port in zip(self.nodes, ports, strict=True)
+        ]
         host = socket.gethostname().partition(".")[0]
         accounting = ACCOUNTING.format(**database) if self.has_accounting else NO_ACCOUNTING
         (self.root / "slurmdbd.conf").write_text(DATABASE_CONFIGURATION.format(host=host, **database))
         (self.root / "slurmdbd.conf").chmod(0o600)
         text = CONFIGURATION.format(
-            accounting=accounting, host=host, port=port, root=self.root, node_timeout_s=20, kill_wait_s=5,
+            accounting=accounting, host=host, port=CONTROLLER_PORT, root=self.root, node_timeout_s=20, kill_wait_s=5,
             num_cpus=NUM_CPUS_PER_NODE, memory_mb=MEMORY_MB, num_gpus=NUM_GPUS_PER_NODE, node_lines="\n".join(places),
         )  # fmt: skip
         (self.root / "slurm.conf").write_text(text)
@@ -234,45 +235,39 @@ class SlurmCluster:
     def start_accounting(self) -> None:
         """A database, Slurm's daemon before it, and one account with one user."""
         data_dir, socket_path = self.root / "mysql", self.root / "run/mysql.sock"
-        subprocess.run(
-            [
-                "mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data_dir}", "--skip-test-db",
-                "--auth-root-authentication-method=normal",
-            ],
-            check=True, capture_output=True,
+        self.run(
+            "mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data_dir}", "--skip-test-db",
+            "--auth-root-authentication-method=normal",
         )  # fmt: skip
-        port = (self.root / "slurmdbd.conf").read_text().partition("StoragePort=")[2].split()[0]
+        database = self.inside(
+            "mariadbd", "--no-defaults", "--user=root", f"--datadir={data_dir}", "--bind-address=127.0.0.1",
+            f"--port={DATABASE_PORT}", f"--socket={socket_path}", f"--pid-file={self.root}/run/mysql.pid",
+            "--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900",
+        )  # fmt: skip
         with open(self.root / "log/mysql.log", "wb") as log:
-            subprocess.Popen(
-                [
-                    "mariadbd", "--no-defaults", "--user=root", f"--datadir={data_dir}", "--bind-address=127.0.0.1",
-                    f"--port={port}", f"--socket={socket_path}", f"--pid-file={self.root}/run/mysql.pid",
-                    "--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900",
-                ],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+            subprocess.Popen(database, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         client = ["mariadb", "--no-defaults", f"--socket={socket_path}", "--user=root"]
-        wait_until(lambda: succeeds([*client, "-e", "SELECT 1"]), START_LIMIT_S, "the database")
-        subprocess.run([*client, "-e", CREATE_DATABASE], check=True, capture_output=True)
-        environment = os.environ | self.environment
-        subprocess.run(["slurmdbd"], env=environment, check=True, capture_output=True)
-        wait_until(lambda: succeeds(["sacctmgr", "-n", "list", "cluster"], environment), START_LIMIT_S, "slurmdbd")
-        for words in (
-            ("cluster", "test"),
-            ("account", ACCOUNT, "cluster=test"),
-            ("user", "root", f"account={ACCOUNT}", f"defaultaccount={ACCOUNT}"),
-        ):
-            finished = subprocess.run(
-                ["sacctmgr", "-i", "-Q", "add", *words], env=environment, capture_output=True, text=True
-            )
-            assert finished.returncode == 0 or words[0] == "user", finished.stderr
+        wait_until(lambda: self.succeeds(*client, "-e", "SELECT 1"), START_LIMIT_S, "the database")
+        self.run(*client, "-e", CREATE_DATABASE)
+        self.run("slurmdbd")
+        wait_until(lambda: self.succeeds("sacctmgr", "-n", "list", "cluster"), START_LIMIT_S, "slurmdbd")
+        self.run("sacctmgr", "-i", "-Q", "add", "cluster", "test")
+        self.run("sacctmgr", "-i", "-Q", "add", "account", ACCOUNT, "cluster=test")
+        self.run(
+            "sacctmgr",
+            "-i",
+            "-Q",
+            "add",
+            "user",
+            "root",
+            f"account={ACCOUNT}",
+            f"defaultaccount={ACCOUNT}",
+            check=False,
+        )
 
     def start_node(self, node: str) -> None:
         Path("/etc/slurm").mkdir(exist_ok=True)  # where the node's namespace shows the configuration
-        subprocess.run(
-            ["unshare", "--uts", "--mount", "sh", "-c", START_NODE, "sh", node, str(self.root)],
-            env=os.environ | self.environment, check=True, capture_output=True,
-        )  # fmt: skip
+        self.run("unshare", "--uts", "--mount", "sh", "-c", START_NODE, "sh", node, str(self.root))
 
     def num_ready_nodes(self) -> int:
         return len(set(self.run("sinfo", "-h", "-N", "-t", "idle,mix,alloc", "-o", "%N", check=False).split()))
@@ -321,6 +316,9 @@ class SlurmCluster:
                     time.sleep(0.05)
                 if is_running(pid):
                     os.kill(pid, signal.SIGKILL)
+        if self.network:
+            self.network.kill()
+            self.network.wait()
 
 
 @contextmanager

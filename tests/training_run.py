@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class TrainingRun:
     """One stage in a directory of its own."""
 
     root: Path
-    python: Path
+    train_python: Path
     directory: Path
     model_dir: Path
     dataset: Path
@@ -123,10 +124,10 @@ class TrainingRun:
         options = {
             "stage": self.stage, "model-dir": self.model_dir, "dataset": self.dataset, "seed": self.seed,
             "work-dir": self.work_dir, "output-dir": self.directory / "out", "log": self.directory / "train.log",
-            "settings": json.dumps(self.settings),
+            "settings": json.dumps(self.settings), "train-python": self.train_python,
         }  # fmt: skip
         arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-        command = [str(self.python), "scripts/train.py", *arguments]
+        command = [sys.executable, "scripts/train.py", *arguments]
         return subprocess.Popen(command, cwd=self.root, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
     def run(self, status: int = 0) -> str:

@@ -24,6 +24,8 @@ RENAMED_FLAGS = {
     "limit_mm_per_prompt": "vllm_limit_mm_per_prompt",
 }
 
+FLASH_ATTENTION_ENVIRONMENT = "train_flash_attn"
+
 # What the programs set themselves, from the rest of the configuration. A port may be chosen, the rest may not.
 OWNED_FLAGS = {
     "sft": swift_command.OWNED_FLAGS,
@@ -150,6 +152,26 @@ def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
         yield "evaluate.vlmevalkit.reuse: true would take old answers for new ones; expected false"
 
 
+def environment_findings(config: Mapping[str, Any]) -> Iterator[str]:
+    """FlashAttention asked for where it is not, or in an image that does not hold it."""
+    environments = config["environments"]
+    attention = {f"{stage}.flags": config[stage]["flags"] for stage in ("stage1", "stage2")}
+    if config["evaluate"]["serve"]["backend"] == "transformers":
+        attention["evaluate.serve.flags"] = config["evaluate"]["serve"]["flags"]
+    if environments["train"] != FLASH_ATTENTION_ENVIRONMENT:
+        for where, flags in attention.items():
+            if str(flags.get("attn_impl", "")).startswith("flash"):
+                yield (
+                    f"{where}.attn_impl: {flags['attn_impl']} found, but environments.train: {environments['train']} does not "
+                    f"hold it; write sdpa, or environments.train: {FLASH_ATTENTION_ENVIRONMENT}"
+                )
+    elif environments["kind"] == "apptainer":
+        yield (
+            f"environments.train: {FLASH_ATTENTION_ENVIRONMENT} contradicts kind apptainer, whose image has no compiler for "
+            "it; write train with attn_impl: sdpa, or kind: venv"
+        )
+
+
 def findings(config: Mapping[str, Any], schema: Mapping[str, Any], known_flags: Mapping[str, Any]) -> list[str]:
     """All findings, one line each; contradictions are looked for once the shape is right."""
     lines = list(schema_findings(config, schema))
@@ -163,7 +185,8 @@ def findings(config: Mapping[str, Any], schema: Mapping[str, Any], known_flags: 
             flag_lines = flag_findings(".".join(path), section, command, known_flags)
             lines += [line for line in flag_lines if line.partition(": ")[0] not in said]
     if not lines:
-        lines += [*donor_findings(config), *stage_findings(config), *evaluation_findings(config)]
+        for contradictions in (environment_findings, donor_findings, stage_findings, evaluation_findings):
+            lines += contradictions(config)
     return lines
 
 

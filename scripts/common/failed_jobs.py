@@ -5,7 +5,6 @@ ended in another way, and then the last lines are shown.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,9 @@ NUM_LAST_LINES = 8
 # Lines of Snakemake and its Slurm plugin 2.8.0, in the log of the whole run.
 _SUBMITTED = re.compile(r"has been submitted with SLURM jobid (\S+) \(log: (.+)\)\.$")
 _FAILED = re.compile(r"^Error in (?:local)?rule (\w+):$")
+_JOB_ID = re.compile(r"^ +jobid: (\d+)$")
 _EXTERNAL_ID = re.compile(r"^ +external_jobid: (\S+)$")
+_FINISHED = re.compile(r"^Finished jobid: (\d+) ")
 # What Snakemake itself adds to a job's output when the job's program has failed.
 _OF_SNAKEMAKE = re.compile(
     r"^(\[.*\]$|Error in |RuleException|CalledProcessError|Shutting down|Exiting because|srun: |WorkflowError)"
@@ -30,19 +31,25 @@ class FailedJob:
     log_path: Path
 
 
-def failed_jobs(workflow_log: str) -> Iterator[FailedJob]:
-    """The failed Slurm jobs of a run, in the order of their failing."""
+def failed_jobs(workflow_log: str) -> list[FailedJob]:
+    """The last submission of each of the run's jobs that failed and was not finished by a later one."""
     log_paths: dict[str, Path] = {}
-    rule = ""
+    unfinished: dict[str, FailedJob] = {}  # by Snakemake's number of the job
+    rule = job = ""
     for line in workflow_log.splitlines():
         if match := _SUBMITTED.search(line):
             log_paths[match.group(1)] = Path(match.group(2))
+        elif match := _FINISHED.match(line):
+            unfinished.pop(match.group(1), None)
         elif match := _FAILED.match(line):
             rule = match.group(1)
+        elif match := _JOB_ID.match(line):
+            job = match.group(1)
         elif (match := _EXTERNAL_ID.match(line)) and rule:
             if match.group(1) in log_paths:
-                yield FailedJob(rule, match.group(1), log_paths[match.group(1)])
+                unfinished[job] = FailedJob(rule, match.group(1), log_paths[match.group(1)])
             rule = ""
+    return list(unfinished.values())
 
 
 def last_words(job_output: str) -> list[str]:
@@ -59,10 +66,9 @@ def last_words(job_output: str) -> list[str]:
 
 
 def told(workflow_log: str) -> str:
-    """For each rule the last submission that failed: what it said, and where all of its output is. Empty for none."""
-    last = {job.rule: job for job in failed_jobs(workflow_log)}
+    """For each failed job its last submission: what it said, and where all of its output is. Empty for none."""
     parts = []
-    for job in last.values():
+    for job in failed_jobs(workflow_log):
         try:
             lines = last_words(job.log_path.read_text(encoding="utf-8", errors="replace"))
         except OSError as error:

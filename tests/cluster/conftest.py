@@ -1,35 +1,63 @@
 """A real Slurm, and a checkout in which the demo's recipe runs on it."""
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from cluster_run import ClusterRun
+from hub_stand_in import hub_stand_in
 from slurm_cluster import SlurmCluster, install_packages, missing_conditions, slurm_cluster
 from workflow_run import WorkflowRun
 
-# What a user of a real cluster would set for theirs; here for two nodes that share two cores.
-SITE = {
-    "SLURM_POLL_S": "2", "SLURM_STATUS_COMMAND": "squeue", "SLURM_RETRIES": "6", "SLURM_SIGNAL_S": "1",
-    "SLURM_MEM_MB_TRAIN": "3000", "SLURM_CPUS_TRAIN": "2", "SLURM_RUNTIME_TRAIN": "30",
-    "SLURM_MEM_MB_EVALUATE": "3000", "SLURM_CPUS_EVALUATE": "2", "SLURM_RUNTIME_EVALUATE": "30",
-    "SLURM_MEM_MB_FIDELITY": "3000",
-}  # fmt: skip
+
+@pytest.fixture(scope="session")
+def site_variables() -> dict[str, str]:
+    """What a user of a real cluster would set for theirs; here for two nodes that share two cores."""
+    return {
+        "SLURM_POLL_S": "2", "SLURM_STATUS_COMMAND": "squeue", "SLURM_RETRIES": "6", "SLURM_SIGNAL_S": "1",
+        "SLURM_MEM_MB_TRAIN": "3000", "SLURM_CPUS_TRAIN": "2", "SLURM_RUNTIME_TRAIN": "30",
+        "SLURM_MEM_MB_EVALUATE": "3000", "SLURM_CPUS_EVALUATE": "2", "SLURM_RUNTIME_EVALUATE": "30",
+        "SLURM_MEM_MB_FIDELITY": "3000",
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory, site_variables: dict[str, str]) -> Iterator[SlurmCluster]:
     if reason := missing_conditions():
         pytest.skip(reason)
     install_packages()
     with slurm_cluster(tmp_path_factory.mktemp("slurm") / "cluster") as running, pytest.MonkeyPatch.context() as patch:
-        for name, value in (SITE | running.environment).items():
+        for name, value in (site_variables | running.environment).items():
             patch.setenv(name, value)
         yield running
 
 
 @pytest.fixture(scope="session")
-def site(cluster: SlurmCluster, make_checkout: Callable[[str], WorkflowRun]) -> ClusterRun:
-    """A checkout on the cluster's login node."""
-    run = ClusterRun(make_checkout("site").directory)
+def hub_dir(make_checkout: Callable[[str], WorkflowRun]) -> Path:
+    """The demo's donors, as a hub has them: `vision` and `language`."""
+    maker = make_checkout("maker")
+    donors = {"vision": "vl", "language": "llm"}
+    targets = [f"resources/donors/demo-{role}-seed0/config.json" for role in donors.values()]
+    maker.run(*targets, "--configfile", "config/demo.yaml")
+    directory = maker.directory / "hub"
+    directory.mkdir()
+    for name, role in donors.items():
+        (maker.directory / f"resources/donors/demo-{role}-seed0").rename(directory / name)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def site(cluster: SlurmCluster, make_checkout: Callable[[str], WorkflowRun], hub_dir: Path) -> ClusterRun:
+    """A fresh checkout after `prefetch` on a login node; whatever runs in it from then on has no network."""
+    run = ClusterRun(make_checkout("site").directory, cluster)
     run.write_overlay()
+    with hub_stand_in({f"lab/{name}": hub_dir / name for name in ("vision", "language")}) as hub:
+        finished = subprocess.run(
+            run.command_with_network("prefetch"), cwd=run.directory, env=os.environ | hub.environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert finished.returncode == 0, finished.stdout[-6000:]
+        assert hub.asked_for("model.safetensors"), hub.paths
     return run

@@ -1,19 +1,18 @@
 """The recipe on a real Slurm of two nodes, with the literal command: to the table, and through every fault of a cluster."""
 
+import errno
+import hashlib
+import json
 import os
 import re
 import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
-from cluster_run import ClusterRun
+from cluster_run import OVERLAY, ClusterRun, wait_for_end, wait_for_step
 from slurm_cluster import SlurmCluster, is_running, wait_until
 
 pytestmark = pytest.mark.slow
-
-START_LIMIT_S = 240.0
 
 
 @pytest.fixture(scope="module")
@@ -29,36 +28,18 @@ def undisturbed(finished: ClusterRun) -> dict[str, dict[str, str]]:
     return {stage: finished.weights_sha256(stage) for stage in ("stage1", "stage2")}
 
 
-@contextmanager
-def started(site: ClusterRun, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The workflow in the background, ended by the block at the latest."""
-    with open(site.directory / "started.log", "wb") as log:
-        process = subprocess.Popen(
-            site.command(*arguments), cwd=site.directory, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+def test_prefetch_fetches_donors_from_the_hubs_and_records_every_file(site: ClusterRun, hub_dir: Path) -> None:
+    for name, role in (("vision", "modelscope--lab--vision--master"), ("language", "huggingface--lab--language--main")):
+        manifest = json.loads((site.directory / f"resources/donors/{role}.json").read_text())
+        recorded = {file["name"]: file["sha256"] for file in manifest["files"]}
+        assert "model.safetensors" in recorded
+        assert recorded == {file: hashlib.sha256((hub_dir / name / file).read_bytes()).hexdigest() for file in recorded}
 
 
-def said(site: ClusterRun) -> str:
-    return (site.directory / "started.log").read_text(errors="replace")
-
-
-def wait_for_step(site: ClusterRun, stage: str, step: int, process: subprocess.Popen[bytes]) -> None:
-    def has_come() -> bool:
-        assert process.poll() is None, said(site)[-4000:]
-        return site.step(stage) >= step
-
-    wait_until(has_come, START_LIMIT_S, f"step {step} of {stage}")
-
-
-def wait_for_end(site: ClusterRun, process: subprocess.Popen[bytes], limit_s: float = 480) -> None:
-    process.wait(timeout=limit_s)
-    assert process.returncode == 0, said(site)[-6000:]
+def test_nodes_have_no_network(cluster: SlurmCluster) -> None:
+    code = "import socket; print(socket.socket().connect_ex(('192.0.2.1', 80)))"
+    answers = cluster.run("srun", "--partition=gpu", "--nodes=2", "--ntasks=2", "python3", "-c", code).split()
+    assert answers == [str(errno.ENETUNREACH)] * 2
 
 
 def test_the_whole_recipe_comes_to_its_table(finished: ClusterRun) -> None:
@@ -88,11 +69,33 @@ def test_the_dry_run_tells_nodes_gpus_and_walltime_of_each_gpu_step(finished: Cl
         assert set(expected) <= set(resources.group(1).split(", "))
 
 
+def test_a_stage_on_one_node_comes_to_the_same_weights(
+    finished: ClusterRun, undisturbed: dict[str, dict[str, str]]
+) -> None:
+    finished.forget("stage2")
+    finished.write_overlay(stage2={"num_nodes": 1, "num_processes_per_node": 4})
+    finished.run(finished.target("stage2"))
+    assert {rank["host"] for rank in finished.ranks("stage2")} < {"node1", "node2"}
+    assert finished.metrics("stage2")["num_processes"] == 4
+    assert finished.weights_sha256("stage2") == undisturbed["stage2"]
+    finished.write_overlay()
+
+
+def test_a_stage_in_parts_on_two_nodes_comes_to_a_whole_checkpoint(finished: ClusterRun) -> None:
+    finished.forget("stage2")
+    finished.write_overlay(stage2={"deepspeed": "zero3", "flags": OVERLAY["stage2"]["flags"] | {"max_steps": 10}})
+    finished.run(finished.target("stage2"))
+    metrics = finished.metrics("stage2")
+    assert metrics["num_samples_seen"] == metrics["num_samples_expected"] == 10 * 16 * 4
+    assert metrics["tensors_changed"] == metrics["tensors_total"]
+    finished.write_overlay()
+
+
 def test_a_cancelled_job_is_submitted_again_and_ends_with_the_same_weights(
     finished: ClusterRun, undisturbed: dict[str, dict[str, str]], cluster: SlurmCluster
 ) -> None:
     finished.forget("stage1")
-    with started(finished, finished.target("stage1")) as process:
+    with finished.started(finished.target("stage1")) as process:
         wait_for_step(finished, "stage1", 25, process)
         cluster.run("scancel", finished.starts("stage1")[0]["slurm_job_id"])
         wait_for_end(finished, process)
@@ -105,7 +108,7 @@ def test_a_cancelled_job_is_submitted_again_and_ends_with_the_same_weights(
 def test_a_stage_cut_by_its_walltime_takes_several_jobs_and_ends_with_the_same_weights(
     finished: ClusterRun, monkeypatch: pytest.MonkeyPatch, cluster: SlurmCluster
 ) -> None:
-    flags = {"max_steps": 320, "save_steps": 1000}
+    flags = {"max_steps": 240, "save_steps": 1000}
     finished.write_overlay(stage1={"flags": flags})
     finished.forget("stage1")
     finished.run(finished.target("stage1"))
@@ -127,7 +130,7 @@ def test_a_killed_rank_ends_all_ranks_and_the_stage_goes_on_to_the_same_weights(
     finished.run(finished.target("stage1"))
     assert finished.weights_sha256("stage1") == undisturbed["stage1"]
     finished.forget("stage2")
-    with started(finished, finished.target("stage2")) as process:
+    with finished.started(finished.target("stage2")) as process:
         wait_for_step(finished, "stage2", 22, process)
         ranks = finished.ranks("stage2")
         os.kill(ranks[3]["pid"], signal.SIGKILL)
@@ -141,7 +144,7 @@ def test_the_same_command_after_a_killed_snakemake_waits_for_its_job_and_goes_on
     finished: ClusterRun, undisturbed: dict[str, dict[str, str]]
 ) -> None:
     finished.forget("stage1")
-    with started(finished, finished.target("stage1")) as process:
+    with finished.started(finished.target("stage1")) as process:
         wait_for_step(finished, "stage1", 5, process)
         os.killpg(process.pid, signal.SIGKILL)
     output = finished.run(finished.target("stage1"))
@@ -154,7 +157,7 @@ def test_the_same_command_twice_at_once_is_refused_with_the_name_of_the_first(
     finished: ClusterRun, undisturbed: dict[str, dict[str, str]]
 ) -> None:
     finished.forget("stage1")
-    with started(finished, finished.target("stage1")) as process:
+    with finished.started(finished.target("stage1")) as process:
         wait_for_step(finished, "stage1", 1, process)
         output = finished.run(finished.target("stage1"), status=1)
         assert re.search(rf"at work in this directory already: process {process.pid} on ", output)
@@ -167,7 +170,7 @@ def test_a_stage_survives_the_death_of_its_node(
     finished: ClusterRun, undisturbed: dict[str, dict[str, str]], cluster: SlurmCluster
 ) -> None:
     finished.forget("stage1")
-    with started(finished, finished.target("stage1")) as process:
+    with finished.started(finished.target("stage1")) as process:
         wait_for_step(finished, "stage1", 25, process)
         node = finished.starts("stage1")[0]["host"]
         cluster.kill_node(node)
@@ -178,6 +181,19 @@ def test_a_stage_survives_the_death_of_its_node(
     assert second["resume_step"] == 20
     cluster.start_node(node)
     wait_until(lambda: cluster.num_ready_nodes() == len(cluster.nodes), 60, "the node's return")
+
+
+def test_what_the_rank_that_failed_first_said_is_shown_on_the_login_node(
+    finished: ClusterRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_RETRIES", "0")
+    finished.write_overlay(stage2={"flags": OVERLAY["stage2"]["flags"] | {"max_length": 8}})
+    output = finished.run(finished.target("stage2"), status=1)
+    words = output.partition("stage2, Slurm job ")[2]
+    assert re.search(
+        r"said:\n  error: stage2: .*set max_length or truncation_strategy \(all output: .*stage2.log\)", words
+    )
+    finished.write_overlay()
 
 
 @pytest.mark.parametrize(

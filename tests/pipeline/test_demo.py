@@ -159,9 +159,8 @@ def test_a_demo_killed_in_both_stages_ends_with_the_same_weights_and_table(
         return lambda: any((work / stage).glob("*/trainer/checkpoint-*/complete.json"))
 
     killed.interrupted(has_checkpoint("stage1"), signal.SIGKILL, *DEMO, limit_s=900)
-    killed.run(*DEMO, "--unlock")
-    killed.interrupted(has_checkpoint("stage2"), signal.SIGINT, *DEMO, "--rerun-incomplete", limit_s=900)
-    killed.run(*DEMO, "--rerun-incomplete")
+    killed.interrupted(has_checkpoint("stage2"), signal.SIGINT, *DEMO, limit_s=900)
+    killed.run(*DEMO)
     resumes = [
         json.loads((killed.results / stage / "metrics.json").read_text())["resumes"] for stage in ("stage1", "stage2")
     ]

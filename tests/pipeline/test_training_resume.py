@@ -33,7 +33,7 @@ def make_run(
 ) -> MakeRun:
     def make(name: str, **changes: object) -> TrainingRun:
         options = {"model_dir": model_dir, "dataset": dataset, **changes}
-        return TrainingRun(root=root, python=train_python, directory=tmp_path_factory.mktemp(name), **options)
+        return TrainingRun(root=root, train_python=train_python, directory=tmp_path_factory.mktemp(name), **options)
 
     return make
 

@@ -78,6 +78,21 @@ def test_a_wrong_key_or_value_is_one_line_that_names_it(
         ("donors.llm", {"kind": "modelscope", "id": "a/b"}, "donors.llm.revision: missing; kind modelscope needs it"),
         ("evaluate.serve.flags.vllm_max_model_len", 8, "evaluate.serve.flags.vllm_max_model_len: contradicts backend"),
         ("evaluate.models", ["parent"], "evaluate.models: parent contradicts donors.vl.kind demo"),
+        (
+            "stage2.flags.attn_impl",
+            "flash_attn",
+            "stage2.flags.attn_impl: flash_attn found, but environments.train: train",
+        ),
+        (
+            "evaluate.serve.flags.attn_impl",
+            "flash_attention_2",
+            "evaluate.serve.flags.attn_impl: flash_attention_2 found",
+        ),
+        (
+            "environments",
+            {"kind": "apptainer", "train": "train_flash_attn"},
+            "environments.train: train_flash_attn contra",
+        ),
         ("evaluate.vlmevalkit.reuse", True, "evaluate.vlmevalkit.reuse: true would take old answers"),
     ],
 )

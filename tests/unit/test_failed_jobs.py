@@ -48,6 +48,18 @@ def test_the_last_submission_of_a_rule_is_told_with_its_error_and_its_log(tmp_pa
     )
 
 
+def test_each_failed_job_of_a_rule_is_told_and_one_that_a_later_submission_finished_is_not(tmp_path: Path) -> None:
+    log = "".join(
+        f"Job {job} has been submitted with SLURM jobid {slurm_job} (log: {tmp_path}/{slurm_job}.log).\n"
+        f"Error in rule evaluate:\n    jobid: {job}\n    external_jobid: {slurm_job}\n"
+        for job, slurm_job in ((3, 20), (4, 21), (5, 22))
+    )
+    for slurm_job in (20, 21, 22):
+        (tmp_path / f"{slurm_job}.log").write_text(f"error: that of {slurm_job}\n")
+    text = told(log + "Job 4 has been submitted with SLURM jobid 23 (log: x).\nFinished jobid: 4 (Rule: evaluate)\n")
+    assert [word for word in ("that of 20", "that of 21", "that of 22") if word in text] == ["that of 20", "that of 22"]
+
+
 def test_a_job_without_an_error_of_ours_is_told_by_its_last_lines() -> None:
     output = "training, step 5/60\nslurmstepd: error: *** JOB 6 ON node1 CANCELLED ***\n\nError in rule stage1:\n    jobid: 0\n"
     assert last_words(output) == ["training, step 5/60", "slurmstepd: error: *** JOB 6 ON node1 CANCELLED ***"]

@@ -112,7 +112,7 @@ def test_a_download_killed_half_way_goes_on_by_the_same_command(
     command = command_of(root, source, directory, manifest_path)
     whole = sorted(path.name for path in checkpoint_dir.iterdir() if path.suffix in (".json", ".jinja"))
 
-    with hub_stand_in(checkpoint_dir, MODEL_ID) as hub:
+    with hub_stand_in({MODEL_ID: checkpoint_dir}) as hub:
         environment = os.environ | hub.environment() | {"HF_HOME": str(tmp_path), "MODELSCOPE_CACHE": str(tmp_path)}
         hub.stalled = "model.safetensors"
         process = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.DEVNULL)
@@ -148,7 +148,7 @@ def test_a_hub_that_does_not_know_the_id_gives_one_clear_message(
 ) -> None:
     source = {"kind": kind, "id": "someone/unknown", "revision": "master"}
     command = command_of(root, source, tmp_path / "donor", tmp_path / "manifest.json")
-    with hub_stand_in(checkpoint_dir, MODEL_ID) as hub:
+    with hub_stand_in({MODEL_ID: checkpoint_dir}) as hub:
         environment = os.environ | hub.environment() | {"HF_HOME": str(tmp_path), "MODELSCOPE_CACHE": str(tmp_path)}
         finished = subprocess.run(command, cwd=root, env=environment, text=True, capture_output=True)
     assert finished.returncode == 1

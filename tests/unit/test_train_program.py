@@ -78,7 +78,18 @@ def test_a_step_that_saw_fewer_samples_than_dealt_is_named() -> None:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     (tmp_path / "watch").mkdir()
-    return Run("stage1", SETTINGS, 0, tmp_path, {}, tmp_path / "data.jsonl", 3, tmp_path, tmp_path / "train.log")
+    return Run(
+        "stage1",
+        SETTINGS,
+        0,
+        tmp_path,
+        {},
+        tmp_path / "data.jsonl",
+        3,
+        tmp_path,
+        tmp_path / "train.log",
+        Path("python"),
+    )
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -184,7 +195,7 @@ def test_one_node_needs_no_launcher_and_several_need_a_slurm_job(monkeypatch: py
 
 def test_a_machine_without_a_gpus_device_file_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "GPU_DEVICE_NODES", ("/dev/there-is-no-such-device",))
-    assert train.num_gpus({}) == 0
+    assert train.num_gpus(Path("python"), {}) == 0
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(7.4, "7 s"), (61, "1 min 01 s"), (3600 * 5 + 120, "5 h 02 min")])

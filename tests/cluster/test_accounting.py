@@ -1,0 +1,61 @@
+"""With accounting (slurmdbd), where Snakemake's plugin asks sacct by itself, and an account is needed."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from cluster_run import OVERLAY, ClusterRun, wait_for_end, wait_for_step
+from slurm_cluster import ACCOUNT, SlurmCluster, install_packages, missing_conditions, slurm_cluster
+from workflow_run import WorkflowRun
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def accounting_cluster(
+    tmp_path_factory: pytest.TempPathFactory, site_variables: dict[str, str]
+) -> Iterator[SlurmCluster]:
+    if reason := missing_conditions():
+        pytest.skip(reason)
+    install_packages()
+    root = tmp_path_factory.mktemp("accounting") / "cluster"
+    with slurm_cluster(root, has_accounting=True) as running, pytest.MonkeyPatch.context() as patch:
+        for name, value in (site_variables | running.environment | {"SLURM_ACCOUNT": ACCOUNT}).items():
+            patch.setenv(name, value)
+        patch.delenv("SLURM_STATUS_COMMAND", raising=False)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def accounted(
+    accounting_cluster: SlurmCluster, make_checkout: Callable[[str], WorkflowRun], hub_dir: Path
+) -> ClusterRun:
+    """A checkout whose donors are directories of the user's."""
+    run = ClusterRun(make_checkout("accounted").directory, accounting_cluster)
+    donors = {
+        role: {"kind": "local", "path": str(hub_dir / name)} for role, name in (("vl", "vision"), ("llm", "language"))
+    }
+    (run.directory / "site.yaml").write_text(yaml.safe_dump(OVERLAY | {"donors": donors}))
+    return run
+
+
+def test_a_job_that_was_cancelled_is_seen_by_sacct_and_goes_on(accounted: ClusterRun) -> None:
+    with accounted.started(accounted.target("stage1")) as process:
+        wait_for_step(accounted, "stage1", 25, process)
+        accounted.cluster.run("scancel", accounted.starts("stage1")[0]["slurm_job_id"])
+        wait_for_end(accounted, process)
+    assert accounted.metrics("stage1")["num_steps"] == 60
+    states = accounted.cluster.run("sacct", "-n", "-P", "-X", "--format=JobID,State,Account").split("\n")
+    jobs = {line.split("|")[0]: line.split("|")[1:] for line in states if line}
+    first, second = (start["slurm_job_id"] for start in accounted.starts("stage1"))
+    assert jobs[first] == ["CANCELLED by 0", ACCOUNT]
+    assert jobs[second] == ["COMPLETED", ACCOUNT]
+
+
+def test_a_wrong_account_ends_with_slurms_reason(accounted: ClusterRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_ACCOUNT", "nobody")
+    monkeypatch.setenv("SLURM_RETRIES", "0")
+    output = accounted.run("--force", accounted.target("stage1"), status=1)
+    assert re.search(r"Invalid account|account nobody", output), output[-4000:]
