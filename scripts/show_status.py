@@ -136,6 +136,8 @@ def main() -> None:
     for run_dir in found:
         print(f"{run_dir.parent.relative_to(arguments.work_dir)} [{run_dir.name}]")
         print(f"  {described(training_status(run_dir, time.time()))}")
+        if (rank_logs_dir := run_dir / "rank_logs").exists():
+            print(f"  output of each rank: {rank_logs_dir}")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ from common.safetensors_files import read_checkpoint
 from common.swift_command import (
     DTYPES,
     OWNED_VARIABLES,
+    RANK_PREFIX,
     SwiftCommand,
     TrainingPaths,
     build_sft_command,
@@ -97,8 +98,8 @@ NUM_LOG_LINES_SHOWN = 15
 NUM_STARTS_IN_VAIN = 2
 # What the drivers of NVIDIA (also under WSL) and AMD leave in /dev.
 GPU_DEVICE_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
-# The last line of a Python traceback, with or without torchrun's rank before it.
-EXCEPTION_LINE = re.compile(r"^(\[rank\d+\]:\s*)?[\w.]+(Error|Exception|Interrupt|Exit)\b.*")
+# The last line of a Python traceback, with or without the rank before it; torch names it, too, and then it is there twice.
+EXCEPTION_LINE = re.compile(r"^(\[rank\d+\]:\s*)*[\w.]+(Error|Exception|Interrupt|Exit)\b.*")
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,10 @@ class Run:
     @property
     def watch_dir(self) -> Path:
         return self.run_dir / "watch"
+
+    @property
+    def rank_logs_dir(self) -> Path:
+        return self.run_dir / "rank_logs"
 
     @property
     def attempts_path(self) -> Path:
@@ -245,6 +250,7 @@ def prepare_start(run: Run, resume_from: Path | None) -> tuple[SwiftCommand, dic
             dataset=run.dataset,
             output_dir=run.trainer_dir,
             cache_dir=run.run_dir / "cache",
+            rank_logs_dir=run.rank_logs_dir,
             watch_settings=watch_settings_path,
         ),
         seed=run.seed,
@@ -252,7 +258,7 @@ def prepare_start(run: Run, resume_from: Path | None) -> tuple[SwiftCommand, dic
         resume_from=resume_from,
         first_gpu=environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
         rendezvous=rendezvous,
-        rendezvous_id=uuid.uuid4().hex,
+        rendezvous_id=f"start{len(list(read_lines(run.attempts_path))) + 1}-{uuid.uuid4().hex[:12]}",
         node_launcher=launcher,
     )
     if launcher:
@@ -348,7 +354,7 @@ def run_trainer(run: Run, resume_from: Path | None, stop: StopRequests) -> list[
 
 
 def failure_message(run: Run, exit_code: int, log_start: int) -> str:
-    """Why the trainer ended: the first rank's own word if it left one, else the last lines of its output."""
+    """Why the trainer ended: the word of the rank that failed first, if it left one, and the last lines of its output."""
     failures = [read_if_whole(path) for path in run.watch_dir.glob("failure-*.json")]
     failures = sorted((failure for failure in failures if failure), key=lambda failure: failure["time_s"])
     if failures and failures[0]["is_user_error"]:
@@ -359,8 +365,10 @@ def failure_message(run: Run, exit_code: int, log_start: int) -> str:
     exceptions = [line for line in lines if EXCEPTION_LINE.match(line)]
     reason = failures[0]["message"] if failures else exceptions[0] if exceptions else ""
     how = f"signal {-exit_code}" if exit_code < 0 else f"exit status {exit_code}"
-    tail = "\n".join(f"  {line}" for line in lines[-NUM_LOG_LINES_SHOWN:])
-    return f"{run.stage}: ms-swift ended with {how}: {reason}\n{tail}\n  all output: {run.log}"
+    own = [line for line in lines if failures and line.startswith(RANK_PREFIX.format(failures[0]["rank"]))]
+    tail = "\n".join(f"  {line}" for line in (own or lines)[-NUM_LOG_LINES_SHOWN:])
+    ranks = f"; of each rank: {run.rank_logs_dir}" if run.rank_logs_dir.exists() else ""
+    return f"{run.stage}: ms-swift ended with {how}: {reason}\n{tail}\n  all output: {run.log}{ranks}"
 
 
 def check_progress(run: Run, attempt: int, step: int) -> None:

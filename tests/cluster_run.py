@@ -32,7 +32,7 @@ OVERLAY: dict[str, Any] = {
         "deepspeed": "zero2",
         "flags": {"max_steps": 40, "save_steps": 20, "per_device_train_batch_size": 16},
     },
-    "evaluate": {"models": ["stage2", "stage2-shuffled"]},
+    "evaluate": {"models": ["stage2"]},
 }
 
 
@@ -42,9 +42,9 @@ class ClusterRun(WorkflowRun):
 
     cluster: SlurmCluster
 
-    def write_overlay(self, **stages: dict[str, Any]) -> None:
-        """Writes site.yaml: OVERLAY, with other values for some keys of a stage."""
-        overlay = OVERLAY | {stage: OVERLAY[stage] | changes for stage, changes in stages.items()}
+    def write_overlay(self, **sections: dict[str, Any]) -> None:
+        """Writes site.yaml: OVERLAY, with other values for some keys of a section."""
+        overlay = OVERLAY | {section: OVERLAY[section] | changes for section, changes in sections.items()}
         (self.directory / "site.yaml").write_text(yaml.safe_dump(overlay))
 
     def command(self, *arguments: str) -> list[str]:
@@ -75,6 +75,9 @@ class ClusterRun(WorkflowRun):
 
     def target(self, stage: str) -> str:
         return f"results/demo/{stage}/metrics.json"
+
+    def table(self) -> str:
+        return (self.results / "eval/digits.csv").read_text()
 
     def metrics(self, stage: str) -> dict[str, Any]:
         return json.loads((self.directory / self.target(stage)).read_text())

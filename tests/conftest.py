@@ -71,3 +71,9 @@ def make_checkout(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
         return WorkflowRun(directory)
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def demo_checkout(make_checkout: Callable[[str], WorkflowRun]) -> WorkflowRun:
+    """Where the demo is run, so that its donors are made once."""
+    return make_checkout("demo")

@@ -70,7 +70,7 @@ def write_weights(directory: Path, tensors: Arrays, dtype: str, num_shards: int)
         write_safetensors(directory / "model.safetensors", tensors, dtype)
         return
     names = list(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(num_shards):
         file_name = f"model-{shard + 1:05d}-of-{num_shards:05d}.safetensors"
         shard_names = names[shard * len(names) // num_shards : (shard + 1) * len(names) // num_shards]

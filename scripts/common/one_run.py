@@ -42,19 +42,28 @@ class ClusterJob:
 
 
 def claim_directory(state_dir: Path) -> None:
-    """Takes the lock of the run for as long as this process lives. Raises UserError naming the run that has it."""
-    state_dir.mkdir(exist_ok=True)
+    """Takes the lock of the run for as long as this process lives. Raises UserError naming the run that has it.
+
+    The lock is the same whoever asks: two users of a directory are told of each other.
+    """
     path = state_dir / LOCK_NAME
-    with open(path, "a+", encoding="utf-8") as lock:
-        if not try_lock(lock, fcntl.LOCK_EX):
-            raise UserError(
-                f"{path}: Snakemake is at work in this directory already: {holder_of(path)}; expected one run at a time; "
-                "wait for it to end, or end it with Ctrl-C, and give the same command again"
-            )
-        os.dup(lock.fileno())  # never closed, so the kernel drops the lock with the process and not before
-        lock.truncate(0)
-        start = {"user": getpass.getuser(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        lock.write(json.dumps(this_process() | start))
+    try:
+        state_dir.mkdir(exist_ok=True)
+        with open(path, "a+", encoding="utf-8") as lock:
+            if not try_lock(lock, fcntl.LOCK_EX):
+                raise UserError(
+                    f"{path}: Snakemake is at work in this directory already: {holder_of(path)}; expected one run at a time; "
+                    "wait for it to end, or end it with Ctrl-C, and give the same command again"
+                )
+            os.dup(lock.fileno())  # never closed, so the kernel drops the lock with the process and not before
+            lock.truncate(0)
+            start = {"user": getpass.getuser(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            lock.write(json.dumps(this_process() | start))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be opened ({error.strerror}), last used by {holder_of(path)}; expected to be able to write in this "
+            "directory; work in a checkout of your own, or let its owner give write permission to your group"
+        ) from None
 
 
 def holder_of(path: Path) -> str:

@@ -60,6 +60,9 @@ OWNED_VARIABLES = frozenset({
     WATCH_VARIABLE,
 })  # fmt: skip
 
+# How each line of a rank begins in the common log.
+RANK_PREFIX = "[rank{}]: "
+
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # ms-swift's name -> safetensors'
 
 
@@ -83,6 +86,7 @@ class TrainingPaths:
     dataset: Path
     output_dir: Path  # the trainer's checkpoints
     cache_dir: Path  # compiled extensions and data set caches of this run
+    rank_logs_dir: Path  # what each rank prints, in files of its own
     watch_settings: Path
 
 
@@ -163,7 +167,9 @@ def flag_arguments(flags: Mapping[str, Any]) -> list[str]:
     return arguments
 
 
-def torchrun_arguments(settings: Mapping[str, Any], rendezvous: str, rendezvous_id: str) -> list[str]:
+def torchrun_arguments(
+    settings: Mapping[str, Any], rendezvous: str, rendezvous_id: str, rank_logs_dir: Path
+) -> list[str]:
     """torch.distributed.run's own flags. `rendezvous` is HOST:PORT; port 0 lets the kernel choose a free one.
 
     `rendezvous_id` is this start's alone: an agent that finds somebody else's store at a port which was free a moment
@@ -177,6 +183,7 @@ def torchrun_arguments(settings: Mapping[str, Any], rendezvous: str, rendezvous_
     arguments += ["--rdzv_backend", "c10d", "--rdzv_endpoint", rendezvous, "--rdzv_id", rendezvous_id]
     if num_nodes == 1:
         arguments += ["--local_addr", rendezvous.rpartition(":")[0]]
+    arguments += ["--log-dir", str(rank_logs_dir), "--tee", "3"]  # stdout and stderr, to files and to the common log
     return [*arguments, "--max_restarts", "0", "--signals_to_handle", "SIGUSR2"]
 
 
@@ -257,7 +264,8 @@ def build_sft_command(
     argv = [str(paths.python)]
     if uses_torchrun(settings):
         argv = [*node_launcher, str(paths.python), "-m", "torch.distributed.run"]
-        argv += torchrun_arguments(settings, rendezvous, rendezvous_id)
+        argv += torchrun_arguments(settings, rendezvous, rendezvous_id, paths.rank_logs_dir)
+        environment["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = RANK_PREFIX.format("${rank}")
         if on_cpu:
             owned["ddp_backend"] = "gloo"
             environment["DS_ACCELERATOR"] = "cpu"

@@ -1,6 +1,7 @@
 """A real Slurm, and a checkout in which the demo's recipe runs on it."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,16 +36,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, site_variables: dict[str, 
 
 
 @pytest.fixture(scope="session")
-def hub_dir(make_checkout: Callable[[str], WorkflowRun]) -> Path:
+def hub_dir(demo_checkout: WorkflowRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's donors, as a hub has them: `vision` and `language`."""
-    maker = make_checkout("maker")
-    donors = {"vision": "vl", "language": "llm"}
-    targets = [f"resources/donors/demo-{role}-seed0/config.json" for role in donors.values()]
-    maker.run(*targets, "--configfile", "config/demo.yaml")
-    directory = maker.directory / "hub"
-    directory.mkdir()
-    for name, role in donors.items():
-        (maker.directory / f"resources/donors/demo-{role}-seed0").rename(directory / name)
+    donors = {"vision": "demo-vl-seed0", "language": "demo-llm-seed0"}
+    demo_checkout.run(
+        *(f"resources/donors/{donor}/config.json" for donor in donors.values()), "--configfile", "config/demo.yaml"
+    )
+    directory = tmp_path_factory.mktemp("hub")
+    for name, donor in donors.items():
+        shutil.copytree(demo_checkout.directory / "resources/donors" / donor, directory / name)
     return directory
 
 

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
-from cluster_run import OVERLAY, ClusterRun, wait_for_end, wait_for_step
+from cluster_run import ClusterRun, wait_for_end, wait_for_step
 from slurm_cluster import ACCOUNT, SlurmCluster, install_packages, missing_conditions, slurm_cluster
 from workflow_run import WorkflowRun
 
@@ -34,10 +33,8 @@ def accounted(
 ) -> ClusterRun:
     """A checkout whose donors are directories of the user's."""
     run = ClusterRun(make_checkout("accounted").directory, accounting_cluster)
-    donors = {
-        role: {"kind": "local", "path": str(hub_dir / name)} for role, name in (("vl", "vision"), ("llm", "language"))
-    }
-    (run.directory / "site.yaml").write_text(yaml.safe_dump(OVERLAY | {"donors": donors}))
+    donors = {"vl": "vision", "llm": "language"}
+    run.write_overlay(donors={role: {"kind": "local", "path": str(hub_dir / name)} for role, name in donors.items()})
     return run
 
 

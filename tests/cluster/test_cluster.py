@@ -1,5 +1,6 @@
 """The recipe on a real Slurm of two nodes, with the literal command: to the table, and through every fault of a cluster."""
 
+import csv
 import errno
 import hashlib
 import json
@@ -28,6 +29,11 @@ def undisturbed(finished: ClusterRun) -> dict[str, dict[str, str]]:
     return {stage: finished.weights_sha256(stage) for stage in ("stage1", "stage2")}
 
 
+@pytest.fixture(scope="module")
+def undisturbed_table(finished: ClusterRun) -> str:
+    return finished.table()
+
+
 def test_prefetch_fetches_donors_from_the_hubs_and_records_every_file(site: ClusterRun, hub_dir: Path) -> None:
     for name, role in (("vision", "modelscope--lab--vision--master"), ("language", "huggingface--lab--language--main")):
         manifest = json.loads((site.directory / f"resources/donors/{role}.json").read_text())
@@ -42,15 +48,24 @@ def test_nodes_have_no_network(cluster: SlurmCluster) -> None:
     assert answers == [str(errno.ENETUNREACH)] * 2
 
 
-def test_the_whole_recipe_comes_to_its_table(finished: ClusterRun) -> None:
-    rows = (finished.results / "eval/digits.csv").read_text().splitlines()
-    assert {row.split(",")[0] for row in rows[1:]} == {"stage2", "stage2-shuffled"}
-    assert {row.split(",")[4] for row in rows[1:] if ",overall," in row} == {"400"}
+def test_the_whole_recipe_comes_to_its_table(finished: ClusterRun, undisturbed_table: str) -> None:
+    (overall,) = (row for row in csv.DictReader(undisturbed_table.splitlines()) if row["group"] == "overall")
+    assert (overall["model"], overall["num_questions"]) == ("stage2", "400")
 
 
 def test_a_stage_on_two_nodes_has_its_processes_on_both(finished: ClusterRun) -> None:
     assert finished.metrics("stage2")["num_processes"] == 4
     assert [rank["host"] for rank in finished.ranks("stage2")] == ["node1", "node1", "node2", "node2"]
+
+
+def test_each_rank_has_a_log_of_its_own_and_its_number_in_the_common_one(finished: ClusterRun) -> None:
+    watch_dir = finished.watch_dir("stage2")
+    assert watch_dir is not None
+    logs = list((watch_dir.parent / "rank_logs").glob("start1-*/attempt_0/[01]/stdout.log"))
+    assert len(logs) == 4
+    assert all(log.stat().st_size for log in logs)
+    common = (finished.directory / "logs/results/demo/stage2.log").read_text()
+    assert set(re.findall(r"^\[rank(\d)\]: ", common, re.MULTILINE)) == set("0123")
 
 
 def test_a_second_run_has_nothing_to_do(finished: ClusterRun) -> None:
@@ -91,6 +106,23 @@ def test_a_stage_in_parts_on_two_nodes_comes_to_a_whole_checkpoint(finished: Clu
     finished.write_overlay()
 
 
+def test_a_killed_rank_ends_all_ranks_and_the_stage_goes_on_to_the_same_weights(
+    finished: ClusterRun, undisturbed: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished.forget("stage2")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "lo")
+    with finished.started(finished.target("stage2")) as process:
+        wait_for_step(finished, "stage2", 22, process)
+        ranks = finished.ranks("stage2")
+        for rank in ranks:  # what the user has set for NCCL reaches both nodes
+            assert b"NCCL_SOCKET_IFNAME=lo" in Path(f"/proc/{rank['pid']}/environ").read_bytes().split(b"\0")
+        os.kill(ranks[3]["pid"], signal.SIGKILL)
+        wait_until(lambda: not any(is_running(rank["pid"]) for rank in ranks), 60, "the end of all ranks")
+        wait_for_end(finished, process)
+    assert finished.weights_sha256("stage2") == undisturbed["stage2"]
+    assert [start["resume_step"] for start in finished.starts("stage2")] == [0, 20]
+
+
 def test_a_cancelled_job_is_submitted_again_and_ends_with_the_same_weights(
     finished: ClusterRun, undisturbed: dict[str, dict[str, str]], cluster: SlurmCluster
 ) -> None:
@@ -105,63 +137,17 @@ def test_a_cancelled_job_is_submitted_again_and_ends_with_the_same_weights(
     assert second["resume_step"] >= 20
 
 
-def test_a_stage_cut_by_its_walltime_takes_several_jobs_and_ends_with_the_same_weights(
-    finished: ClusterRun, monkeypatch: pytest.MonkeyPatch, cluster: SlurmCluster
-) -> None:
-    flags = {"max_steps": 240, "save_steps": 1000}
-    finished.write_overlay(stage1={"flags": flags})
-    finished.forget("stage1")
-    finished.run(finished.target("stage1"))
-    undisturbed = finished.weights_sha256("stage1")
-    finished.forget("stage1")
-    monkeypatch.setenv("SLURM_RUNTIME_TRAIN", "1")
-    finished.run(finished.target("stage1"))
-    assert finished.weights_sha256("stage1") == undisturbed
-    metrics = finished.metrics("stage1")
-    assert len(metrics["resumes"]) >= 2
-    assert metrics["num_samples_seen"] == metrics["num_samples_expected"]
-    assert [entry["step"] for entry in metrics["losses"]] == sorted({entry["step"] for entry in metrics["losses"]})
-    finished.write_overlay()
-
-
-def test_a_killed_rank_ends_all_ranks_and_the_stage_goes_on_to_the_same_weights(
-    finished: ClusterRun, undisturbed: dict[str, dict[str, str]]
-) -> None:
-    finished.run(finished.target("stage1"))
-    assert finished.weights_sha256("stage1") == undisturbed["stage1"]
-    finished.forget("stage2")
-    with finished.started(finished.target("stage2")) as process:
-        wait_for_step(finished, "stage2", 22, process)
-        ranks = finished.ranks("stage2")
-        os.kill(ranks[3]["pid"], signal.SIGKILL)
-        wait_until(lambda: not any(is_running(rank["pid"]) for rank in ranks), 60, "the end of all ranks")
-        wait_for_end(finished, process)
-    assert finished.weights_sha256("stage2") == undisturbed["stage2"]
-    assert [start["resume_step"] for start in finished.starts("stage2")] == [0, 20]
-
-
-def test_the_same_command_after_a_killed_snakemake_waits_for_its_job_and_goes_on(
+def test_the_same_command_is_refused_while_the_first_lives_and_waits_for_its_job_when_it_was_killed(
     finished: ClusterRun, undisturbed: dict[str, dict[str, str]]
 ) -> None:
     finished.forget("stage1")
     with finished.started(finished.target("stage1")) as process:
         wait_for_step(finished, "stage1", 5, process)
+        output = finished.run(finished.target("stage1"), status=1)
+        assert re.search(rf"at work in this directory already: process {process.pid} on ", output)
         os.killpg(process.pid, signal.SIGKILL)
     output = finished.run(finished.target("stage1"))
     assert re.search(r"Slurm job \d+ \(stage1.*\) of an earlier run is running", output)
-    assert finished.weights_sha256("stage1") == undisturbed["stage1"]
-    assert len(finished.starts("stage1")) == 1
-
-
-def test_the_same_command_twice_at_once_is_refused_with_the_name_of_the_first(
-    finished: ClusterRun, undisturbed: dict[str, dict[str, str]]
-) -> None:
-    finished.forget("stage1")
-    with finished.started(finished.target("stage1")) as process:
-        wait_for_step(finished, "stage1", 1, process)
-        output = finished.run(finished.target("stage1"), status=1)
-        assert re.search(rf"at work in this directory already: process {process.pid} on ", output)
-        wait_for_end(finished, process)
     assert finished.weights_sha256("stage1") == undisturbed["stage1"]
     assert len(finished.starts("stage1")) == 1
 
@@ -181,6 +167,31 @@ def test_a_stage_survives_the_death_of_its_node(
     assert second["resume_step"] == 20
     cluster.start_node(node)
     wait_until(lambda: cluster.num_ready_nodes() == len(cluster.nodes), 60, "the node's return")
+
+
+def test_after_all_these_faults_the_table_is_the_undisturbed_one(finished: ClusterRun, undisturbed_table: str) -> None:
+    finished.run("results/demo/eval/digits.csv")
+    assert finished.table() == undisturbed_table
+
+
+def test_a_stage_cut_by_its_walltime_takes_several_jobs_and_ends_with_the_same_weights(
+    finished: ClusterRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In two and a half minutes of steps a job of one minute, which begins with a quarter of a minute of loading, is cut twice.
+    max_steps = round(150 / finished.metrics("stage1")["step_time_s"]["median"])
+    finished.write_overlay(stage1={"flags": {"max_steps": max_steps, "save_steps": 10 * max_steps}})
+    finished.forget("stage1")
+    finished.run(finished.target("stage1"))
+    undisturbed = finished.weights_sha256("stage1")
+    finished.forget("stage1")
+    monkeypatch.setenv("SLURM_RUNTIME_TRAIN", "1")
+    finished.run(finished.target("stage1"))
+    assert finished.weights_sha256("stage1") == undisturbed
+    metrics = finished.metrics("stage1")
+    assert len(metrics["resumes"]) >= 2
+    assert metrics["num_samples_seen"] == metrics["num_samples_expected"]
+    assert [entry["step"] for entry in metrics["losses"]] == sorted({entry["step"] for entry in metrics["losses"]})
+    finished.write_overlay()
 
 
 def test_what_the_rank_that_failed_first_said_is_shown_on_the_login_node(

@@ -41,6 +41,14 @@ def test_a_second_run_is_refused_and_told_whose_the_first_one_is(holder: subproc
         claim_directory(tmp_path)
 
 
+def test_a_directory_of_somebody_else_is_refused_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "vlgraft.lock").mkdir()  # as little to be opened as another user's file
+    with pytest.raises(
+        UserError, match=r"vlgraft.lock: cannot be opened \(Is a directory\), last used by another process"
+    ):
+        claim_directory(tmp_path)
+
+
 def test_a_killed_run_leaves_no_lock(holder: subprocess.Popen[str], root: Path, tmp_path: Path) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait()

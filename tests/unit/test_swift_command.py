@@ -17,6 +17,7 @@ PATHS = TrainingPaths(
     dataset=Path("/data/stage1.jsonl"),
     output_dir=Path("/scratch/trainer"),
     cache_dir=Path("/scratch/cache"),
+    rank_logs_dir=Path("/scratch/rank_logs"),
     watch_settings=Path("/scratch/watch.json"),
 )
 QWEN_IDS = {"image_token_id": 151655, "video_token_id": 151656}

@@ -182,6 +182,17 @@ def test_without_one_the_first_exception_of_this_start_and_the_last_lines_are_sh
     assert message.endswith(f"all output: {run.log}")
 
 
+def test_of_a_rank_that_failed_first_the_last_lines_are_shown_and_not_those_of_the_others(run: Run) -> None:
+    failure = {"rank": 2, "message": "OSError: no space", "is_user_error": False, "time_s": 1.0}
+    (run.watch_dir / "failure-rank2.json").write_text(json.dumps(failure))
+    run.rank_logs_dir.mkdir()
+    run.log.write_text("[rank2]: its own line\n" + "[rank1]: an echo\n" * 20)
+    assert failure_message(run, 1, 0) == (
+        "stage1: ms-swift ended with exit status 1: OSError: no space\n  [rank2]: its own line\n"
+        f"  all output: {run.log}; of each rank: {run.rank_logs_dir}"
+    )
+
+
 def test_one_node_needs_no_launcher_and_several_need_a_slurm_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert node_launcher("stage1", 1) == ([], "127.0.0.1:0")
