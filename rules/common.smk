@@ -8,6 +8,7 @@ from common.errors import UserError
 from common.failed_jobs import told
 from common.one_run import claim_directory, end_leftover_jobs
 from common.program_files import program_files
+from common.slurm_states import mend_the_plugin
 
 try:
     validate(config, Path(workflow.basedir) / "config")
@@ -17,6 +18,7 @@ except UserError as error:
 
 onstart:
     if workflow.is_main_process:
+        mend_the_plugin()
         try:
             claim_directory(Path(".snakemake"))
             end_leftover_jobs(Path.cwd())

@@ -57,6 +57,8 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2,sched_min_interval=0
 PriorityType=priority/basic
 SlurmdParameters=config_overrides
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
 ReturnToService=2
 SlurmdTimeout={node_timeout_s}
 KillWait={kill_wait_s}
@@ -69,6 +71,7 @@ NodeName=DEFAULT CPUs={num_cpus} RealMemory={memory_mb} Gres=gpu:{num_gpus} Stat
 {node_lines}
 PartitionName=cpu Nodes=ALL Default=YES MaxTime=1-00:00:00 DefaultTime=10 State=UP
 PartitionName=gpu Nodes=ALL MaxTime=1-00:00:00 DefaultTime=10 State=UP
+PartitionName=urgent Nodes=ALL PriorityTier=10 MaxTime=1-00:00:00 DefaultTime=10 State=UP
 """
 
 ACCOUNTING = """\

@@ -61,3 +61,21 @@ def site(cluster: SlurmCluster, make_checkout: Callable[[str], WorkflowRun], hub
         assert finished.returncode == 0, finished.stdout[-6000:]
         assert hub.asked_for("model.safetensors"), hub.paths
     return run
+
+
+@pytest.fixture(scope="session")
+def finished(site: ClusterRun) -> ClusterRun:
+    """The whole recipe, undisturbed: stage 1 in one process, stage 2 on two nodes."""
+    site.run("results/demo/eval/digits.csv")
+    return site
+
+
+@pytest.fixture(scope="session")
+def undisturbed(finished: ClusterRun) -> dict[str, dict[str, str]]:
+    """The weights that every disturbed training must come to as well."""
+    return {stage: finished.weights_sha256(stage) for stage in ("stage1", "stage2")}
+
+
+@pytest.fixture(scope="session")
+def undisturbed_table(finished: ClusterRun) -> str:
+    return finished.table()

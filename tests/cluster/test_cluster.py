@@ -16,24 +16,6 @@ from slurm_cluster import SlurmCluster, is_running, wait_until
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def finished(site: ClusterRun) -> ClusterRun:
-    """The whole recipe, undisturbed: stage 1 in one process, stage 2 on two nodes."""
-    site.run("results/demo/eval/digits.csv")
-    return site
-
-
-@pytest.fixture(scope="module")
-def undisturbed(finished: ClusterRun) -> dict[str, dict[str, str]]:
-    """The weights that every disturbed training must come to as well."""
-    return {stage: finished.weights_sha256(stage) for stage in ("stage1", "stage2")}
-
-
-@pytest.fixture(scope="module")
-def undisturbed_table(finished: ClusterRun) -> str:
-    return finished.table()
-
-
 def test_prefetch_fetches_donors_from_the_hubs_and_records_every_file(site: ClusterRun, hub_dir: Path) -> None:
     for name, role in (("vision", "modelscope--lab--vision--master"), ("language", "huggingface--lab--language--main")):
         manifest = json.loads((site.directory / f"resources/donors/{role}.json").read_text())
@@ -123,13 +105,15 @@ def test_a_killed_rank_ends_all_ranks_and_the_stage_goes_on_to_the_same_weights(
     assert [start["resume_step"] for start in finished.starts("stage2")] == [0, 20]
 
 
-def test_a_cancelled_job_is_submitted_again_and_ends_with_the_same_weights(
+def test_a_preempted_job_that_slurm_does_not_put_back_is_submitted_again(
     finished: ClusterRun, undisturbed: dict[str, dict[str, str]], cluster: SlurmCluster
 ) -> None:
     finished.forget("stage1")
     with finished.started(finished.target("stage1")) as process:
         wait_for_step(finished, "stage1", 25, process)
-        cluster.run("scancel", finished.starts("stage1")[0]["slurm_job_id"])
+        cluster.run("srun", "--partition=urgent", "--nodes=2", "--exclusive", "--gres=gpu:4", "true")
+        (first,) = finished.starts("stage1")
+        assert cluster.run("squeue", "-h", "-t", "all", "-o", "%T", "-j", first["slurm_job_id"]).strip() == "PREEMPTED"
         wait_for_end(finished, process)
     assert finished.weights_sha256("stage1") == undisturbed["stage1"]
     first, second = finished.starts("stage1")
