@@ -44,10 +44,10 @@ rule flash_attention_environment:
 
 rule image:
     input:
+        # One that is there is never built anew by itself: it may come from elsewhere. Whether it is of these locks is checked
+        # when it is entered.
         script=ancient(program("build_image")),
-        builder=ancient(program("build_environment")),
-        definition="envs/vlgraft.def",
-        locks=expand("envs/{role}.lock", role=["workflow", "train", "evaluate", "serve"]),
+        definition=ancient("envs/vlgraft.def"),
     output:
         ".venvs/vlgraft.sif",
     log:
@@ -62,7 +62,7 @@ rule image:
 rule image_environment:
     input:
         script=program("enter_image"),
-        image=ancient(".venvs/vlgraft.sif"),
+        image=".venvs/vlgraft.sif",
         lock="envs/{role}.lock",
     output:
         ".venvs/image/{role}.ok",
