@@ -27,7 +27,7 @@ onstart:
 
 
 onerror:
-    if last_words := told(Path(log).read_text()):
+    if last_words := told("".join(Path(path).read_text() for path in log)):
         print(last_words, file=sys.stderr)
 
 

@@ -28,7 +28,6 @@ COMPILE_ADVICE = (
     "compiling needs a C++ compiler and nvcc of the CUDA version that torch was built with (often `module load cuda`); "
     "load them, or do without it: environments.train: train with attn_impl: sdpa"
 )
-CHECK_ADVICE = "the lock contradicts itself: make it anew (docs/environments.md)"
 
 
 def install_commands(uv_path: Path, lock_path: Path, environment_dir: Path, python_path: Path) -> list[list[str]]:
@@ -79,7 +78,6 @@ def build(lock_path: Path, compiled_lock_path: Path | None, environment_dir: Pat
         run(
             compile_command(uv_path, compiled_lock_path, environment_dir), compiled_lock_path, variables, COMPILE_ADVICE
         )
-    run([str(uv_path), "pip", "check", "--python", str(environment_dir / "bin/python")], lock_path, {}, CHECK_ADVICE)
     write_text_atomically(marker_path, "".join(f"{sha256_of_file(path)}  {path}\n" for path in locks))
 
 

@@ -59,7 +59,8 @@ def site(cluster: SlurmCluster, make_checkout: Callable[[str], WorkflowRun], hub
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         assert finished.returncode == 0, finished.stdout[-6000:]
-        assert hub.asked_for("model.safetensors"), hub.paths
+        for name in ("vision", "language"):
+            assert any(f"lab/{name}/" in path and path.endswith(".safetensors") for path in hub.paths), hub.paths
     return run
 
 
