@@ -2,7 +2,7 @@
 
 A Slurm of two nodes on this machine (tests/slurm_cluster.py) trains the demo's stage 1 in a fresh clone of the last commit,
 whose job is cancelled three times. Noticed is when Snakemake's log tells of the failure: up to one polling interval after
-the death, which grows by 10 s a look. Ours is from there to the start of the trainer in the next job: submission,
+the death. Ours is from there to the start of the trainer in the next job: submission,
 Slurm's scheduling, Snakemake's start in the job, and the launcher's checks.
 
 By hand, as root, after `make environments`:
@@ -32,7 +32,7 @@ from common.files import write_text_atomically  # noqa: E402
 CANCELLED_AT_STEPS = (25, 45, 65)
 FLAGS = {"max_steps": 80, "save_steps": 20}
 SITE = {
-    "SLURM_POLL_S": "5", "SLURM_STATUS_COMMAND": "squeue", "SLURM_RUNTIME_TRAIN": "30",
+    "SLURM_POLL_S": "10", "SLURM_STATUS_COMMAND": "squeue", "SLURM_RUNTIME_TRAIN": "30",
     "SLURM_MEM_MB_TRAIN": "3000", "SLURM_CPUS_TRAIN": "2", "SLURM_MEM_MB_FIDELITY": "3000",
 }  # fmt: skip
 DEMO_DONORS = {role: {"kind": "demo"} for role in ("vl", "llm")}
@@ -84,7 +84,7 @@ def page(continuations: list[Continuation], slurm_version: str) -> str:
         f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()};",
         f"{versions}; {slurm_version}, two nodes on this machine. Whole seconds in the first column.",
         "",
-        "| death to Snakemake's next look at it, s | from there to the next start of the trainer, s |",
+        f"| death to Snakemake's next look (every {SITE['SLURM_POLL_S']} s), s | from there to the trainer's next start, s |",
         "|---|---|",
         *rows,
         "",

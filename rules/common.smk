@@ -8,7 +8,7 @@ from common.errors import UserError
 from common.failed_jobs import told
 from common.one_run import claim_directory, end_leftover_jobs
 from common.program_files import program_files
-from common.slurm_states import mend_the_plugin
+from common.slurm_plugin import mend_the_plugin
 
 try:
     validate(config, Path(workflow.basedir) / "config")
