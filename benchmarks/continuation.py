@@ -32,7 +32,7 @@ from common.files import write_text_atomically  # noqa: E402
 CANCELLED_AT_STEPS = (25, 45, 65)
 FLAGS = {"max_steps": 80, "save_steps": 20}
 SITE = {
-    "SLURM_POLL_S": "10", "SLURM_STATUS_COMMAND": "squeue", "SLURM_RUNTIME_TRAIN": "30",
+    "SLURM_POLL_S": "10", "SLURM_RUNTIME_TRAIN": "30",
     "SLURM_MEM_MB_TRAIN": "3000", "SLURM_CPUS_TRAIN": "2", "SLURM_MEM_MB_FIDELITY": "3000",
 }  # fmt: skip
 DEMO_DONORS = {role: {"kind": "demo"} for role in ("vl", "llm")}

@@ -18,9 +18,9 @@ except UserError as error:
 
 onstart:
     if workflow.is_main_process:
-        mend_the_plugin()
         try:
             claim_directory(Path(".snakemake"))
+            mend_the_plugin(workflow.executor_settings)
             end_leftover_jobs(Path.cwd())
         except UserError as error:
             raise WorkflowError(str(error))

@@ -17,7 +17,7 @@ from workflow_run import WorkflowRun
 def site_variables() -> dict[str, str]:
     """What a user of a real cluster would set for theirs; here for two nodes that share two cores."""
     return {
-        "SLURM_POLL_S": "2", "SLURM_STATUS_COMMAND": "squeue", "SLURM_RETRIES": "6", "SLURM_SIGNAL_S": "1",
+        "SLURM_POLL_S": "2", "SLURM_RETRIES": "6", "SLURM_SIGNAL_S": "1",
         "SLURM_MEM_MB_TRAIN": "3000", "SLURM_CPUS_TRAIN": "2", "SLURM_RUNTIME_TRAIN": "30",
         "SLURM_MEM_MB_EVALUATE": "3000", "SLURM_CPUS_EVALUATE": "2", "SLURM_RUNTIME_EVALUATE": "30",
         "SLURM_MEM_MB_FIDELITY": "3000",

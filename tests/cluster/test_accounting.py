@@ -1,4 +1,4 @@
-"""With accounting (slurmdbd), where Snakemake's plugin asks sacct by itself, and an account is needed."""
+"""With accounting (slurmdbd), where sacct is asked how jobs ended, and an account is needed."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -24,7 +24,6 @@ def accounting_cluster(
         # Set over what the other cluster's tests have set, and taken back before they go on.
         for name, value in (site_variables | running.environment | {"SLURM_ACCOUNT": ACCOUNT}).items():
             patch.setenv(name, value)
-        patch.delenv("SLURM_STATUS_COMMAND", raising=False)
         yield running
 
 

@@ -2,13 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import snakemake_executor_plugin_slurm as plugin
 
-from common.slurm_plugin import at_the_interval_asked_for, understood, with_known_states
+from common.errors import UserError
+from common.slurm_plugin import at_the_interval_asked_for, status_command, understood, with_known_states
 
 LOGGER = logging.getLogger(__name__)
 
@@ -36,6 +40,41 @@ def test_the_plugins_own_question_is_asked_and_its_answer_mended() -> None:
 def test_the_plugin_looks_at_its_jobs_by_what_is_mended() -> None:
     names = plugin.Executor.check_active_jobs.__code__.co_names
     assert {"query_job_status", "next_seconds_between_status_checks"} <= set(names)
+
+
+@pytest.fixture
+def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+    """Stands in for sacct (a line of shell) and for scontrol's MinJobAge. The real ones: tests/cluster."""
+
+    def write(sacct: str, min_job_age_s: int) -> None:
+        for name, line in {"sacct": sacct, "scontrol": f"echo 'MinJobAge = {min_job_age_s} sec'"}.items():
+            (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    return write
+
+
+def test_sacct_is_asked_where_it_answers(answers: Callable[[str, int], None]) -> None:
+    answers("true", 2)
+    assert status_command("sacct", 40) == "sacct"
+
+
+def test_squeue_is_asked_where_there_is_no_accounting_and_that_is_said(
+    answers: Callable[[str, int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers("echo Slurm accounting storage is disabled >&2; exit 1", 300)
+    assert status_command("sacct", 40) == "squeue"
+    assert "sacct does not answer (Slurm accounting storage is disabled); squeue" in capsys.readouterr().err
+
+
+def test_a_cluster_that_forgets_jobs_too_soon_is_refused(answers: Callable[[str, int], None]) -> None:
+    answers("exit 1", 100)
+    for asked_for in ("sacct", "squeue"):
+        with pytest.raises(
+            UserError, match=r"forgets jobs 100 s after .*, at least 3 intervals of 40 s .* SLURM_POLL_S"
+        ):
+            status_command(asked_for, 40)
 
 
 def test_the_interval_between_looks_stays_the_one_that_was_asked_for() -> None:
