@@ -3,6 +3,7 @@
 - It waits for ever for a job in a state that it does not know. sacct says `CANCELLED by 1000` where it knows CANCELLED, and
   says it of every job that somebody cancels.
 - It leaves a preempted job to Slurm, which puts it back in the queue or, with PreemptMode=CANCEL, does not.
+- It waits for a job that Slurm accepts and will never start, as one whose walltime is over the partition's.
 - It asks sacct wherever there is such a command, also where it never answers because the cluster has no accounting.
 - It looks at the jobs 10 s later each time, up to 180 s, unless one has finished: a job that was cut by its walltime would wait
   for the next one that much longer than the polling interval that was asked for.
@@ -17,6 +18,13 @@ import snakemake_executor_plugin_slurm as plugin
 from common.errors import UserError
 from common.process_group import say
 
+# Why a job waits, in Slurm's words (slurm.schedmd.com/job_reason_codes.html): those that no waiting changes.
+HOPELESS_REASONS = frozenset({
+    "AccountNotAllowed", "AssocMaxCpuPerJobLimit", "AssocMaxGRESPerJob", "AssocMaxMemPerJob", "AssocMaxNodePerJobLimit",
+    "AssocMaxWallDurationPerJobLimit", "BadConstraints", "InvalidAccount", "InvalidQOS", "PartitionNodeLimit",
+    "PartitionTimeLimit", "QOSMaxCpuPerJobLimit", "QOSMaxGRESPerJob", "QOSMaxMemoryPerJob", "QOSMaxNodePerJobLimit",
+    "QOSMaxWallDurationPerJobLimit", "QOSNotAllowed",
+})  # fmt: skip
 # As the plugin does (its dynamic_check_threshold).
 NUM_INTERVALS_KEPT = 3
 
@@ -46,11 +54,34 @@ def with_known_states(query: Query) -> Query:
     return query_job_status
 
 
-def at_the_interval_asked_for(check: Check) -> Check:
-    """The plugin's look at its jobs, always as long after the last one as `slurm-init-seconds-before-status-checks` says."""
+def hopeless_jobs(run_uuid: str) -> States:
+    """Why, of each waiting job of this run that will never start. Empty where squeue does not answer; it is asked again."""
+    command = ["squeue", "--noheader", f"--name={run_uuid}", "--states=PENDING", "--format=%i|%r"]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    reasons = dict(line.split("|", 1) for line in lines)
+    return {job_id: reason for job_id, reason in reasons.items() if reason in HOPELESS_REASONS}
+
+
+def give_up(executor: Any, job: Any, reason: str) -> None:
+    """Cancels a job that will never start, and reports it as failed with Slurm's reason, for good."""
+    subprocess.run(["scancel", job.external_jobid], capture_output=True)
+    job.job.attempt = job.job.restart_times + 1  # the same request again would wait as long
+    message = (
+        f"Slurm accepted job '{job.external_jobid}' but will never start it: {reason}. It was cancelled. Ask for less or for "
+        "something else (partition, account, walltime, nodes: slurm/config.yaml), then give the same command again. "
+    )
+    executor.report_job_error(job, msg=message)
+
+
+def without_waiting_in_vain(check: Check) -> Check:
+    """The plugin's look at its jobs, as often as `slurm-init-seconds-before-status-checks` says, and not at hopeless ones."""
 
     async def check_active_jobs(self: Any, active_jobs: Any) -> AsyncIterator[Any]:
-        async for job in check(self, active_jobs):
+        hopeless = hopeless_jobs(self.run_uuid)
+        for job in active_jobs:
+            if job.external_jobid in hopeless:
+                give_up(self, job, hopeless[job.external_jobid])
+        async for job in check(self, [job for job in active_jobs if job.external_jobid not in hopeless]):
             yield job
         self.next_seconds_between_status_checks = self.workflow.executor_settings.init_seconds_before_status_checks
 
@@ -82,4 +113,4 @@ def mend_the_plugin(settings: Any) -> None:
         return
     settings.status_command = status_command(settings.status_command, settings.init_seconds_before_status_checks)
     plugin.query_job_status = with_known_states(plugin.query_job_status)
-    plugin.Executor.check_active_jobs = at_the_interval_asked_for(plugin.Executor.check_active_jobs)
+    plugin.Executor.check_active_jobs = without_waiting_in_vain(plugin.Executor.check_active_jobs)

@@ -56,6 +56,5 @@ def test_a_cancelled_job_is_submitted_again_and_ends_with_the_same_weights(
 
 def test_a_wrong_account_ends_with_slurms_reason(accounted: ClusterRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_ACCOUNT", "nobody")
-    monkeypatch.setenv("SLURM_RETRIES", "0")
     output = accounted.run("--force", accounted.target("stage1"), status=1)
     assert re.search(r"Invalid account|account nobody", output), output[-4000:]

@@ -211,12 +211,13 @@ def test_what_the_rank_that_failed_first_said_is_shown_on_the_login_node(
     [
         ("SLURM_PARTITION_GPU", "no-such-partition", "invalid partition specified: no-such-partition"),
         ("SLURM_MEM_MB_TRAIN", "99000000", "Memory specification can not be satisfied"),
+        ("SLURM_RUNTIME_TRAIN", "99999", "but will never start it: PartitionTimeLimit"),
     ],
 )
 def test_a_request_that_slurm_refuses_ends_with_slurms_reason(
     finished: ClusterRun, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    monkeypatch.setenv("SLURM_RETRIES", "0")
     output = finished.run("--force", finished.target("stage1"), status=1)
     assert reason in output
+    assert not finished.cluster.jobs()

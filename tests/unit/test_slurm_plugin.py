@@ -12,7 +12,7 @@ import pytest
 import snakemake_executor_plugin_slurm as plugin
 
 from common.errors import UserError
-from common.slurm_plugin import at_the_interval_asked_for, status_command, understood, with_known_states
+from common.slurm_plugin import status_command, understood, with_known_states, without_waiting_in_vain
 
 LOGGER = logging.getLogger(__name__)
 
@@ -43,33 +43,34 @@ def test_the_plugin_looks_at_its_jobs_by_what_is_mended() -> None:
 
 
 @pytest.fixture
-def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
-    """Stands in for sacct (a line of shell) and for scontrol's MinJobAge. The real ones: tests/cluster."""
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Stands in for a command of Slurm's by a line of shell. The real ones: tests/cluster."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
-    def write(sacct: str, min_job_age_s: int) -> None:
-        for name, line in {"sacct": sacct, "scontrol": f"echo 'MinJobAge = {min_job_age_s} sec'"}.items():
-            (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
-            (tmp_path / name).chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    def write(command: str, line: str) -> None:
+        (tmp_path / command).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / command).chmod(0o755)
 
     return write
 
 
-def test_sacct_is_asked_where_it_answers(answers: Callable[[str, int], None]) -> None:
-    answers("true", 2)
+def test_sacct_is_asked_where_it_answers(slurm: Callable[[str, str], None]) -> None:
+    slurm("sacct", "true")
     assert status_command("sacct", 40) == "sacct"
 
 
 def test_squeue_is_asked_where_there_is_no_accounting_and_that_is_said(
-    answers: Callable[[str, int], None], capsys: pytest.CaptureFixture[str]
+    slurm: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers("echo Slurm accounting storage is disabled >&2; exit 1", 300)
+    slurm("sacct", "echo Slurm accounting storage is disabled >&2; exit 1")
+    slurm("scontrol", "echo 'MinJobAge = 300 sec'")
     assert status_command("sacct", 40) == "squeue"
     assert "sacct does not answer (Slurm accounting storage is disabled); squeue" in capsys.readouterr().err
 
 
-def test_a_cluster_that_forgets_jobs_too_soon_is_refused(answers: Callable[[str, int], None]) -> None:
-    answers("exit 1", 100)
+def test_a_cluster_that_forgets_jobs_too_soon_is_refused(slurm: Callable[[str, str], None]) -> None:
+    slurm("sacct", "exit 1")
+    slurm("scontrol", "echo 'MinJobAge = 100 sec'")
     for asked_for in ("sacct", "squeue"):
         with pytest.raises(
             UserError, match=r"forgets jobs 100 s after .*, at least 3 intervals of 40 s .* SLURM_POLL_S"
@@ -77,19 +78,53 @@ def test_a_cluster_that_forgets_jobs_too_soon_is_refused(answers: Callable[[str,
             status_command(asked_for, 40)
 
 
-def test_the_interval_between_looks_stays_the_one_that_was_asked_for() -> None:
-    async def check(self: Any, active_jobs: list[str]) -> AsyncIterator[str]:
+class Executor:
+    """What of the plugin's executor is touched."""
+
+    def __init__(self) -> None:
+        settings = SimpleNamespace(init_seconds_before_status_checks=40)
+        self.workflow = SimpleNamespace(executor_settings=settings)
+        self.next_seconds_between_status_checks = 40
+        self.run_uuid = "run"
+        self.errors: dict[str, str] = {}
+
+    def report_job_error(self, job: Any, msg: str) -> None:
+        self.errors[job.external_jobid] = msg
+
+
+def look(executor: Executor, *job_ids: str) -> list[Any]:
+    """One look of an executor's at these jobs, by a plugin that finds all of them running; gives those left."""
+
+    async def check(self: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
         for job in active_jobs:
             yield job
         self.next_seconds_between_status_checks += 10
 
-    settings = SimpleNamespace(init_seconds_before_status_checks=40)
-    executor = SimpleNamespace(
-        workflow=SimpleNamespace(executor_settings=settings), next_seconds_between_status_checks=40
-    )
+    async def all_jobs() -> list[Any]:
+        jobs = [SimpleNamespace(external_jobid=i, job=SimpleNamespace(attempt=1, restart_times=10)) for i in job_ids]
+        left = [job.external_jobid async for job in without_waiting_in_vain(check)(executor, jobs)]
+        return [left, {job.external_jobid: job.job.attempt for job in jobs}]
 
-    async def look() -> list[str]:
-        return [job async for job in at_the_interval_asked_for(check)(executor, ["still running"])]
+    return asyncio.run(all_jobs())
 
-    assert asyncio.run(look()) == ["still running"]
+
+def test_the_interval_between_looks_stays_the_one_that_was_asked_for(slurm: Callable[[str, str], None]) -> None:
+    slurm("squeue", "exit 1")
+    executor = Executor()
+    left, _ = look(executor, "1")
+    assert left == ["1"]
     assert executor.next_seconds_between_status_checks == 40
+
+
+def test_a_job_that_will_never_start_is_given_up_with_slurms_reason_and_not_submitted_again(
+    slurm: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    slurm("squeue", "echo '1|PartitionTimeLimit'; echo '2|Priority'")
+    slurm("scancel", f'echo "$@" >> {tmp_path}/cancelled')
+    executor = Executor()
+    left, attempts = look(executor, "1", "2", "3")
+    assert left == ["2", "3"]
+    assert "will never start it: PartitionTimeLimit." in executor.errors.pop("1")
+    assert not executor.errors
+    assert attempts == {"1": 11, "2": 1, "3": 1}, "Snakemake submits again while restart_times > attempt - 1"
+    assert (tmp_path / "cancelled").read_text() == "1\n"
