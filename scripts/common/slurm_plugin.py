@@ -91,6 +91,8 @@ def without_waiting_in_vain(check: Check) -> Check:
 def status_command(asked_for: str | None, interval_s: int) -> str:
     """Which of Slurm's commands tells of ended jobs here: sacct where it answers, squeue otherwise.
 
+    Where no cluster answers at all, that is for the first submission to say: `prefetch` submits nothing.
+
     Raises UserError where squeue forgets jobs so soon that their end could be missed (the plugin would ask sacct then).
     """
     if asked_for != "squeue":
@@ -99,7 +101,7 @@ def status_command(asked_for: str | None, interval_s: int) -> str:
             return "sacct"
         say(f"sacct does not answer ({asked.stderr.strip()}); squeue is asked how jobs ended")
     min_job_age_s = plugin.get_min_job_age()
-    if min_job_age_s is None or min_job_age_s < NUM_INTERVALS_KEPT * interval_s:
+    if min_job_age_s is not None and min_job_age_s < NUM_INTERVALS_KEPT * interval_s:
         raise UserError(
             f"squeue: Slurm forgets jobs {min_job_age_s} s after their end (MinJobAge), at least {NUM_INTERVALS_KEPT} intervals "
             f"of {interval_s} s expected, or the end of one could be missed; set SLURM_POLL_S lower, or have accounting set up"
