@@ -1,4 +1,4 @@
-"""What a cluster's failed jobs said last. Their output is in files of the cluster's nodes' choosing; Snakemake names only those.
+"""What failed jobs said last: in a cluster's job their output is in a file, and locally in their log. Snakemake names only those.
 
 Our programs end with one line `error: …`, perhaps with indented lines below it (common/errors.py); what has no such line
 ended in another way, and then the last lines are shown.
@@ -14,6 +14,7 @@ NUM_LAST_LINES = 8
 _SUBMITTED = re.compile(r"has been submitted with SLURM jobid (\S+) \(log: (.+)\)\.$")
 _FAILED = re.compile(r"^Error in (?:local)?rule (\w+):$")
 _JOB_ID = re.compile(r"^ +jobid: (\d+)$")
+_LOG = re.compile(r"^ +log: (.+) \(check log file\(s\) for error details\)$")
 _EXTERNAL_ID = re.compile(r"^ +external_jobid: (\S+)$")
 _FINISHED = re.compile(r"^Finished jobid: (\d+) ")
 # What Snakemake itself adds to a job's output when the job's program has failed.
@@ -22,57 +23,70 @@ _OF_SNAKEMAKE = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class FailedJob:
-    """One submission that ended without its result."""
+    """One start of a job that ended without its result."""
 
     rule: str
-    job_id: str
-    log_path: Path
+    job_id: str = ""  # Snakemake's
+    slurm_job_id: str = ""  # empty for a local job
+    log_path: Path | None = None
 
 
 def failed_jobs(workflow_log: str) -> list[FailedJob]:
-    """The last submission of each of the run's jobs that failed and was not finished by a later one."""
-    log_paths: dict[str, Path] = {}
-    unfinished: dict[str, FailedJob] = {}  # by Snakemake's number of the job
-    rule = job = ""
+    """The last failed start of each of the run's jobs that was not finished by a later one."""
+    slurm_logs: dict[str, Path] = {}
+    blocks: list[FailedJob] = []
     for line in workflow_log.splitlines():
         if match := _SUBMITTED.search(line):
-            log_paths[match.group(1)] = Path(match.group(2))
+            slurm_logs[match.group(1)] = Path(match.group(2))
         elif match := _FINISHED.match(line):
-            unfinished.pop(match.group(1), None)
+            blocks = [block for block in blocks if block.job_id != match.group(1)]
         elif match := _FAILED.match(line):
-            rule = match.group(1)
-        elif match := _JOB_ID.match(line):
-            job = match.group(1)
-        elif (match := _EXTERNAL_ID.match(line)) and rule:
-            if match.group(1) in log_paths:
-                unfinished[job] = FailedJob(rule, match.group(1), log_paths[match.group(1)])
-            rule = ""
-    return list(unfinished.values())
+            blocks.append(FailedJob(match.group(1)))
+        elif blocks and not blocks[-1].job_id and (match := _JOB_ID.match(line)):
+            blocks[-1].job_id = match.group(1)
+        elif blocks and (match := _LOG.match(line)):
+            blocks[-1].log_path = Path(match.group(1))
+        elif blocks and (match := _EXTERNAL_ID.match(line)):
+            blocks[-1].slurm_job_id = match.group(1)
+            blocks[-1].log_path = slurm_logs.get(match.group(1))
+    last = {block.job_id: block for block in blocks if block.log_path}
+    return list(last.values())
 
 
-def last_words(job_output: str) -> list[str]:
-    """The last error of our programs with what belongs to it, or the last lines that are not Snakemake's own."""
-    lines = job_output.splitlines()
+def last_error(lines: list[str]) -> list[str]:
+    """The last error of our programs, with the indented lines that belong to it; empty for none."""
     for begin in range(len(lines) - 1, -1, -1):
         if lines[begin].startswith("error: "):
             end = begin + 1
             while end < len(lines) and lines[end].startswith("  "):
                 end += 1
             return lines[begin:end]
+    return []
+
+
+def last_words(job_output: str) -> list[str]:
+    """The last error of our programs, or the last lines that are not Snakemake's own."""
+    lines = job_output.splitlines()
     own = [line for line in lines if line.strip() and not line.startswith("    ") and not _OF_SNAKEMAKE.match(line)]
-    return own[-NUM_LAST_LINES:]
+    return last_error(lines) or own[-NUM_LAST_LINES:]
 
 
 def told(workflow_log: str) -> str:
-    """For each failed job its last submission: what it said, and where all of its output is. Empty for none."""
+    """For each failed job its last start: what it said, and where all of its output is. Empty for none.
+
+    Of a local job only an error of ours in its log: the rest was on the terminal, and the log may be another program's.
+    """
     parts = []
     for job in failed_jobs(workflow_log):
+        assert job.log_path is not None
         try:
-            lines = last_words(job.log_path.read_text(encoding="utf-8", errors="replace"))
+            output = job.log_path.read_text(encoding="utf-8", errors="replace")
+            lines = last_words(output) if job.slurm_job_id else last_error(output.splitlines())
         except OSError as error:
             lines = [f"its output cannot be read ({error.strerror})"]
-        parts.append("\n".join([f"{job.rule}, Slurm job {job.job_id}, said:", *(f"  {line}" for line in lines)]))
-        parts.append(f"  all of it: {job.log_path}")
+        if lines:
+            name = f"{job.rule}, Slurm job {job.slurm_job_id}," if job.slurm_job_id else job.rule
+            parts += [f"{name} said:", *(f"  {line}" for line in lines), f"  all of it: {job.log_path}"]
     return "\n".join(parts)

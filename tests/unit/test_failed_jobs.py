@@ -69,5 +69,14 @@ def test_output_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     assert "its output cannot be read (No such file or directory)" in told(WORKFLOW_LOG.format(directory=tmp_path))
 
 
+def test_a_local_job_is_told_by_its_log(tmp_path: Path) -> None:
+    log_path = tmp_path / "image.log"
+    log_path.write_text("+ apptainer build\nerror: apptainer: not found; load its module\n")
+    log = f"Error in rule image:\n    jobid: 2\n    log: {log_path} (check log file(s) for error details)\n"
+    assert told(log) == f"image said:\n  error: apptainer: not found; load its module\n  all of it: {log_path}"
+    log_path.write_text("what ms-swift printed\n")
+    assert told(log) == ""
+
+
 def test_a_run_without_cluster_jobs_has_nothing_to_tell() -> None:
     assert told("Error in rule table:\n    jobid: 1\n") == ""
