@@ -96,6 +96,18 @@ SECONDS_BETWEEN_LINES = 5.0
 NUM_LOG_LINES_SHOWN = 15
 # A first failure may be a node's; a second one at the same step is the training's own.
 NUM_STARTS_IN_VAIN = 2
+# Between choosing a port and using it somebody else may take it; that this happens again and again is another fault.
+NUM_PORTS_TRIED = 3
+# What torch.distributed.run (2.13) ends with then.
+MEETING_ERROR = "RendezvousConnectionError"
+# Agents must ignore a signal sent to everybody, as the local one does (common/process_group.py). The first node's agent is told
+# that it is the host: if it found out by itself it would take whoever listens at that port for the host, and wait.
+NODE_SHELL = """
+trap "" TERM INT HUP
+if [ "$SLURM_NODEID" = 0 ]; then is_host=1; else is_host=0; fi
+export PET_RDZV_CONF=is_host=$is_host
+exec "$@"
+"""
 # What the drivers of NVIDIA (also under WSL) and AMD leave in /dev.
 GPU_DEVICE_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 # The last line of a Python traceback, with or without the rank before it; torch names it, too, and then it is there twice.
@@ -188,8 +200,7 @@ def node_launcher(stage: str, num_nodes: int) -> tuple[list[str], str]:
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
-    # The agents must ignore a signal sent to everybody, as the local one does (common/process_group.py).
-    shell = ["sh", "-c", 'trap "" TERM INT HUP; exec "$@"', "sh"]
+    shell = ["sh", "-c", NODE_SHELL, "sh"]
     tasks = [f"--nodes={num_nodes}", f"--ntasks={num_nodes}", "--ntasks-per-node=1"]
     cpus = f"--cpus-per-task={len(os.sched_getaffinity(0))}"  # srun does not take over the job's own number
     launcher = ["srun", "--overlap", *tasks, cpus, "--cpu-bind=none", "--kill-on-bad-exit=1", *shell]
@@ -266,6 +277,10 @@ def prepare_start(run: Run, resume_from: Path | None) -> tuple[SwiftCommand, dic
     return command, environment | command.environment
 
 
+class MeetingFailed(UserError):
+    """The nodes' agents did not find each other, as where their port was taken by somebody else meanwhile."""
+
+
 class ProgressLine:
     """Says every few seconds how far the training is."""
 
@@ -319,14 +334,6 @@ def run_trainer(run: Run, resume_from: Path | None, stop: StopRequests) -> list[
         start = log.tell()
         log.write(f"=== {time.strftime('%Y-%m-%d %H:%M:%S')} {run.stage}: {' '.join(command.argv)}\n".encode())
         log.flush()
-        with open(run.attempts_path, "a", encoding="utf-8") as attempts:
-            attempt = {
-                "start_time_s": time.time(),
-                "resume_step": step_of(resume_from) if resume_from else 0,
-                "host": socket.gethostname(),
-                "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
-            }
-            attempts.write(json.dumps(attempt) + "\n")
         say(f"{run.stage}: starting ms-swift; its output goes to {run.log}")
         trainer = Trainer(command.argv, environment, log, has_agent=uses_torchrun(run.settings))
         progress = ProgressLine(run.stage, run.watch_dir)
@@ -349,8 +356,23 @@ def run_trainer(run: Run, resume_from: Path | None, stop: StopRequests) -> list[
     progress.look()
     wait_for_ranks(run.run_dir, lambda: stop.is_urgent)
     if trainer.exit_code and not stop():
-        raise UserError(failure_message(run, trainer.exit_code, start))
+        kind = MeetingFailed if could_not_meet(run, start) else UserError
+        raise kind(failure_message(run, trainer.exit_code, start))
     return command.argv
+
+
+def could_not_meet(run: Run, log_start: int) -> bool:
+    """Whether this start ended before any rank began, because the agents could not meet."""
+    return not any(run.watch_dir.glob("rank*.json")) and any(
+        MEETING_ERROR in line for line in output_since(run, log_start)
+    )
+
+
+def output_since(run: Run, log_start: int) -> list[str]:
+    """The lines of a start's output; `log_start` is the log's size before it, in bytes."""
+    with open(run.log, "rb") as log:
+        log.seek(log_start)
+        return log.read().decode(errors="replace").splitlines()
 
 
 def failure_message(run: Run, exit_code: int, log_start: int) -> str:
@@ -359,9 +381,7 @@ def failure_message(run: Run, exit_code: int, log_start: int) -> str:
     failures = sorted((failure for failure in failures if failure), key=lambda failure: failure["time_s"])
     if failures and failures[0]["is_user_error"]:
         return f"{run.stage}: {failures[0]['message']} (all output: {run.log})"
-    with open(run.log, "rb") as log:
-        log.seek(log_start)
-        lines = log.read().decode(errors="replace").splitlines()
+    lines = output_since(run, log_start)
     exceptions = [line for line in lines if EXCEPTION_LINE.match(line)]
     reason = failures[0]["message"] if failures else exceptions[0] if exceptions else ""
     how = f"signal {-exit_code}" if exit_code < 0 else f"exit status {exit_code}"
@@ -417,9 +437,34 @@ def train(run: Run, stop: StopRequests, attempt: int) -> tuple[Path, list[str]]:
         raise
 
 
+def record_start(run: Run, resume_from: Path | None) -> None:
+    """Adds a line to the record of the trainer's starts."""
+    with open(run.attempts_path, "a", encoding="utf-8") as attempts:
+        attempt = {
+            "start_time_s": time.time(),
+            "resume_step": step_of(resume_from) if resume_from else 0,
+            "host": socket.gethostname(),
+            "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+        }
+        attempts.write(json.dumps(attempt) + "\n")
+
+
+def run_trainer_at_some_port(run: Run, resume_from: Path | None, stop: StopRequests) -> list[str]:
+    """Runs the trainer, again at another port where the nodes could not meet. Gives the command."""
+    for number in range(1, NUM_PORTS_TRIED + 1):
+        try:
+            return run_trainer(run, resume_from, stop)
+        except MeetingFailed:
+            if number == NUM_PORTS_TRIED:
+                raise
+            say(f"{run.stage}: the nodes could not meet; trying another port")
+    raise AssertionError("every try returns or raises")
+
+
 def train_to_the_end(run: Run, resume_from: Path | None, stop: StopRequests) -> tuple[Path, list[str]]:
     """Starts the trainer once; gives the last checkpoint and the command. Raises UserError when there are steps left."""
-    argv = run_trainer(run, resume_from, stop)
+    record_start(run, resume_from)
+    argv = run_trainer_at_some_port(run, resume_from, stop)
     checkpoint = last_complete(run.trainer_dir)
     if checkpoint is None or not is_finished(checkpoint):
         where = f"saved at step {step_of(checkpoint)} of {trainer_state(checkpoint)['max_steps']}" if checkpoint else ""

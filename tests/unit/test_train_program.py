@@ -1,6 +1,8 @@
 """What identifies a training, what proves that it saw every sample, and what is told when it fails."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +193,38 @@ def test_of_a_rank_that_failed_first_the_last_lines_are_shown_and_not_those_of_t
         "stage1: ms-swift ended with exit status 1: OSError: no space\n  [rank2]: its own line\n"
         f"  all output: {run.log}; of each rank: {run.rank_logs_dir}"
     )
+
+
+def test_where_the_nodes_could_not_meet_another_port_is_tried(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    ports_left: list[Any] = [train.MeetingFailed("taken"), train.MeetingFailed("taken"), ["the command"]]
+
+    def start(*_: object) -> list[str]:
+        result = ports_left.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(train, "run_trainer", start)
+    assert train.run_trainer_at_some_port(run, None, train.StopRequests()) == ["the command"]
+    ports_left[:] = [train.MeetingFailed("taken")] * 4
+    with pytest.raises(train.MeetingFailed):
+        train.run_trainer_at_some_port(run, None, train.StopRequests())
+    assert len(ports_left) == 1
+
+
+def test_only_agents_that_never_had_a_rank_could_not_meet(run: Run) -> None:
+    run.log.write_text(f"torch.distributed.elastic.rendezvous.api.{train.MEETING_ERROR}: The connection has failed.\n")
+    assert train.could_not_meet(run, 0)
+    assert not train.could_not_meet(run, run.log.stat().st_size)
+    (run.watch_dir / "rank0.json").touch()
+    assert not train.could_not_meet(run, 0)
+
+
+@pytest.mark.parametrize(("node", "is_host"), [("0", "1"), ("1", "0"), ("10", "0")])
+def test_the_first_nodes_agent_is_the_host(node: str, is_host: str) -> None:
+    command = ["sh", "-c", train.NODE_SHELL, "sh", "printenv", "PET_RDZV_CONF"]
+    shown = subprocess.run(command, env=os.environ | {"SLURM_NODEID": node}, check=True, capture_output=True, text=True)
+    assert shown.stdout == f"is_host={is_host}\n"
 
 
 def test_one_node_needs_no_launcher_and_several_need_a_slurm_job(monkeypatch: pytest.MonkeyPatch) -> None:
