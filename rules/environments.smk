@@ -61,7 +61,7 @@ rule image:
 
 rule image_environment:
     input:
-        script=program("enter_image"),
+        script=ancient(program("enter_image")),
         image=".venvs/vlgraft.sif",
         lock="envs/{role}.lock",
     output:

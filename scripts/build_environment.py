@@ -16,6 +16,7 @@ By hand:
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,8 @@ def install_commands(uv_path: Path, lock_path: Path, environment_dir: Path, pyth
 def compile_command(uv_path: Path, lock_path: Path, environment_dir: Path) -> list[str]:
     """Build what this lock names with the tools and the torch that the environment has already."""
     inside = str(environment_dir / "bin" / "python")
-    options = ["--require-hashes", "--no-deps", "--no-build-isolation"]
+    # Without uv's cache: it would take what was compiled once against another torch.
+    options = ["--require-hashes", "--no-deps", "--no-build-isolation", "--no-cache"]
     return [str(uv_path), "pip", "install", "--python", inside, *options, "--requirement", str(lock_path)]
 
 
@@ -78,6 +80,9 @@ def build(lock_path: Path, compiled_lock_path: Path | None, environment_dir: Pat
         run(
             compile_command(uv_path, compiled_lock_path, environment_dir), compiled_lock_path, variables, COMPILE_ADVICE
         )
+        packages = re.findall(r"^([\w-]+)==", compiled_lock_path.read_text(encoding="utf-8"), re.MULTILINE)
+        imports = f"import {', '.join(packages).replace('-', '_')}"
+        run([str(environment_dir / "bin/python"), "-c", imports], compiled_lock_path, {}, COMPILE_ADVICE)
     write_text_atomically(marker_path, "".join(f"{sha256_of_file(path)}  {path}\n" for path in locks))
 
 

@@ -98,8 +98,8 @@ NUM_LOG_LINES_SHOWN = 15
 NUM_STARTS_IN_VAIN = 2
 # Between choosing a port and using it somebody else may take it; that this happens again and again is another fault.
 NUM_PORTS_TRIED = 3
-# What torch.distributed.run (2.13) ends with then.
-MEETING_ERROR = "RendezvousConnectionError"
+# What torch.distributed.run (2.13) ends with then; its warnings of the same error lack the colon.
+MEETING_ERROR = re.compile(r"^[\w.]*RendezvousConnectionError: ", re.MULTILINE)
 # Agents must ignore a signal sent to everybody, as the local one does (common/process_group.py). The first node's agent is told
 # that it is the host: if it found out by itself it would take whoever listens at that port for the host, and wait.
 NODE_SHELL = """
@@ -178,7 +178,9 @@ def num_gpus(python: Path, environment: Mapping[str, str]) -> int:
     result = subprocess.run([python, "-c", code], env=dict(environment), capture_output=True, text=True)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"{python}: torch cannot be imported ({reason}); remove its environment and build it again")
+        raise UserError(
+            f"{python}: torch cannot be imported ({reason}); remove {python.parent.parent}.ok and build it again"
+        )
     return int(result.stdout.split()[-1])
 
 
@@ -187,6 +189,17 @@ def inherited_environment(settings: Mapping[str, Any]) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in OWNED_VARIABLES}
     environment = {name: value for name, value in environment.items() if not name.startswith("TORCHELASTIC_")}
     return environment | {name: str(value) for name, value in settings["environment"].items()}
+
+
+def num_cpus_per_task() -> int:
+    """Of this Slurm job; Snakemake's plugin removes Slurm's variable of it."""
+    command = ["scontrol", "--oneliner", "show", "job", os.environ["SLURM_JOB_ID"]]
+    shown = subprocess.run(command, capture_output=True, text=True)
+    number = re.search(r"\bCPUs/Task=(\d+)", shown.stdout)
+    if number is None:
+        reason = shown.stderr.strip() or "no CPUs/Task in its answer"
+        raise UserError(f"{' '.join(command)}: failed ({reason}); expected this job; give the same command again")
+    return int(number.group(1))
 
 
 def node_launcher(stage: str, num_nodes: int) -> tuple[list[str], str]:
@@ -202,7 +215,7 @@ def node_launcher(stage: str, num_nodes: int) -> tuple[list[str], str]:
         port = free.getsockname()[1]
     shell = ["sh", "-c", NODE_SHELL, "sh"]
     tasks = [f"--nodes={num_nodes}", f"--ntasks={num_nodes}", "--ntasks-per-node=1"]
-    cpus = f"--cpus-per-task={len(os.sched_getaffinity(0))}"  # srun does not take over the job's own number
+    cpus = f"--cpus-per-task={num_cpus_per_task()}"  # srun does not take over the job's own number
     launcher = ["srun", "--overlap", *tasks, cpus, "--cpu-bind=none", "--kill-on-bad-exit=1", *shell]
     return launcher, f"{socket.gethostname()}:{port}"
 
@@ -229,6 +242,7 @@ def prepare_start(run: Run, resume_from: Path | None) -> tuple[SwiftCommand, dic
         watch_settings_path,
         {name: flags.get(name, default) for name, default in FREEZE_DEFAULTS.items()}
         | {
+            "deepspeed": run.settings["deepspeed"],
             "custom_freezing": any(flags.get(name) for name in CUSTOM_FREEZING_FLAGS),
             "watch_dir": str(run.watch_dir),
             "stop_file": str(run.watch_dir / "stop"),
@@ -269,7 +283,7 @@ def prepare_start(run: Run, resume_from: Path | None) -> tuple[SwiftCommand, dic
         resume_from=resume_from,
         first_gpu=environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
         rendezvous=rendezvous,
-        rendezvous_id=f"start{len(list(read_lines(run.attempts_path))) + 1}-{uuid.uuid4().hex[:12]}",
+        rendezvous_id=f"start{len(list(read_lines(run.attempts_path)))}-{uuid.uuid4().hex[:12]}",
         node_launcher=launcher,
     )
     if launcher:
@@ -363,9 +377,8 @@ def run_trainer(run: Run, resume_from: Path | None, stop: StopRequests) -> list[
 
 def could_not_meet(run: Run, log_start: int) -> bool:
     """Whether this start ended before any rank began, because the agents could not meet."""
-    return not any(run.watch_dir.glob("rank*.json")) and any(
-        MEETING_ERROR in line for line in output_since(run, log_start)
-    )
+    began = any(run.watch_dir.glob("rank*.json"))
+    return not began and any(MEETING_ERROR.match(line) for line in output_since(run, log_start))
 
 
 def output_since(run: Run, log_start: int) -> list[str]:
@@ -396,7 +409,10 @@ def check_progress(run: Run, attempt: int, step: int) -> None:
 
     `attempt` counts from 1 each time a person gives the command; the scheduler's resubmissions raise it.
     """
-    own_starts = list(read_lines(run.attempts_path))[1 - attempt :] if attempt > 1 else []
+    # A job that Slurm has put back starts several times, and this job may be one. Without Slurm each start is a job.
+    last_of_job = {start["slurm_job_id"] or number: start for number, start in enumerate(read_lines(run.attempts_path))}
+    last_of_job.pop(os.environ.get("SLURM_JOB_ID"), None)
+    own_starts = list(last_of_job.values())[1 - attempt :] if attempt > 1 else []
     num_in_vain = sum(start["resume_step"] == step for start in own_starts)
     if num_in_vain < NUM_STARTS_IN_VAIN:
         return

@@ -36,8 +36,8 @@ def _look(
             versions, place = json.loads(finished.stdout)
             return versions, place
     raise UserError(
-        f"{python}: cannot tell what it holds ({reason}); expected an environment with {', '.join(required)}; "
-        "remove its directory and give the same command again"
+        f"{python}: cannot tell what it holds ({reason}); expected an environment with {', '.join(required)}; remove "
+        f"{python.parent.parent}.ok and have it built again by `snakemake --profile slurm prefetch` or `make environments`"
     )
 
 

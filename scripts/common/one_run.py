@@ -26,8 +26,8 @@ _COMMENT_PREFIX = "rule_"
 # Where the plugin has a job's output written: made before the first job is submitted, never removed with the profile's
 # `slurm-keep-successful-logs`.
 _SLURM_LOGS = Path(".snakemake/slurm_logs")
-# Slurm's states of a job that has not begun.
-_WAITING_STATES = ("PENDING", "REQUEUE_HOLD", "SPECIAL_EXIT")
+# Slurm's states of a job that waits for a person, beside the PENDING ones that wait for their turn.
+_HELD_STATES = ("REQUEUE_HOLD", "SPECIAL_EXIT")
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_BETWEEN_LINES = 60.0
 
@@ -110,7 +110,9 @@ def cancel_waiting(jobs: list[ClusterJob]) -> None:
     for job in jobs:
         say(f"Slurm job {job.job_id} ({job.rule}) of an earlier run has not begun; cancelling it")
     ids = [job.job_id for job in jobs]
-    finished = subprocess.run(["scancel", "--state=PENDING", *ids], capture_output=True, text=True)
+    # A job that is held after a failed start is none of Slurm's PENDING ones; it does not begin meanwhile.
+    only = ["--state=PENDING"] if all(job.state == "PENDING" for job in jobs) else []
+    finished = subprocess.run(["scancel", *only, *ids], capture_output=True, text=True)
     if finished.returncode:
         raise UserError(
             f"scancel: Slurm job {', '.join(ids)} of an earlier run here could not be cancelled "
@@ -122,8 +124,10 @@ def end_leftover_jobs(directory: Path) -> None:
     """Returns when no job of an earlier run is left: those that wait are cancelled, those that run are waited for."""
     next_line_s = 0.0
     while jobs := jobs_of(directory):
-        if waiting := [job for job in jobs if job.state in _WAITING_STATES]:
+        if waiting := [job for job in jobs if job.state == "PENDING"]:
             cancel_waiting(waiting)
+        elif held := [job for job in jobs if job.state in _HELD_STATES]:
+            cancel_waiting(held)
         elif time.monotonic() >= next_line_s:
             next_line_s = time.monotonic() + _SECONDS_BETWEEN_LINES
             for job in jobs:

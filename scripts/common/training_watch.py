@@ -85,9 +85,9 @@ class StepCounter:
 def whole(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     """A parameter with all its values: ZeRO-3 keeps a part on each rank. Then every rank must ask for it."""
     if hasattr(tensor, "ds_id"):
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
 
-        with GatheredParameters([tensor]):
+        with deepspeed.zero.GatheredParameters([tensor]):
             yield tensor
     else:
         yield tensor
@@ -464,9 +464,19 @@ def join_the_run() -> IO[str]:
     return lock
 
 
+def meet_before_the_model_is_made() -> None:
+    """ZeRO-3 divides weights while they are loaded. On GPUs accelerate lets DeepSpeed's ranks meet before that, on a CPU it does
+    not (accelerate 1.x, state.py), and DeepSpeed then takes each process for the only one."""
+    from deepspeed import comm
+
+    comm.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
+
+
 callbacks_map[WATCH_CALLBACK] = WatchCallback
 # Not in a worker that imports the plugins anew, nor in a test.
 if WATCH_VARIABLE in os.environ and multiprocessing.parent_process() is None:
     quiet_data_loader_workers()
     name_failing_rows()
     _RANKS_LOCK = join_the_run()
+    if os.environ.get("DS_ACCELERATOR") == "cpu" and read_json(Path(os.environ[WATCH_VARIABLE]))["deepspeed"]:
+        meet_before_the_model_is_made()

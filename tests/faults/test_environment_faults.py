@@ -133,9 +133,7 @@ def test_without_apptainer_the_message_says_how_to_do_without(
 
 
 def test_an_image_that_was_not_built_whole_has_no_name(root: Path, tmp_path: Path, path_with_apptainer: str) -> None:
-    (tmp_path / "bin/apptainer").write_text(
-        '#!/bin/sh\nfor word; do last=$before; before=$word; done; echo half > "$last"; exit 3\n'
-    )
+    (tmp_path / "bin/apptainer").write_text(FAILING_APPTAINER)
     built = run(
         root, "build_image", "--definition", "envs/vlgraft.def", "--image", tmp_path / "new.sif", path=path_with_apptainer
     )  # fmt: skip

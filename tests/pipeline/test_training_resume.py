@@ -126,7 +126,7 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-@pytest.mark.parametrize("deepspeed", [None, "zero2"])
+@pytest.mark.parametrize("deepspeed", [None, "zero2", "zero3"])
 def test_two_processes_see_each_sample_once_and_resume_to_the_same_bits(
     make_run: MakeRun, undisturbed: TrainingRun, deepspeed: str | None
 ) -> None:

@@ -69,6 +69,21 @@ def test_output_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     assert "its output cannot be read (No such file or directory)" in told(WORKFLOW_LOG.format(directory=tmp_path))
 
 
+def test_a_refused_or_given_up_job_is_told_by_slurms_reason_and_not_by_an_old_log(tmp_path: Path) -> None:
+    (tmp_path / "stage1.log").write_text("error: of last week\n")
+    log = (
+        "Error in rule stage1:\n    message: SLURM sbatch failed. The error message was 'invalid partition: x'\n    jobid: 1\n"
+        f"    log: {tmp_path}/stage1.log (check log file(s) for error details)\n"
+        f"Job 2 has been submitted with SLURM jobid 9 (log: {tmp_path}/9.log).\n"
+        "Error in rule stage2:\n    message: Slurm accepted job '9' but will never start it: PartitionTimeLimit.\n    jobid: 2\n"
+        f"    log: {tmp_path}/stage1.log (check log file(s) for error details)\n    external_jobid: 9\n"
+    )
+    text = told(log)
+    assert "invalid partition: x" in text
+    assert "PartitionTimeLimit" in text
+    assert "last week" not in text
+
+
 def test_a_local_job_is_told_by_its_log(tmp_path: Path) -> None:
     log_path = tmp_path / "image.log"
     log_path.write_text("+ apptainer build\nerror: apptainer: not found; load its module\n")

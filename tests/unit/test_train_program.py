@@ -116,7 +116,10 @@ def test_two_starts_at_the_same_step_are_one_resume(run: Run) -> None:
 
 
 def starts(*resume_steps: int) -> list[dict[str, Any]]:
-    return [{"start_time_s": float(number), "resume_step": step} for number, step in enumerate(resume_steps)]
+    return [
+        {"start_time_s": float(number), "resume_step": step, "slurm_job_id": None}
+        for number, step in enumerate(resume_steps)
+    ]
 
 
 def test_a_training_that_comes_to_a_checkpoint_in_each_job_may_take_any_number_of_them(run: Run) -> None:
@@ -138,6 +141,19 @@ def test_the_reason_of_an_earlier_start_is_not_taken_for_that_of_a_killed_one(ru
     write_lines(run.failures_path, [{"time_s": 0.5, "message": "old"}])
     with pytest.raises(UserError, match="ended without a word"):
         check_progress(run, attempt=3, step=0)
+
+
+def test_the_starts_of_a_job_that_slurm_put_back_are_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = [
+        {"start_time_s": 1.0, "resume_step": step, "slurm_job_id": job}
+        for step, job in ((0, "7"), (20, "8"), (20, "8"))
+    ]
+    write_lines(run.attempts_path, [*starts, starts[-1] | {"slurm_job_id": "9"}])
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    check_progress(run, 3, 20)
+    monkeypatch.setenv("SLURM_JOB_ID", "10")
+    with pytest.raises(UserError, match="2 starts in a row"):
+        check_progress(run, 4, 20)
 
 
 def test_a_command_given_anew_tries_again(run: Run) -> None:
@@ -213,7 +229,15 @@ def test_where_the_nodes_could_not_meet_another_port_is_tried(run: Run, monkeypa
 
 
 def test_only_agents_that_never_had_a_rank_could_not_meet(run: Run) -> None:
-    run.log.write_text(f"torch.distributed.elastic.rendezvous.api.{train.MEETING_ERROR}: The connection has failed.\n")
+    warning = (
+        "[W1125] The node has failed to shutdown the rendezvous due to an error of type RendezvousConnectionError.\n"
+    )
+    run.log.write_text(warning)
+    assert not train.could_not_meet(run, 0)
+    error = (
+        "torch.distributed.elastic.rendezvous.api.RendezvousConnectionError: The connection to the store has failed.\n"
+    )
+    run.log.write_text(warning + error)
     assert train.could_not_meet(run, 0)
     assert not train.could_not_meet(run, run.log.stat().st_size)
     (run.watch_dir / "rank0.json").touch()
@@ -227,15 +251,25 @@ def test_the_first_nodes_agent_is_the_host(node: str, is_host: str) -> None:
     assert shown.stdout == f"is_host={is_host}\n"
 
 
-def test_one_node_needs_no_launcher_and_several_need_a_slurm_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_node_needs_no_launcher_and_several_need_a_slurm_job(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert node_launcher("stage1", 1) == ([], "127.0.0.1:0")
     with pytest.raises(UserError, match=r"stage1\.num_nodes: 2 found, but this is no Slurm job"):
         node_launcher("stage1", 2)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    scontrol = tmp_path / "scontrol"  # stands in for Slurm's
+    scontrol.write_text("#!/bin/sh\necho JobId=7 NumCPUs=48 NumTasks=2 CPUs/Task=24 ReqB:S:C:T=0:0:*:*\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     launcher, rendezvous = node_launcher("stage1", 2)
     assert launcher[:3] == ["srun", "--overlap", "--nodes=2"]
+    assert "--cpus-per-task=24" in launcher
     assert not rendezvous.endswith(":0")
+    scontrol.write_text("#!/bin/sh\necho Unable to contact >&2; exit 1\n")
+    with pytest.raises(UserError, match=r"scontrol .* 7: failed \(Unable to contact\)"):
+        node_launcher("stage1", 2)
 
 
 def test_a_machine_without_a_gpus_device_file_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
