@@ -193,16 +193,16 @@ def test_a_stage_cut_by_its_walltime_takes_several_jobs_and_ends_with_the_same_w
     finished.write_overlay()
 
 
-def test_what_the_rank_that_failed_first_said_is_shown_on_the_login_node(
-    finished: ClusterRun, monkeypatch: pytest.MonkeyPatch
+def test_a_stage_that_fails_each_time_is_not_tried_for_ever_and_the_login_node_shows_what_the_first_rank_said(
+    finished: ClusterRun,
 ) -> None:
-    monkeypatch.setenv("SLURM_RETRIES", "0")
+    finished.forget("stage2")
     finished.write_overlay(stage2={"flags": OVERLAY["stage2"]["flags"] | {"max_length": 8}})
     output = finished.run(finished.target("stage2"), status=1)
-    words = output.partition("stage2, Slurm job ")[2]
-    assert re.search(
-        r"said:\n  error: stage2: .*set max_length or truncation_strategy \(all output: .*stage2.log\)", words
-    )
+    said = output.partition("stage2, Slurm job ")[2]
+    assert re.search(r"said:\n  error: stage2: 2 starts in a row came to no checkpoint beyond step 0", said)
+    assert re.search(r"It said: stage2: .*set max_length or truncation_strategy \(all output: .*stage2.log\)", said)
+    assert len(finished.starts("stage2")) == 2
     finished.write_overlay()
 
 
