@@ -268,7 +268,7 @@ def prepare_start(run: Run, resume_from: Path | None) -> tuple[SwiftCommand, dic
         run.model_config,
         TrainingPaths(
             python=run.python,
-            sft_script=package_dir(run.python, "ms-swift", "swift") / "cli" / "sft.py",
+            sft_script=package_dir(run.python, "swift") / "cli" / "sft.py",
             model_plugin=repository / "model" / "qwen2_5_vl_qwen3" / "swift_plugin.py",
             watch_plugin=repository / "scripts" / "common" / "training_watch.py",
             model_dir=run.model_dir,

@@ -1,7 +1,7 @@
 """A stand-in for the interpreter of the serve environment, for faults that a real model server cannot be asked for.
 
 Called as `THIS -m swift.cli.deploy --port N --served_model_name X …` it answers like `swift deploy`, without a model;
-called as `THIS -c CODE NAME …` it names versions. The variable STAND_IN holds its behaviour as JSON:
+called as `THIS -c CODE NAMES` it names versions. The variable STAND_IN holds its behaviour as JSON:
 
   fails_on      text; a question that holds it gets HTTP 500
   dies_after    number of answers after which it dies, with an error on stderr
@@ -73,7 +73,8 @@ class Handler(BaseHTTPRequestHandler):
 
 def main() -> None:
     if sys.argv[1] == "-c":
-        print(json.dumps(dict.fromkeys(sys.argv[3:], "stand-in")))
+        required, _optional = json.loads(sys.argv[3])
+        print(json.dumps(dict.fromkeys(required, "stand-in")))
         return
     flags = dict(zip(sys.argv[3::2], sys.argv[4::2], strict=True))
     if BEHAVIOUR.get("crashes"):

@@ -4,12 +4,13 @@ import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from common.errors import UserError
 
-_LOOK = """
-import importlib.metadata, importlib.util, json, platform, sys
-required, optional, module = json.loads(sys.argv[1])
+_VERSIONS = """
+import importlib.metadata, json, platform, sys
+required, optional = json.loads(sys.argv[1])
 versions = {"python": platform.python_version()}
 for name in [*required, *optional]:
     try:
@@ -17,26 +18,27 @@ for name in [*required, *optional]:
     except importlib.metadata.PackageNotFoundError:
         if name in required:
             sys.exit(f"{name} is not installed")
-place = importlib.util.find_spec(module).submodule_search_locations[0] if module else None
-print(json.dumps([versions, place]))
+print(json.dumps(versions))
+"""
+_PACKAGE_DIR = """
+import importlib.util, json, sys
+found = importlib.util.find_spec(json.loads(sys.argv[1]))
+print(json.dumps(found.submodule_search_locations[0])) if found else sys.exit("it is not installed")
 """
 
 
-def _look(
-    python: Path, required: Sequence[str], optional: Sequence[str], module: str | None
-) -> tuple[dict[str, str], str]:
-    argument = json.dumps([list(required), list(optional), module])
+def _ask(python: Path, code: str, argument: Any, expected: str) -> Any:
+    """The JSON that a program prints in that environment; raises UserError naming the interpreter when it does not."""
     try:
-        finished = subprocess.run([python, "-c", _LOOK, argument], capture_output=True, text=True)
+        finished = subprocess.run([python, "-c", code, json.dumps(argument)], capture_output=True, text=True)
         reason = (finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"])[-1]
     except OSError as error:
         reason = str(error.strerror)
     else:
         if finished.returncode == 0:
-            versions, place = json.loads(finished.stdout)
-            return versions, place
+            return json.loads(finished.stdout)
     raise UserError(
-        f"{python}: cannot tell what it holds ({reason}); expected an environment with {', '.join(required)}; remove "
+        f"{python}: cannot tell what it holds ({reason}); expected an environment with {expected}; remove "
         f"{python.parent.parent}.ok and have it built again by `snakemake --profile slurm prefetch` or `make environments`"
     )
 
@@ -46,9 +48,10 @@ def versions_in(python: Path, required: Sequence[str], optional: Sequence[str] =
 
     Raises UserError naming the interpreter when it does not run or lacks a required package.
     """
-    return _look(python, required, optional, None)[0]
+    versions: dict[str, str] = _ask(python, _VERSIONS, [list(required), list(optional)], ", ".join(required))
+    return versions
 
 
-def package_dir(python: Path, distribution: str, module: str) -> Path:
+def package_dir(python: Path, module: str) -> Path:
     """Where a module's files lie for that interpreter. Raises UserError as `versions_in` does."""
-    return Path(_look(python, [distribution], [], module)[1])
+    return Path(_ask(python, _PACKAGE_DIR, module, module))

@@ -24,7 +24,7 @@ def test_versions_are_those_of_the_interpreter_asked() -> None:
 
 
 def test_a_package_is_found_where_its_files_are() -> None:
-    assert package_dir(PYTHON, "pyyaml", "yaml") == Path(yaml.__file__).parent
+    assert package_dir(PYTHON, "yaml") == Path(yaml.__file__).parent
 
 
 def test_a_missing_package_and_a_missing_interpreter_are_named(tmp_path: Path) -> None:
@@ -32,3 +32,7 @@ def test_a_missing_package_and_a_missing_interpreter_are_named(tmp_path: Path) -
         versions_in(PYTHON, ["no-such-package"])
     with pytest.raises(UserError, match=r"nothing/python: cannot tell what it holds \(No such file or directory\)"):
         versions_in(tmp_path / "nothing/python", ["snakemake"])
+    with pytest.raises(
+        UserError, match=r"cannot tell what it holds \(it is not installed\); expected .* no_such_module"
+    ):
+        package_dir(PYTHON, "no_such_module")
