@@ -17,7 +17,7 @@ _MESSAGE = re.compile(r"^ +message: (.+)$")
 _JOB_ID = re.compile(r"^ +jobid: (\d+)$")
 _LOG = re.compile(r"^ +log: (.+) \(check log file\(s\) for error details\)$")
 _EXTERNAL_ID = re.compile(r"^ +external_jobid: (\S+)$")
-_REFUSED = re.compile(r"sbatch failed")
+_REFUSED = re.compile(r"sbatch failed|submission failed")
 _FINISHED = re.compile(r"^Finished jobid: (\d+) ")
 # What Snakemake itself adds to a job's output when the job's program has failed.
 _OF_SNAKEMAKE = re.compile(
