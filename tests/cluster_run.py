@@ -108,9 +108,16 @@ class ClusterRun(WorkflowRun):
 
     def starts(self, stage: str) -> list[dict[str, Any]]:
         """One line for each time that the trainer was started."""
+        return self.lines(stage, "attempts.jsonl")
+
+    def failures(self, stage: str) -> list[dict[str, Any]]:
+        """One line for each start that ended before the last step."""
+        return self.lines(stage, "failures.jsonl")
+
+    def lines(self, stage: str, name: str) -> list[dict[str, Any]]:
         watch_dir = self.watch_dir(stage)
         assert watch_dir is not None
-        return [json.loads(line) for line in (watch_dir.parent / "attempts.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in (watch_dir.parent / name).read_text().splitlines()]
 
     def ranks(self, stage: str) -> list[dict[str, Any]]:
         """Who the trainer's processes are: pid and host of each rank."""
