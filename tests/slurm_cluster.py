@@ -223,7 +223,7 @@ class SlurmCluster:
         (self.root / "slurmdbd.conf").write_text(DATABASE_CONFIGURATION.format(host=host, **database))
         (self.root / "slurmdbd.conf").chmod(0o600)
         text = CONFIGURATION.format(
-            accounting=accounting, host=host, port=CONTROLLER_PORT, root=self.root, node_timeout_s=20, kill_wait_s=5,
+            accounting=accounting, host=host, port=CONTROLLER_PORT, root=self.root, node_timeout_s=20, kill_wait_s=20,
             num_cpus=NUM_CPUS_PER_NODE, memory_mb=MEMORY_MB, num_gpus=NUM_GPUS_PER_NODE, node_lines="\n".join(places),
         )  # fmt: skip
         (self.root / "slurm.conf").write_text(text)
