@@ -14,6 +14,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -98,6 +99,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         checkout = Path(directory) / "vlgraft"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(checkout)], check=True)
+        for lock_path in (checkout / "envs").glob(
+            "*.lock"
+        ):  # one that looks newer than its environment would rebuild it
+            shutil.copystat(ROOT / "envs" / lock_path.name, lock_path)
         for environments in (".venv", ".venvs"):
             (checkout / environments).symlink_to(ROOT / environments, target_is_directory=True)
         with slurm_cluster(Path(directory) / "cluster") as cluster:
