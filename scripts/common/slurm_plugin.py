@@ -56,17 +56,17 @@ class JobStates:
         self.before: States = {}
         self.is_answering = True
 
-    def understood(self, states: States) -> States:
+    def understood(self, states: States, *, is_whole: bool) -> States:
         """The states in words that the plugin knows.
 
         A job that is still PREEMPTED at the next look is not coming back, nor one that Slurm has forgotten; what they have made
-        is for their next start to find.
+        is for their next start to find. `is_whole`: a job that is missing is forgotten; sacct's answers can lack one for a while.
         """
         states = {job_id: state.split()[0] for job_id, state in states.items() if state}
         given_up = {job for job, state in states.items() if state in LEFT_TO_SLURM and self.before.get(job) == state}
         for job_id in given_up:
             answer("scancel", job_id)  # or it might come back after all, beside the one that takes its place
-        forgotten = self.before.keys() - states.keys()
+        forgotten = self.before.keys() - states.keys() if is_whole else set()
         self.before = states
         return states | dict.fromkeys(given_up | forgotten, "CANCELLED")
 
@@ -87,7 +87,7 @@ def with_known_states(query: Query) -> Query:
         if states is None:
             return known.unanswered(), 0.0
         known.is_answering = True
-        return known.understood(states), duration_s
+        return known.understood(states, is_whole=command.startswith("squeue")), duration_s
 
     return query_job_status
 
