@@ -37,7 +37,13 @@ def write_dataset(directory: Path, num_rows: int = NUM_ROWS) -> Path:
 
 def graft(root: Path, vl_dir: Path, llm_dir: Path, architecture: str, target_dir: Path) -> Path:
     """A grafted checkpoint of three small shards, by the programs that make the real one."""
-    settings = {"architecture": architecture, "aligner": "fresh", "calibration": "none", "max_shard_gb": 0.001}
+    settings = {
+        "architecture": architecture,
+        "aligner": "fresh",
+        "calibration": "none",
+        "max_shard_gb": 0.001,
+        "link": "auto",
+    }
     donors = ["--vl-dir", str(vl_dir), "--llm-dir", str(llm_dir), "--settings", json.dumps(settings)]
     config = ["--config", str(target_dir / "config.json"), "--seed", "0"]
     place = ["--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", str(target_dir)]

@@ -168,7 +168,7 @@ def test_a_file_of_a_fetched_donor_that_is_damaged_later_is_refused(
     (tmp_path / "manifest.json").write_text(json.dumps({"source": source, "files": records}))
     with open(copy_dir / "model.safetensors", "r+b") as file:
         file.seek(-1, os.SEEK_END)
-        file.write(b"\x7f")
+        file.write(b"\x3e")
     now = fetch_donor.record_files(fetch_donor.needed_files(copy_dir))
     with pytest.raises(UserError, match=r"model\.safetensors: changed since"):
         fetch_donor.check_unchanged(now, tmp_path / "manifest.json", source, copy_dir)
