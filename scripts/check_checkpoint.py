@@ -2,8 +2,8 @@
 
 First what can be seen from the files: all that a hub and transformers need is there, README.md's front matter can be read,
 every shard is the index's, everybody may read every file, nothing is left of training, no small file holds a path of a machine.
-Then a fresh interpreter of --python, isolated (-I) in an empty directory, without a network and with caches of its own, loads
-it by `trust_remote_code` alone (and without, where config.json names no code) and answers a question about a picture
+Then a fresh interpreter of --python, isolated (-I) in an empty directory, with caches of its own and the hubs' libraries offline,
+loads it by `trust_remote_code` alone (and without, where config.json names no code) and answers a question about a picture
 (load_checkpoint.py). The first thing that is wrong ends the check with one message. Needs the memory of the model in its own
 dtype: 18 GB for Qwen3-8B with a vision tower.
 
@@ -160,7 +160,7 @@ def check_card(directory: Path) -> dict[str, Any]:
 
 
 def isolated_environment(inherited: Mapping[str, str], empty_dir: Path) -> dict[str, str]:
-    """Ours without what Python or the hubs' libraries would take from elsewhere, with caches of its own and no network."""
+    """Ours without what Python or the hubs' libraries would take from elsewhere, with caches of its own, offline."""
     foreign = ("PYTHON", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "MODELSCOPE_")
     kept = {name: value for name, value in inherited.items() if not name.startswith(foreign)}
     own = {"HF_HOME": str(empty_dir / "home"), "HF_MODULES_CACHE": str(empty_dir / "modules")}

@@ -12,7 +12,7 @@ import yaml
 from common.front_matter import FENCE
 from common.local_paths import without_local_paths
 from common.model_names import CONTROL_SUFFIX, pipeline_order
-from model_card.licenses import License, identifier_of_all
+from model_card.licenses import UNKNOWN, License, identifier_of_all
 from report import numbers
 from report.inputs import Benchmark, Dataset, Donor, Fidelity, LedgerSum, Metrics, Score
 from report.page import describe_models, fidelity_rows
@@ -302,6 +302,7 @@ def render(inputs: CardInputs) -> str:
         vl=inputs.donor("vl"),
         llm=inputs.donor("llm"),
         donor_rows=donor_rows(inputs.donor("vl"), inputs.donor("llm")),
+        license_is_known=identifier_of_all([view.license for view in inputs.donors]) != UNKNOWN,
         own_stage=own_stage,
         needs_code="auto_map" in inputs.model_config,
         pixel_limits=pixel_limits(own_stage.settings["environment"], inputs.picture_config),
