@@ -30,6 +30,9 @@ from common.safetensors_files import read_checkpoint
 # The model type that each role's config.json must have (transformers' names).
 MODEL_TYPE_OF_ROLE = {"vl": "qwen2_5_vl", "llm": "qwen3"}
 
+# With what is said of the model: its licence goes into the model card of what is made from it.
+DOWNLOADED_PATTERNS = [*NEEDED_PATTERNS, "README.md", "LICENSE*", "NOTICE*"]
+
 HUB_NAMES = {"modelscope": "ModelScope", "huggingface": "Hugging Face"}
 MAX_REASON_CHARACTERS = 300
 
@@ -114,11 +117,11 @@ def download(kind: str, model_id: str, revision: str, directory: Path) -> None:
     if kind == "modelscope":
         from modelscope import snapshot_download
 
-        snapshot_download(model_id, revision=revision, local_dir=str(directory), allow_patterns=list(NEEDED_PATTERNS))
+        snapshot_download(model_id, revision=revision, local_dir=str(directory), allow_patterns=DOWNLOADED_PATTERNS)
     else:
         from huggingface_hub import snapshot_download
 
-        snapshot_download(model_id, revision=revision, local_dir=directory, allow_patterns=list(NEEDED_PATTERNS))
+        snapshot_download(model_id, revision=revision, local_dir=directory, allow_patterns=DOWNLOADED_PATTERNS)
 
 
 def fetch(role: str, source: dict[str, Any], directory: Path) -> None:
