@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import debian_packages
+from processes import is_running
 
 PACKAGES = ("slurm-wlm", "munge", "slurmdbd", "mariadb-server", "iproute2")
 PROGRAMS = (
@@ -134,13 +135,6 @@ def wait_until(condition: Callable[[], bool], limit_s: float, what: str) -> None
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {limit_s:.0f} s"
         time.sleep(0.1)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 @dataclass

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from processes import is_running
 
 # Rows, batches and steps: two epochs, the last step of each with a smaller batch, so an interruption in the second
 # epoch meets every corner of the sampler.
@@ -171,13 +172,6 @@ class TrainingRun:
             os.killpg(pid, signal.SIGKILL)
         while any(is_running(pid) for pid in pids):
             time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def sender(number: signal.Signals) -> Callable[[int], None]:
