@@ -36,6 +36,8 @@ FILE_MODE = 0o644
 _TARGET_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 _BAR_WIDTH = 30
+# On a terminal: clears what is behind the cursor, and goes back to where the next line shall stand.
+_TO_LINE_START = "\x1b[K\r"
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,10 @@ class _Stream:
     def report(self, started_at: float) -> None:
         """The progress on stderr: one line that is written over on a terminal, a line each time in a log."""
         line = progress_line(self.label, self.num_done_bytes, self.num_output_bytes, time.monotonic() - started_at)
-        print(line, file=sys.stderr, flush=True, end="\r" if sys.stderr.isatty() else "\n")
+        is_terminal = sys.stderr.isatty()
+        print(
+            line + _TO_LINE_START if is_terminal else line, file=sys.stderr, flush=True, end="" if is_terminal else "\n"
+        )
 
 
 def write_shards(
