@@ -36,8 +36,8 @@ FILE_MODE = 0o644
 _TARGET_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 _BAR_WIDTH = 30
-# On a terminal: clears what is behind the cursor, and goes back to where the next line shall stand.
-_TO_LINE_START = "\x1b[K\r"
+_CLEAR_LINE = "\x1b[K"  # from the cursor to the end
+_BACK_TO_START = _CLEAR_LINE + "\r"
 
 
 @dataclass(frozen=True)
@@ -233,10 +233,12 @@ class _Stream:
     def report(self, started_at: float) -> None:
         """The progress on stderr: one line that is written over on a terminal, a line each time in a log."""
         line = progress_line(self.label, self.num_done_bytes, self.num_output_bytes, time.monotonic() - started_at)
-        is_terminal = sys.stderr.isatty()
-        print(
-            line + _TO_LINE_START if is_terminal else line, file=sys.stderr, flush=True, end="" if is_terminal else "\n"
-        )
+        print(line, file=sys.stderr, flush=True, end=_BACK_TO_START if sys.stderr.isatty() else "\n")
+
+    def end_report(self) -> None:
+        """Gives the terminal's line free."""
+        if sys.stderr.isatty():
+            print(_CLEAR_LINE, file=sys.stderr, flush=True, end="")
 
 
 def write_shards(
@@ -283,3 +285,4 @@ def write_shards(
         stream.stop.set()
         workers.shutdown(cancel_futures=True)
         stream.close_files()
+        stream.end_report()
