@@ -15,8 +15,7 @@ from pathlib import Path
 
 from common.safetensors_files import DTYPE_BYTES, TensorOnDisk, read_metadata, read_shard
 
-# Where a tensor lies at the same place within a page as in its donor, the kernel copies whole pages: `copy_file_range`
-# of 1.5 GB took 0.8 to 1.3 s of CPU time there, 1.4 to 2.1 s at 8 or 512 bytes beside it (ext4, Linux 6.18; docs/log.md).
+# Where a tensor lies at the same place within a page as in its donor, the kernel copies whole pages.
 _PAGE_BYTES = 4096
 
 # Of the data's start, as readers that map a file expect; https://github.com/huggingface/safetensors#format.
