@@ -29,6 +29,7 @@ import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -38,7 +39,7 @@ from typing import Any
 from derive_config import derive_config
 
 from common.aligner_init import constant_slabs, fresh_input_moment, kept_input_moment, mlp_2_std, normal_slabs
-from common.donor_records import tensor_digests
+from common.donor_records import record_files, tensor_digests
 from common.errors import UserError, run_program
 from common.file_sharing import share_file
 from common.files import fsync_directory, read_json
@@ -60,7 +61,7 @@ from common.model_configs import (
     tied,
     vision_shape,
 )
-from common.safetensors_files import INDEX_NAME, SHARD_PATTERN, SINGLE_NAME, read_checkpoint
+from common.safetensors_files import INDEX_NAME, SHARD_PATTERN, SINGLE_NAME, read_checkpoint, read_shard
 from common.safetensors_writer import FILE_MODE, SLAB_BYTES, check_free_space, write_shards
 from common.shard_layout import OutputTensor, Shard, checkpoint_index, lay_out_shards
 from common.travelling_files import TRAVELLING_PATTERNS, json_bytes, travelling_files
@@ -116,6 +117,7 @@ def make_plan(
     llm: ConfigReader,
     derived: Mapping[str, Any],
     settings: Mapping[str, Any],
+    refit_path: Path | None,
 ) -> list[PlannedTensor]:
     """Reads the headers of both donors, checks every tensor against its config.json, and plans the result."""
     vl_donor = Donor("vl", by_published_name(read_checkpoint(vl_dir)), str(vl.path))
@@ -150,6 +152,7 @@ def make_plan(
         architecture=settings["architecture"],
         aligner=settings["aligner"],
         mlp_2_std=mlp_2_std(llm_donor.tensors["model.embed_tokens.weight"], moment),
+        refit=read_shard(refit_path) if refit_path else {},
     )
 
 
@@ -269,21 +272,28 @@ def graft(
     output_dir: Path,
     vl_manifest_path: Path | None = None,
     llm_manifest_path: Path | None = None,
+    refit_path: Path | None = None,
 ) -> None:
     """Makes the grafted checkpoint directory; raises UserError, with nothing left behind, when something is wrong."""
     started_at = time.monotonic()
     if settings["aligner"] not in ("fresh", "keep"):
         raise UserError(f"graft.aligner: {settings['aligner']!r} found; expected fresh or keep; correct it")
+    if (settings["calibration"] == "affine") != (refit_path is not None):
+        raise UserError(
+            f"graft.calibration: {settings['calibration']!r} found {'with' if refit_path else 'without'} --refit; expected "
+            "a refit for affine, and none otherwise; give calibrate.py's output, or correct the setting"
+        )
     vl, llm = read_vision_donor(vl_dir), read_language_donor(llm_dir)
     derived = derive_config(vl, llm, settings, tokenizers={})
     check_config(config_path, derived)
     check_output_dir(output_dir, (vl_dir, llm_dir))
-    plan = make_plan(vl_dir, llm_dir, vl, llm, derived, settings)
+    plan = make_plan(vl_dir, llm_dir, vl, llm, derived, settings, refit_path)
     donor_digests = {
         "vl": tensor_digests(vl_dir, vl_manifest_path),
         "llm": tensor_digests(llm_dir, llm_manifest_path),
     }
     check_tied_head(plan, donor_digests["llm"])
+    refit_digests = record_files([refit_path])[0]["tensors"] if refit_path else {}
     files = travelling_files(vl_dir, llm_dir, code_dir, dict(llm.values), derived.get("auto_map", {}))
     files[SETTINGS_NAME] = json_bytes({"graft": dict(settings), "seed": seed})
 
@@ -304,7 +314,7 @@ def graft(
         for name, content in files.items():
             write_synced(staging_dir / name, content)
         files.clear()
-        made_digests = write_shards(outputs, unshared, staging_dir, "graft")
+        made_digests = refit_digests | write_shards(outputs, unshared, staging_dir, "graft")
         digests = [donor_digest(e, donor_digests) if e.donor else made_digests[e.output_name] for e in plan]
         write_synced(staging_dir / LEDGER_NAME, ledger_text(plan, digests, shards).encode())
         write_synced(staging_dir / INDEX_NAME, json_bytes(checkpoint_index(outputs, shards)))
@@ -322,10 +332,10 @@ def graft(
 
 def summary(plan: Sequence[PlannedTensor]) -> str:
     """What was done with the tensors."""
-    num = {policy: sum(entry.policy == policy for entry in plan) for policy in ("copied", "initialised", "dropped")}
+    num = Counter(entry.policy for entry in plan)
     num_lost = sum(entry.policy == "dropped" and entry.donor == "llm" for entry in plan)
     return (
-        f"{num['copied']} tensors copied, {num['initialised']} initialised, {num['dropped']} dropped "
+        f"{num['copied']} tensors copied, {num['refitted']} refitted, {num['initialised']} initialised, {num['dropped']} dropped "
         f"({num_lost} of them the language donor's); each has its row in {LEDGER_NAME}"
     )
 
@@ -336,6 +346,7 @@ def main() -> None:
     parser.add_argument("--llm-dir", type=Path, required=True, help="language donor (Qwen3)")
     parser.add_argument("--vl-manifest", type=Path, help="its record by fetch_donor.py")
     parser.add_argument("--llm-manifest", type=Path, help="the language donor's record")
+    parser.add_argument("--refit", type=Path, help="calibrate.py's output, for graft.calibration: affine")
     parser.add_argument("--config", type=Path, required=True, help="config.json made by derive_config.py")
     parser.add_argument("--settings", type=json.loads, required=True, help="section graft of the configuration, JSON")
     parser.add_argument("--seed", type=int, required=True, help="of the new tensors")
@@ -353,6 +364,7 @@ def main() -> None:
         arguments.output_dir,
         arguments.vl_manifest,
         arguments.llm_manifest,
+        arguments.refit,
     )
 
 

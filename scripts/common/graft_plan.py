@@ -5,6 +5,7 @@ of another shape or dtype are errors that name it: nothing is skipped, guessed o
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -23,7 +24,7 @@ FETCH_AGAIN = "fetch this donor again, or check that its config.json belongs to 
 class PlannedTensor:
     """One row of the ledger. `output_name` is empty for a dropped tensor, `source` None for an initialised one."""
 
-    policy: Literal["copied", "dropped", "initialised"]
+    policy: Literal["copied", "dropped", "initialised", "refitted"]
     donor: Literal["vl", "llm", ""]
     name: str
     output_name: str
@@ -185,6 +186,33 @@ def normal(name: str, shape: tuple[int, ...], dtype: str, std: float, reason: st
     return PlannedTensor("initialised", "", name, name, dtype, shape, None, std, None, reason)
 
 
+def refitted(tensor: TensorOnDisk) -> PlannedTensor:
+    """A tensor that calibrate.py fitted to what the language donor computes."""
+    reason = "calibration: affine; fitted to what the language donor's q/k norms give"
+    return PlannedTensor(
+        "refitted", "", tensor.name, tensor.name, tensor.dtype, tensor.shape, tensor, None, None, reason
+    )
+
+
+def check_refit(refit: Mapping[str, TensorOnDisk], llm: Donor, output_shapes: Shapes) -> None:
+    """Raises UserError unless the refit is of weight and bias of q and k of every layer, in the donor's dtype."""
+    expected = {name for name in output_shapes if re.search(r"\.self_attn\.[qk]_proj\.(weight|bias)$", name)}
+    for name in sorted(expected | refit.keys()):
+        tensor = refit.get(name)
+        donor_tensor = llm.tensors.get(name.replace("bias", "weight"))
+        if tensor is None or donor_tensor is None or name not in expected:
+            found = "is not in the refit" if tensor is None else "is in the refit"
+            raise UserError(
+                f"tensor {name}: {found}; expected q and k, weight and bias, of each of the graft's layers and no others; "
+                "make the refit again from this donor (calibrate.py)"
+            )
+        if (tensor.shape, tensor.dtype) != (output_shapes[name], donor_tensor.dtype):
+            raise UserError(
+                f"{tensor.path}: tensor {name} is {list(tensor.shape)} of {tensor.dtype}; expected "
+                f"{list(output_shapes[name])} of {donor_tensor.dtype}; make the refit again from this donor (calibrate.py)"
+            )
+
+
 def plan_aligner(vl: Donor, shapes: Shapes, aligner: str, mlp_2_std: float) -> list[PlannedTensor]:
     """The merger: all new (`fresh`), or new only where its shape depends on the language model (`keep`)."""
     plan: list[PlannedTensor] = []
@@ -221,11 +249,12 @@ def plan_graft(
     architecture: str,
     aligner: str,
     mlp_2_std: float,
+    refit: Mapping[str, TensorOnDisk],
 ) -> list[PlannedTensor]:
     """The whole plan, the result's tensors in the order of its modules and the dropped ones among them.
 
-    `vl_shapes` and `llm_shapes` are what the donors' config.json imply, `output_shapes` what the derived one implies;
-    both donors must have passed `check_tensors`.
+    `refit` holds what takes the place of q and k, or nothing. `vl_shapes` and `llm_shapes` are what the donors' config.json
+    imply, `output_shapes` what the derived one implies; both donors must have passed `check_tensors`.
     """
     plan: list[PlannedTensor] = []
     for name in vl_shapes:
@@ -235,13 +264,21 @@ def plan_graft(
     for name in vl.tensors:
         if not name.startswith("visual."):
             plan.append(dropped(vl, name, "the vision donor's language model; replaced by the language donor"))
+    if refit:
+        check_refit(refit, llm, output_shapes)
+    lost = "the refitted q and k stand for them" if refit else "their effect is lost"
     for name in llm_shapes:
-        if name in output_shapes:
+        if name in refit:
+            plan.append(dropped(llm, name, "calibration: affine; refitted"))
+            plan.append(refitted(refit[name]))
+        elif name in output_shapes:
             plan.append(copied(llm, name, "the language donor"))
         else:
-            plan.append(dropped(llm, name, f"architecture: {architecture} has no q/k norms; their effect is lost"))
+            plan.append(dropped(llm, name, f"architecture: {architecture} has no q/k norms; {lost}"))
         bias = name.replace("_proj.weight", "_proj.bias")
-        if bias in output_shapes and bias not in llm_shapes:
+        if bias in refit:
+            plan.append(refitted(refit[bias]))
+        elif bias in output_shapes and bias not in llm_shapes:
             reason = f"architecture: {architecture} has this bias, the language donor has none; all 0"
             plan.append(constant(bias, output_shapes[bias], llm.tensors[name].dtype, 0.0, reason))
     for name in llm.tensors:

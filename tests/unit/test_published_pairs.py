@@ -58,7 +58,7 @@ def plan(vl_name: str, llm_name: str, architecture: str, aligner: str) -> list[P
             expected[name] = shape
         if architecture == "qwen2_5_vl" and name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
             expected[name.replace("weight", "bias")] = shape[:1]
-    return plan_graft(*donors, vl, llm, expected, architecture=architecture, aligner=aligner, mlp_2_std=0.1)
+    return plan_graft(*donors, vl, llm, expected, architecture=architecture, aligner=aligner, mlp_2_std=0.1, refit={})
 
 
 @pytest.mark.parametrize("aligner", ["fresh", "keep"])
