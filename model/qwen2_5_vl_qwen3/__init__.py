@@ -14,6 +14,11 @@ AutoConfig.register(Qwen2_5_VLQwen3TextConfig.model_type, Qwen2_5_VLQwen3TextCon
 AutoModel.register(Qwen2_5_VLQwen3Config, Qwen2_5_VLQwen3Model, exist_ok=True)
 AutoModelForImageTextToText.register(Qwen2_5_VLQwen3Config, Qwen2_5_VLQwen3ForConditionalGeneration, exist_ok=True)
 
+# So that save_pretrained writes the two source files beside the weights, and what any trainer saves loads as it stands.
+Qwen2_5_VLQwen3Config.register_for_auto_class()
+Qwen2_5_VLQwen3Model.register_for_auto_class("AutoModel")
+Qwen2_5_VLQwen3ForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+
 __all__ = [
     "Qwen2_5_VLQwen3Config",
     "Qwen2_5_VLQwen3ForConditionalGeneration",

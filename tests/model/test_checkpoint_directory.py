@@ -125,15 +125,23 @@ def test_the_pipeline_answers_what_the_model_generates_for_the_same_picture(
     assert by_its_own_code["answer"] == processor.decode(ids, skip_special_tokens=True) != ""
 
 
-def test_what_save_pretrained_writes_is_the_same_checkpoint(directory: Path, by_its_own_code: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("user", "saved"), [("by_its_own_code", "saved"), ("by_the_package", "saved_by_the_package")])
+def test_what_save_pretrained_writes_is_the_same_checkpoint_with_its_code(
+    directory: Path, user: str, saved: str, request: pytest.FixtureRequest
+) -> None:
+    logits = request.getfixturevalue(user)["logits"]
     before, after = (
         {name: tensor for path in (directory / part).glob("*.safetensors") for name, tensor in load_file(path).items()}
-        for part in ("graft", "saved")
+        for part in ("graft", saved)
     )
     assert before.keys() == after.keys(), "the names on disk"
     assert all(torch.equal(before[name], after[name]) for name in before)
+    old, new = (json.loads((directory / part / "config.json").read_text()) for part in ("graft", saved))
+    assert (new["auto_map"], new["architectures"]) == (old["auto_map"], old["architectures"])
+    for path in (directory / "graft").glob("*.py"):
+        assert (directory / saved / path.name).read_text() == path.read_text()
+
     with torch.no_grad():
-        logits = load(directory / "saved")(input_ids=torch.arange(5, 45)[None]).logits[0]
-    assert logits.tolist() == by_its_own_code["logits"]
-    processor = AutoProcessor.from_pretrained(directory / "saved", trust_remote_code=True)
+        assert load(directory / saved)(input_ids=torch.arange(5, 45)[None]).logits[0].tolist() == logits
+    processor = AutoProcessor.from_pretrained(directory / saved, trust_remote_code=True)
     assert type(processor).__name__ == "Qwen2_5_VLProcessor"
