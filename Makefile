@@ -12,7 +12,7 @@ demo: environments
 
 test: .venv/ok environments lint
 	.venv/bin/pytest tests/unit tests/faults
-	.venvs/train/bin/python -m pytest tests/model
+	.venvs/train/bin/python -m pytest tests/model tests/serving
 	.venv/bin/pytest tests/pipeline tests/cluster
 
 lint: .venv/ok
