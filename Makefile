@@ -3,17 +3,31 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SNAKEMAKE = . .venv/bin/activate && snakemake --cores all
 ROLES = train evaluate
 
-.PHONY: demo test lint bench environments status
+.PHONY: demo test test-unit test-model test-serving test-pipeline test-cluster lint bench environments status
 
 # The environments in a call of their own: one that was deleted is built again without rerunning what was made with it.
 demo: environments
 	$(SNAKEMAKE) --configfile config/demo.yaml
 	@.venv/bin/python scripts/print_table.py results/demo/eval/digits.csv
 
+# Two groups at a time, the longest first; most of them wait much of their time, for a server or for Slurm.
 test: .venv/ok environments lint
+	$(MAKE) --jobs=2 --keep-going --output-sync=line test-cluster test-unit test-model test-serving test-pipeline
+
+test-unit:
 	.venv/bin/pytest tests/unit tests/faults
-	.venvs/train/bin/python -m pytest tests/model tests/serving
-	.venv/bin/pytest tests/pipeline tests/cluster
+
+test-model:
+	.venvs/train/bin/python -m pytest tests/model
+
+test-serving:
+	.venvs/train/bin/python -m pytest tests/serving
+
+test-pipeline:
+	.venv/bin/pytest tests/pipeline
+
+test-cluster:
+	.venv/bin/pytest tests/cluster
 
 lint: .venv/ok
 	.venv/bin/ruff format --check .

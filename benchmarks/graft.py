@@ -1,20 +1,28 @@
 """How long the graft takes and how much memory it needs, beside `cp` of the same bytes and the recipe's load-copy-save.
 
-Donors of the true pair's proportions are made in a scratch directory (about 3.6 GB, giving a graft of 1.9 GB in several
-shards), and each method runs on them in turn, several times, in alternating order, each time with a cold page cache
-(where /proc/sys/vm/drop_caches may be written), memory that was in use a moment before, and up to the last byte on disk:
+Donors of a published pair's true shapes (tests/data/configs) are made in a scratch directory, with random weights, and each
+method runs on them in turn, several times, in alternating order, each time with a cold page cache (where
+/proc/sys/vm/drop_caches may be written), memory that was in use a moment before, and up to the last byte on disk:
 
-- graft: scripts/graft.py as the rule runs it: copies, hashes and searches what the result holds, writes a ledger;
-- cp + sync: the graft's weight files, copied and synced: the least that any method must read and write;
-- copy alone: the graft's plan by copy_file_range, with neither hash nor search;
+- graft, linked: scripts/graft.py as the rule runs it by default: the language donor's shards are linked, not copied;
+- graft, copied: the same with `link: never`, or across file systems;
+- graft, qwen2_5_vl: the published recipe's architecture, whose shards lack the q/k norms and are written anew;
+- cp + sync: the graft's weight files, copied and synced: the least that a copy must read and write;
 - load-copy-save: what the published recipe does, by transformers: load both, build a third, copy, save.
 
-By hand, from the repository root: .venv/bin/python benchmarks/graft.py      # writes benchmarks/results/graft.md
+The donors' manifests are made before, as the rule `donor` makes them; their time is stated. What the graft does not read of
+the vision donor, its language model, is a hole in the file where load-copy-save is not asked for: it would not fit the disk.
+
+By hand, from the repository root:
+  .venv/bin/python benchmarks/graft.py                       # the largest pair that load-copy-save can do in 24 GiB
+  .venv/bin/python benchmarks/graft.py --pair Qwen2.5-VL-7B-Instruct Qwen3-8B --repetitions 5 --without load-copy-save
+Both add to benchmarks/results/graft.md.
 """
 
 import argparse
 import datetime
 import json
+import math
 import mmap
 import os
 import platform
@@ -22,7 +30,8 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -33,28 +42,34 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
-from tiny_donor_files import edit_json, write_json, write_tiny_donors  # type: ignore[import-not-found]  # noqa: E402
-
-from common.aligner_init import normal_slabs  # noqa: E402
-from common.graft_plan import Shapes, language_shapes, vision_shapes  # noqa: E402
-from common.model_configs import LanguageShape, VisionShape  # noqa: E402
-from common.safetensors_files import INDEX_NAME, read_checkpoint  # noqa: E402
-from common.safetensors_writer import (  # noqa: E402
-    SLAB_BYTES,
-    StreamedTensor,
-    checkpoint_index,
-    lay_out_shards,
-    stream_tensors,
+from tiny_donor_files import (  # type: ignore[import-not-found]  # noqa: E402
+    write_json,
+    write_tiny_donors,
 )
 
-# The published recipe's architecture, so that all methods make the same tensors.
-SETTINGS = {"architecture": "qwen2_5_vl", "aligner": "fresh", "calibration": "none", "max_shard_gb": 0.5}
+from common.aligner_init import normal_slabs  # noqa: E402
+from common.files import read_json  # noqa: E402
+from common.graft_plan import Shapes, language_shapes, vision_shapes  # noqa: E402
+from common.model_configs import (  # noqa: E402
+    language_shape,
+    read_language_donor,
+    read_vision_donor,
+    text_section,
+    tied,
+    vision_shape,
+)
+from common.safetensors_files import INDEX_NAME, read_checkpoint  # noqa: E402
+from common.safetensors_writer import SLAB_BYTES, write_shards  # noqa: E402
+from common.shard_layout import OutputTensor, checkpoint_index, lay_out_shards  # noqa: E402
 
-# As in the true pair, 0.9 bytes of the vision donor are dropped for each byte of the result, and about 1 % of the result
-# is a new aligner.
-LANGUAGE = LanguageShape(65536, 2048, 6144, 10, 16, 8, 128, False)
-DROPPED_LANGUAGE = LanguageShape(65536, 1536, 8960, 14, 12, 2, 128, False)
-VISION = VisionShape(32, 640, 1712, 8, 3, 14, 2, 2, 1536)
+PUBLISHED_CONFIGS_DIR = ROOT / "tests/data/configs"
+
+SETTINGS = {"aligner": "fresh", "calibration": "none", "max_shard_gb": 4}
+SETTINGS_OF_METHOD = {
+    "graft, linked": {**SETTINGS, "architecture": "qwen3", "link": "auto"},
+    "graft, copied": {**SETTINGS, "architecture": "qwen3", "link": "never"},
+    "graft, qwen2_5_vl": {**SETTINGS, "architecture": "qwen2_5_vl", "link": "auto"},
+}
 
 # Not the method that anything is held against, and ten times slower: fewer runs of it are enough.
 SLOW_METHOD, NUM_SLOW_REPETITIONS = "load-copy-save", 3
@@ -79,44 +94,10 @@ with torch.no_grad():
     for name, values in language.model.named_parameters():
         if name in new:
             new[name].copy_(values)
-    model.lm_head.weight.copy_(language.lm_head.weight)
-model.save_pretrained(output_dir, max_shard_size="500MB")
+    if not model.config.tie_word_embeddings:
+        model.lm_head.weight.copy_(language.lm_head.weight)
+model.save_pretrained(output_dir, max_shard_size="4GB")
 """
-
-# Run by the workflow's Python: the graft's own plan, its bytes moved by the kernel alone.
-COPY_ALONE = """
-import json, os, sys
-from pathlib import Path
-sys.path.insert(0, "scripts")
-import graft
-from common.model_configs import read_language_donor, read_vision_donor
-from common.safetensors_writer import lay_out_shards
-from derive_config import derive_config
-vl_dir, llm_dir, output_dir, settings = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4])
-vl, llm = read_vision_donor(vl_dir), read_language_donor(llm_dir)
-plan = graft.make_plan(vl_dir, llm_dir, vl, llm, derive_config(vl, llm, settings, {}), settings)
-tensors = [graft.streamed(entry, 0) for entry in plan if entry.output_name]
-output_dir.mkdir(parents=True)
-for shard in lay_out_shards(tensors, int(settings["max_shard_gb"] * 1e9)):
-    target = os.open(output_dir / shard.file_name, os.O_WRONLY | os.O_CREAT)
-    os.write(target, shard.header)
-    for tensor in tensors:
-        if tensor.name not in shard.places:
-            continue
-        offset = shard.places[tensor.name].offset
-        if tensor.source is None:
-            for slab in tensor.make_slabs():
-                offset += os.pwrite(target, slab, offset)
-            continue
-        source, position, left = os.open(tensor.source.path, os.O_RDONLY), tensor.source.offset, tensor.num_bytes
-        while left:
-            num = os.copy_file_range(source, target, left, position, offset)
-            position, offset, left = position + num, offset + num, left - num
-        os.close(source)
-    os.fsync(target)
-    os.close(target)
-"""
-
 
 # A process starts with the resident size of the one that forked it, so a small one must do that.
 MEASURE = """
@@ -146,50 +127,50 @@ class Run:
     peak_memory_mb: float
 
 
-def make_weights(directory: Path, shapes: Shapes) -> None:
-    """Random bfloat16 weights of these shapes, in place of the tiny ones, in shards of 1 GB."""
+def make_weights(directory: Path, shapes: Shapes, holes: frozenset[str]) -> None:
+    """Random bfloat16 weights of these shapes in place of the tiny ones, in the hubs' order and shards; `holes` are zeros."""
     for path in directory.glob("model*"):
         path.unlink()
     tensors = []
-    for name, shape in shapes.items():
-        num_values = 1
-        for size in shape:
-            num_values *= size
-        slabs = partial(normal_slabs, name, num_values, 0.02, "BF16", 0, SLAB_BYTES)
-        tensors.append(StreamedTensor(name, "BF16", shape, None, slabs))
-    shards = lay_out_shards(tensors, 10**9)
-    stream_tensors(tensors, shards, directory, f"making {directory.name}")
+    for name in sorted(shapes):
+        num_values = math.prod(shapes[name])
+        slabs = (
+            partial(tuple) if name in holes else partial(normal_slabs, name, num_values, 0.02, "BF16", 0, SLAB_BYTES)
+        )
+        tensors.append(OutputTensor(name, "BF16", shapes[name], None, slabs))
+    shards = lay_out_shards(tensors, 4 * 10**9)
+    write_shards(tensors, shards, directory, f"making {directory.name}")
+    for shard in shards:
+        os.truncate(directory / shard.file_name, shard.num_bytes)
     write_json(directory / INDEX_NAME, checkpoint_index(tensors, shards))
 
 
-def language_keys(shape: LanguageShape) -> dict[str, Any]:
-    """The keys of config.json that say this shape."""
-    return {
-        "vocab_size": shape.vocab_size,
-        "hidden_size": shape.hidden_size,
-        "intermediate_size": shape.intermediate_size,
-        "num_hidden_layers": shape.num_layers,
-        "num_attention_heads": shape.num_heads,
-        "num_key_value_heads": shape.num_kv_heads,
-    }
-
-
-def make_donors(directory: Path) -> tuple[Path, Path]:
-    """Donors in the hubs' format, of the proportions above."""
+def make_donors(directory: Path, vl_name: str, llm_name: str, with_holes: bool) -> tuple[Path, Path]:
+    """Donors in the hubs' format with the published configurations; a tiny tokenizer, and its ids, stand for theirs."""
     vl_dir, llm_dir = write_tiny_donors(directory)
-    vision = json.loads((vl_dir / "config.json").read_text(encoding="utf-8"))["vision_config"] | {
-        "depth": VISION.depth,
-        "hidden_size": VISION.hidden_size,
-        "intermediate_size": VISION.intermediate_size,
-        "num_heads": VISION.num_heads,
-        "out_hidden_size": VISION.out_hidden_size,
-    }
-    rope = {"type": "mrope", "mrope_section": [16, 24, 24]}
-    edit_json(vl_dir / "config.json", **language_keys(DROPPED_LANGUAGE), vision_config=vision, rope_scaling=rope)
-    edit_json(llm_dir / "config.json", **language_keys(LANGUAGE), head_dim=LANGUAGE.head_dim)
-    make_weights(vl_dir, vision_shapes(VISION) | language_shapes(DROPPED_LANGUAGE, qk_norm=False, qkv_bias=True))
-    make_weights(llm_dir, language_shapes(LANGUAGE, qk_norm=True, qkv_bias=False))
+    for donor_dir, name in ((vl_dir, vl_name), (llm_dir, llm_name)):
+        config_path = donor_dir / "config.json"
+        tiny, published = (read_json(path) for path in (config_path, PUBLISHED_CONFIGS_DIR / name / "config.json"))
+        write_json(config_path, published | {key: tiny[key] for key in tiny if key.endswith("_token_id")})
+    vl, llm = read_vision_donor(vl_dir), read_language_donor(llm_dir)
+    dropped = language_shapes(language_shape(text_section(vl), tied(vl)), qk_norm=False, qkv_bias=True)
+    make_weights(
+        vl_dir,
+        vision_shapes(vision_shape(vl.child("vision_config"))) | dropped,
+        frozenset(dropped) if with_holes else frozenset(),
+    )
+    make_weights(llm_dir, language_shapes(language_shape(llm, tied(llm)), qk_norm=True, qkv_bias=False), frozenset())
     return vl_dir, llm_dir
+
+
+def record_donor(role: str, directory: Path) -> tuple[Path, float]:
+    """The donor's manifest, as the rule makes it, and the seconds it took."""
+    manifest_path = directory.with_suffix(".json")
+    command = [sys.executable, "scripts/fetch_donor.py", "--role", role, "--dir", str(directory), "--manifest"]
+    command += [str(manifest_path), "--source", json.dumps({"kind": "local", "path": str(directory)})]
+    started_at = time.monotonic()
+    subprocess.run(command, cwd=ROOT, check=True)
+    return manifest_path, time.monotonic() - started_at
 
 
 def cool_down(paths: Sequence[Path]) -> bool:
@@ -218,6 +199,12 @@ def touch_memory(num_bytes: int) -> None:
     subprocess.run([sys.executable, "-I", "-S", "-c", script], check=True)
 
 
+def available_memory_bytes() -> int:
+    """What can be had without swapping."""
+    (line,) = [line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable:")]
+    return int(line.split()[1]) * 1024
+
+
 def measure(command: Sequence[str | Path]) -> Run:
     """Runs a command from the repository root; its peak memory is that of its largest process."""
     measured = [sys.executable, "-I", "-S", "-c", MEASURE, *map(str, command)]
@@ -232,35 +219,50 @@ def synced(command: str) -> list[str]:
     return ["sh", "-ec", command]
 
 
-def methods(vl_dir: Path, llm_dir: Path, reference_dir: Path, output_dir: Path) -> dict[str, list[str | Path]]:
-    """{name: command}; each makes `output_dir`."""
-    common: list[str | Path] = ["--vl-dir", vl_dir, "--llm-dir", llm_dir, "--settings", json.dumps(SETTINGS)]
-    graft: list[str | Path] = [sys.executable, "scripts/graft.py", *common, "--config", reference_dir / "config.json"]
-    graft += ["--seed", "0", "--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", output_dir]
+def derive(directory: Path, donors: Sequence[str | Path], settings: Mapping[str, Any]) -> Path:
+    """The graft's config.json for these settings."""
+    config_path = directory / str(settings["architecture"]) / "config.json"
+    command = [sys.executable, "scripts/derive_config.py", *map(str, donors), "--settings", json.dumps(settings)]
+    subprocess.run([*command, "--output", str(config_path)], cwd=ROOT, check=True)
+    return config_path
+
+
+def methods(
+    vl_dir: Path, llm_dir: Path, manifests: Sequence[Path], scratch_dir: Path, output_dir: Path
+) -> dict[str, list[str | Path]]:
+    """{name: command}; each makes `output_dir`. What cp copies is in `scratch_dir`/reference."""
+    donors: list[str | Path] = ["--vl-dir", vl_dir, "--llm-dir", llm_dir]
+    commands: dict[str, list[str | Path]] = {}
+    for name, settings in SETTINGS_OF_METHOD.items():
+        command: list[str | Path] = [sys.executable, "scripts/graft.py", *donors, "--vl-manifest", manifests[0]]
+        command += ["--llm-manifest", manifests[1], "--config", derive(scratch_dir / "configs", donors, settings)]
+        command += ["--settings", json.dumps(settings), "--seed", "0", "--model-code-dir", "model/qwen2_5_vl_qwen3"]
+        commands[name] = [*command, "--output-dir", output_dir]
+    reference_dir = scratch_dir / "reference"
     copy = f"mkdir {output_dir} && cp {reference_dir}/*.safetensors {output_dir} && sync {output_dir}/*"
-    copy_alone: list[str | Path] = [sys.executable, "-c", COPY_ALONE, vl_dir, llm_dir, output_dir, json.dumps(SETTINGS)]
-    train_python = ROOT / ".venvs/train/bin/python"
-    load = f'$0 -c "$1" {vl_dir} {llm_dir} {reference_dir} {output_dir} && sync {output_dir}/*'
-    return {
-        "graft": graft,
-        "cp + sync": [*synced(copy)],
-        "copy alone": copy_alone,
-        "load-copy-save": [*synced(load), train_python, LOAD_COPY_SAVE],
-    }
+    commands["cp + sync"] = [*synced(copy)]
+    stock_config_dir = scratch_dir / "configs/qwen2_5_vl"
+    load = f'$0 -c "$1" {vl_dir} {llm_dir} {stock_config_dir} {output_dir} && sync {output_dir}/*'
+    commands["load-copy-save"] = [*synced(load), ROOT / ".venvs/train/bin/python", LOAD_COPY_SAVE]
+    return commands
 
 
-def run_all(scratch_dir: Path, num_repetitions: int) -> tuple[dict[str, list[Run]], str]:
+def run_all(
+    scratch_dir: Path, pair: tuple[str, str], num_repetitions: int, without: Sequence[str]
+) -> tuple[dict[str, list[Run]], str]:
     """Makes the donors, runs every method `num_repetitions` times, and says what was read and written."""
-    vl_dir, llm_dir = make_donors(scratch_dir / "donors")
-    reference_dir, output_dir = scratch_dir / "reference", scratch_dir / "output"
-    derive = [sys.executable, "scripts/derive_config.py", "--vl-dir", str(vl_dir), "--llm-dir", str(llm_dir)]
-    derive += ["--settings", json.dumps(SETTINGS), "--output", str(reference_dir / "config.json")]
-    subprocess.run(derive, cwd=ROOT, check=True)
-    commands = methods(vl_dir, llm_dir, reference_dir, output_dir)
-    measure([part if part != output_dir else reference_dir for part in commands["graft"]])
+    with_holes = SLOW_METHOD in without
+    vl_dir, llm_dir = make_donors(scratch_dir / "donors", *pair, with_holes=with_holes)
+    records = [record_donor("vl", vl_dir), record_donor("llm", llm_dir)]
+    output_dir, reference_dir = scratch_dir / "output", scratch_dir / "reference"
+    commands = methods(vl_dir, llm_dir, [path for path, _ in records], scratch_dir, output_dir)
+    commands = {name: command for name, command in commands.items() if name not in without}
+    # Linked, so that it takes no room beside the donor.
+    measure([part if part != output_dir else reference_dir for part in commands["graft, linked"]])
 
-    # The page cache of what is read and of what is written, and some more.
-    num_touched_bytes = 3 * sum(path.stat().st_size for path in reference_dir.glob("*.safetensors"))
+    # The page cache of what is read and of what is written, and some more, as far as there is memory.
+    num_result_bytes = sum(path.stat().st_size for path in reference_dir.glob("*.safetensors"))
+    num_touched_bytes = min(3 * num_result_bytes, int(0.8 * available_memory_bytes()))
     runs: dict[str, list[Run]] = {name: [] for name in commands}
     was_cold = True
     for repetition in range(num_repetitions):
@@ -276,11 +278,13 @@ def run_all(scratch_dir: Path, num_repetitions: int) -> tuple[dict[str, list[Run
     def gigabytes(directory: Path) -> str:
         return f"{sum(tensor.num_bytes for tensor in read_checkpoint(directory).values()) / 1e9:.2f} GB"
 
+    holes = ", its language model as a hole in the file," if with_holes else ""
     num_shards = len(list(reference_dir.glob("*.safetensors")))
     return runs, (
-        f"Donors: {gigabytes(vl_dir)} (vision) and {gigabytes(llm_dir)} (language); result: {gigabytes(reference_dir)} in "
-        f"{num_shards} shards. Page cache: {'emptied' if was_cold else 'donors evicted'} before each run, "
-        f"then {num_touched_bytes / 1e9:.1f} GB of memory touched."
+        f"Donors: {pair[0]}, {gigabytes(vl_dir)},{holes} and {pair[1]}, {gigabytes(llm_dir)}; result: "
+        f"{gigabytes(reference_dir)} in {num_shards} shards. Their manifests took {records[0][1]:.0f} and "
+        f"{records[1][1]:.0f} s. Page cache: {'emptied' if was_cold else 'donors evicted'} before each run, then "
+        f"{num_touched_bytes / 1e9:.1f} GB of memory touched."
     )
 
 
@@ -332,22 +336,38 @@ def scratch(directory: Path) -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def write_section(path: Path, section: str) -> None:
+    """Puts a pair's section in the place of its earlier one, or behind the others."""
+    title = "# The graft beside cp and load-copy-save"
+    pair = section.partition(",")[0]
+    earlier = path.read_text(encoding="utf-8").split("\n## ")[1:] if path.exists() else []
+    kept = [f"## {text.rstrip()}" for text in earlier if f"## {text}".partition(",")[0] != pair]
+    path.write_text("\n\n".join([title, *kept, section]) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--scratch-dir", type=Path, default=ROOT / "work/benchmark-graft", help="10 GB are needed there"
+        "--scratch-dir",
+        type=Path,
+        default=ROOT / "work/benchmark-graft",
+        help="25 GB are needed there, 40 for the full size",
+    )
+    parser.add_argument(
+        "--pair", nargs=2, default=("Qwen2.5-VL-3B-Instruct", "Qwen3-1.7B"), help="of tests/data/configs"
     )
     parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--without", nargs="*", default=(), help="methods to leave out")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/graft.md")
     arguments = parser.parse_args()
     load_before = os.getloadavg()[0]
     with scratch(arguments.scratch_dir.resolve()) as directory:
         environment = list(environment_lines(directory))
-        runs, sizes = run_all(directory, arguments.repetitions)
+        runs, sizes = run_all(directory, tuple(arguments.pair), arguments.repetitions, arguments.without)
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     report = "\n".join(
         [
-            f"## {date}: benchmarks/graft.py, {arguments.repetitions} repetitions",
+            f"## {' + '.join(arguments.pair)}, {date}, {arguments.repetitions} repetitions",
             "",
             sizes,
             *environment,
@@ -357,8 +377,7 @@ def main() -> None:
         ]
     )
     print(report)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text("# The graft beside cp and load-copy-save\n\n" + report + "\n", encoding="utf-8")
+    write_section(arguments.output, report)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ rule graft:
         seed=config["seed"],
         python=python_of("workflow"),
     shell:
-        "{params.python} scripts/graft.py --vl-dir {params.vl_dir:q} --llm-dir {params.llm_dir:q}"
+        "{params.python} scripts/graft.py --vl-dir {params.vl_dir:q} --vl-manifest {input.vl:q}"
+        " --llm-dir {params.llm_dir:q} --llm-manifest {input.llm:q}"
         " --config {input.config} --settings {params.settings:q} --seed {params.seed}"
         " --model-code-dir $(dirname {input.modeling}) --output-dir $(dirname {output.ledger}) 2>&1 | tee {log}"
 

@@ -91,6 +91,11 @@ def before(stage):
     return "graft" if stage == "stage1" else "stage1"
 
 
+def stages_up_to(stage):
+    """The stages that led to a checkpoint, in order."""
+    return STAGES[: STAGES.index(stage) + 1]
+
+
 def evaluated(model):
     """The model behind a row of the table: a control asks the same one with other pictures."""
     return model.removesuffix("-shuffled")

@@ -1,5 +1,6 @@
 # Stage 1 trains the aligner, stage 2 everything; both by `swift sft` through one launcher.
-# The checkpoints of a run lie in WORK and survive a failure; the exported checkpoint is declared, and comes last.
+# The checkpoints of a run lie in WORK and survive a failure; the exported checkpoint is declared, and comes last. It is declared
+# by its index, not as a directory: another rule writes the model card beside the weights (rules/upload.smk).
 
 
 # One rule a stage, because what each asks of a cluster has to stand in its rule (rules/resources.smk).
@@ -18,7 +19,7 @@ for stage in STAGES:
             dataset=result("data/{stage}.jsonl"),
             check=result("data/{stage}.check.json"),
         output:
-            directory(result("{stage}/checkpoint")),
+            result("{stage}/checkpoint/model.safetensors.index.json"),
             result("{stage}/metrics.json"),
         log:
             f"logs/{RESULTS}/{{stage}}.log",

@@ -8,7 +8,7 @@ cannot fit together is refused before any weight is read. docs/graft.md lists wh
 By hand, from the repository root:
 
     .venv/bin/python scripts/derive_config.py --vl-dir resources/donors/VL --llm-dir resources/donors/LLM \
-        --settings '{"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4}' \
+        --settings '{"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4, "link": "auto"}' \
         --output results/NAME/graft/config.json
 """
 
@@ -22,6 +22,7 @@ from common.errors import UserError, run_program
 from common.files import read_json, write_json_atomically
 from common.model_configs import (
     PICTURE_TOKENS,
+    VISION_DEFAULTS,
     ConfigReader,
     LanguageShape,
     dtype_name,
@@ -123,7 +124,7 @@ def check_stock_head_dim(shape: LanguageShape, llm_path: Path) -> None:
         raise UserError(
             f"{llm_path}: head_dim is {shape.head_dim}; graft.architecture: qwen2_5_vl expects hidden_size / "
             f"num_attention_heads = {shape.hidden_size} / {shape.num_heads}; set graft.architecture: qwen3, which has "
-            "a head size of its own, or take another language donor (8B and 14B fit)"
+            "a head size of its own, or take another language donor (of the published ones 1.7B, 8B and 14B fit)"
         )
 
 
@@ -220,7 +221,7 @@ def derive_config(
             "tie_word_embeddings": shape.tie_word_embeddings,
             "torch_dtype": dtype_name(llm),
             **picture_ids,
-            "vision_config": {**stock_vision, "out_hidden_size": shape.hidden_size},
+            "vision_config": {**VISION_DEFAULTS, **stock_vision, "out_hidden_size": shape.hidden_size},
         }
     vision_keys = {k: v for k, v in vision.values.items() if k not in ("dtype", "torch_dtype")}
     return {
@@ -246,6 +247,7 @@ def derive_config(
             "dtype": dtype_name(llm),
         },
         "vision_config": {
+            **VISION_DEFAULTS,
             **vision_keys,
             "model_type": "qwen2_5_vl_vision",
             "in_channels": vision_shape(vision).in_channels,

@@ -1,7 +1,7 @@
-"""Gets one donor's checkpoint, checks that it is whole, and records the sha256 of each of its files.
+"""Gets one donor's checkpoint, checks that it is whole, and records the sha256 of each of its files and tensors.
 
-Everything after the donors is derived from them, so a truncated shard or a file that was changed later must be found
-here, before hours of work. A donor comes from ModelScope or Hugging Face (downloaded into --dir; an interrupted
+Everything after the donors is derived from them, so a truncated shard, a NaN or a file that was changed later must be
+found here, before hours of work. A donor comes from ModelScope or Hugging Face (downloaded into --dir; an interrupted
 download goes on where it stopped), or is a directory of the user's own, which is only read, or is the demo's, made on
 the spot. The manifest is written last and whole: while it is absent, the donor is not there.
 
@@ -13,82 +13,33 @@ By hand, for a hub and for a directory of your own:
 """
 
 import argparse
-import hashlib
 import json
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.donor_records import NEEDED_PATTERNS, SECONDS_BETWEEN_LINES, gigabytes, needed_files, record_files
 from common.errors import UserError, run_program
 from common.files import read_json, write_json_atomically
 from common.safetensors_files import read_checkpoint
 
-# What a checkpoint needs to be loaded: weights, configurations, tokenizer, chat template; no .bin or .gguf twins.
-NEEDED_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt")
 # The model type that each role's config.json must have (transformers' names).
 MODEL_TYPE_OF_ROLE = {"vl": "qwen2_5_vl", "llm": "qwen3"}
 
+# With what is said of the model: its licence goes into the model card of what is made from it.
+DOWNLOADED_PATTERNS = [*NEEDED_PATTERNS, "README.md", "LICENSE*", "NOTICE*"]
+
 HUB_NAMES = {"modelscope": "ModelScope", "huggingface": "Hugging Face"}
-NUM_HASH_THREADS = 2  # hashlib releases the interpreter's lock; a disk seldom feeds more
-HASH_BLOCK_BYTES = 8 << 20
-SECONDS_BETWEEN_LINES = 10.0
 MAX_REASON_CHARACTERS = 300
 
 
 def say(line: str) -> None:
     """One line of progress."""
     print(line, file=sys.stderr, flush=True)
-
-
-def gigabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f} GB"
-
-
-@dataclass
-class HashProgress:
-    """Counts hashed bytes over all files and says so now and then."""
-
-    total_bytes: int
-    done_bytes: int = 0
-    last_line_s: float = field(default_factory=time.monotonic)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, num_bytes: int) -> None:
-        with self.lock:
-            self.done_bytes += num_bytes
-            if time.monotonic() - self.last_line_s < SECONDS_BETWEEN_LINES:
-                return
-            self.last_line_s = time.monotonic()
-            say(f"checksums: {gigabytes(self.done_bytes)} of {gigabytes(self.total_bytes)}")
-
-
-def needed_files(directory: Path) -> list[Path]:
-    """The files of a checkpoint that are used, in order of their names."""
-    return sorted({path for pattern in NEEDED_PATTERNS for path in directory.glob(pattern) if path.is_file()})
-
-
-def record_of(path: Path, progress: HashProgress) -> dict[str, Any]:
-    """Name, size and sha256 of one file, as the manifest has them."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(HASH_BLOCK_BYTES):
-            digest.update(block)
-            progress.add(len(block))
-    return {"name": path.name, "num_bytes": path.stat().st_size, "sha256": digest.hexdigest()}
-
-
-def record_files(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The records of all files, hashed in a few threads."""
-    progress = HashProgress(total_bytes=sum(path.stat().st_size for path in paths))
-    with ThreadPoolExecutor(NUM_HASH_THREADS) as pool:
-        return list(pool.map(lambda path: record_of(path, progress), paths))
 
 
 def check_whole(directory: Path, role: str) -> None:
@@ -166,11 +117,11 @@ def download(kind: str, model_id: str, revision: str, directory: Path) -> None:
     if kind == "modelscope":
         from modelscope import snapshot_download
 
-        snapshot_download(model_id, revision=revision, local_dir=str(directory), allow_patterns=list(NEEDED_PATTERNS))
+        snapshot_download(model_id, revision=revision, local_dir=str(directory), allow_patterns=DOWNLOADED_PATTERNS)
     else:
         from huggingface_hub import snapshot_download
 
-        snapshot_download(model_id, revision=revision, local_dir=directory, allow_patterns=list(NEEDED_PATTERNS))
+        snapshot_download(model_id, revision=revision, local_dir=directory, allow_patterns=DOWNLOADED_PATTERNS)
 
 
 def fetch(role: str, source: dict[str, Any], directory: Path) -> None:

@@ -3,18 +3,21 @@
 
 Why not load both models, copy and save, as the published recipe does: that needs both in memory, drops 72 q/k norms
 without a word, and writes weights that no program can load for want of a tokenizer and a processor. Here bytes go from
-file to file, each tensor of either donor is copied or dropped by a stated policy (graft/ledger.tsv has a row for each),
-anything that is not planned is an error, and the directory is usable as it stands. docs/graft.md explains the rest.
+file to file, or stay where they are: a donor's shard that goes into the result as it is can be linked. Each
+tensor of either donor is copied or dropped by a stated policy (graft/ledger.tsv has a row for each), anything that is not
+planned is an error, and the directory is usable as it stands. docs/graft.md explains the rest.
 
 The result appears as a whole: everything is written into a hidden directory beside its place, synced, and moved: weights
 first, then their index (without which there is no checkpoint), the ledger last. Interrupted at any time, the same
 command starts over.
 
-By hand, from the repository root, after derive_config.py:
+By hand, from the repository root, after fetch_donor.py and derive_config.py (without the manifests the donors are read
+once more, for the checksums of their tensors):
 
-    .venv/bin/python scripts/graft.py --vl-dir resources/donors/VL --llm-dir resources/donors/LLM \
-        --config results/NAME/graft/config.json --model-code-dir model/qwen2_5_vl_qwen3 --seed 0 \
-        --settings '{"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4}' \
+    .venv/bin/python scripts/graft.py --vl-dir resources/donors/VL --vl-manifest resources/donors/VL.json \
+        --llm-dir resources/donors/LLM --llm-manifest resources/donors/LLM.json \
+        --config results/NAME/graft/config.json --model-code-dir model/qwen2_5_vl_qwen3 --seed 0 --settings \
+        '{"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4, "link": "auto"}' \
         --output-dir results/NAME/graft
 """
 
@@ -29,14 +32,15 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from derive_config import derive_config
 
 from common.aligner_init import constant_slabs, fresh_input_moment, kept_input_moment, mlp_2_std, normal_slabs
+from common.donor_records import tensor_digests
 from common.errors import UserError, run_program
+from common.file_sharing import share_file
 from common.files import fsync_directory, read_json
 from common.graft_plan import (
     Donor,
@@ -48,9 +52,7 @@ from common.graft_plan import (
     vision_shapes,
 )
 from common.model_configs import (
-    SAFETENSORS_DTYPES,
     ConfigReader,
-    dtype_name,
     language_shape,
     read_language_donor,
     read_vision_donor,
@@ -59,15 +61,8 @@ from common.model_configs import (
     vision_shape,
 )
 from common.safetensors_files import INDEX_NAME, SHARD_PATTERN, SINGLE_NAME, read_checkpoint
-from common.safetensors_writer import (
-    SLAB_BYTES,
-    Shard,
-    StreamedTensor,
-    check_free_space,
-    checkpoint_index,
-    lay_out_shards,
-    stream_tensors,
-)
+from common.safetensors_writer import FILE_MODE, SLAB_BYTES, check_free_space, write_shards
+from common.shard_layout import OutputTensor, Shard, checkpoint_index, lay_out_shards
 from common.travelling_files import TRAVELLING_PATTERNS, json_bytes, travelling_files
 
 STAGING_NAME = ".graft.partial"
@@ -123,8 +118,8 @@ def make_plan(
     settings: Mapping[str, Any],
 ) -> list[PlannedTensor]:
     """Reads the headers of both donors, checks every tensor against its config.json, and plans the result."""
-    vl_donor = Donor("vl", by_published_name(read_checkpoint(vl_dir)), SAFETENSORS_DTYPES[dtype_name(vl)], str(vl.path))
-    llm_donor = Donor("llm", read_checkpoint(llm_dir), SAFETENSORS_DTYPES[dtype_name(llm)], str(llm.path))
+    vl_donor = Donor("vl", by_published_name(read_checkpoint(vl_dir)), str(vl.path))
+    llm_donor = Donor("llm", read_checkpoint(llm_dir), str(llm.path))
     vision = vision_shape(vl.child("vision_config"))
     vl_shapes = vision_shapes(vision) | language_shapes(
         language_shape(text_section(vl), tied(vl)), qk_norm=False, qkv_bias=True
@@ -158,7 +153,7 @@ def make_plan(
     )
 
 
-def streamed(entry: PlannedTensor, seed: int) -> StreamedTensor:
+def output_tensor(entry: PlannedTensor, seed: int) -> OutputTensor:
     """How the bytes of a planned tensor come about."""
     num_values = math.prod(entry.shape)
     make_slabs = None
@@ -166,24 +161,26 @@ def streamed(entry: PlannedTensor, seed: int) -> StreamedTensor:
         make_slabs = partial(normal_slabs, entry.output_name, num_values, entry.std, entry.dtype, seed, SLAB_BYTES)
     elif entry.value is not None:
         make_slabs = partial(constant_slabs, num_values, entry.value, entry.dtype, SLAB_BYTES)
-    return StreamedTensor(entry.output_name, entry.dtype, entry.shape, entry.source, make_slabs)
+    return OutputTensor(entry.output_name, entry.dtype, entry.shape, entry.source, make_slabs)
 
 
-def needs_reading(entry: PlannedTensor) -> bool:
-    """False for the vision donor's language model, 15 GB of Qwen2.5-VL-7B of which the result holds nothing.
+def donor_digest(entry: PlannedTensor, digests: Mapping[str, Mapping[str, str]]) -> str:
+    """sha256 of a donor's tensor; raises UserError where its record lacks it."""
+    if digest := digests[entry.donor].get(entry.name):
+        return digest
+    where = entry.source.path if entry.source else entry.name
+    raise UserError(
+        f"{where}: tensor {entry.name} is not in the record of its donor; expected its sha256 there; remove the donor's "
+        "manifest (resources/donors/*.json), so that it is recorded again"
+    )
 
-    Its bytes are accounted for by the checksums of its files (fetch_donor.py). What is dropped of the language donor is
-    read: a tied head must repeat the embedding, and the q/k norms are small.
-    """
-    return entry.policy != "dropped" or entry.donor == "llm"
 
-
-def check_tied_head(plan: Sequence[PlannedTensor], digests: Sequence[str]) -> None:
-    """A head that is dropped because it is tied must really repeat the embedding."""
-    rows = {entry.name: (entry, digest) for entry, digest in zip(plan, digests, strict=True) if entry.donor == "llm"}
-    _, embedding_digest = rows["model.embed_tokens.weight"]
-    head, head_digest = rows.get("lm_head.weight", (None, ""))
-    if head and head.policy == "dropped" and head.source and head_digest != embedding_digest:
+def check_tied_head(plan: Sequence[PlannedTensor], digests: Mapping[str, str]) -> None:
+    """A head that is dropped because it is tied must really repeat the embedding; `digests` are the language donor's."""
+    heads = [entry for entry in plan if (entry.donor, entry.name, entry.policy) == ("llm", "lm_head.weight", "dropped")]
+    for head in heads:
+        if head.source is None or digests.get(head.name) == digests.get("model.embed_tokens.weight"):
+            continue
         raise UserError(
             f"{head.source.path}: tensor lm_head.weight differs from model.embed_tokens.weight, though the donor's "
             "config.json says tie_word_embeddings: true; expected equal bytes; set it to false in a copy of the donor"
@@ -192,7 +189,7 @@ def check_tied_head(plan: Sequence[PlannedTensor], digests: Sequence[str]) -> No
 
 def ledger_text(plan: Sequence[PlannedTensor], digests: Sequence[str], shards: Sequence[Shard]) -> str:
     """The ledger: a header line, then one row a tensor, tab-separated, in the order of the plan."""
-    output_files = {name: place.file_name for shard in shards for name, place in shard.places.items()}
+    output_files = {name: shard.file_name for shard in shards for name in shard.offsets}
     lines = ["\t".join(LEDGER_COLUMNS)]
     for entry, digest in zip(plan, digests, strict=True):
         row = {
@@ -243,6 +240,25 @@ def publish(staging_dir: Path, output_dir: Path) -> None:
     fsync_directory(output_dir)
 
 
+def share_shards(shards: Sequence[Shard], directory: Path) -> list[Shard]:
+    """Links the mirrored shards to their donor's files where the file systems allow it; returns those that are left."""
+    left, reasons = [], set()
+    for shard in shards:
+        if shard.mirrored_path is None:
+            left.append(shard)
+        elif reason := share_file(shard.mirrored_path, directory / shard.file_name, FILE_MODE):
+            left.append(shard)
+            reasons.add(reason)
+    for reason in sorted(reasons):
+        say(f"shards that are a donor's as they stand cannot be linked here ({reason}); they are copied")
+    return left
+
+
+def say(line: str) -> None:
+    """One line of progress."""
+    print(f"graft: {line}", file=sys.stderr, flush=True)
+
+
 def graft(
     vl_dir: Path,
     llm_dir: Path,
@@ -251,6 +267,8 @@ def graft(
     seed: int,
     code_dir: Path,
     output_dir: Path,
+    vl_manifest_path: Path | None = None,
+    llm_manifest_path: Path | None = None,
 ) -> None:
     """Makes the grafted checkpoint directory; raises UserError, with nothing left behind, when something is wrong."""
     started_at = time.monotonic()
@@ -261,11 +279,15 @@ def graft(
     check_config(config_path, derived)
     check_output_dir(output_dir, (vl_dir, llm_dir))
     plan = make_plan(vl_dir, llm_dir, vl, llm, derived, settings)
+    donor_digests = {
+        "vl": tensor_digests(vl_dir, vl_manifest_path),
+        "llm": tensor_digests(llm_dir, llm_manifest_path),
+    }
+    check_tied_head(plan, donor_digests["llm"])
     files = travelling_files(vl_dir, llm_dir, code_dir, dict(llm.values), derived.get("auto_map", {}))
     files[SETTINGS_NAME] = json_bytes({"graft": dict(settings), "seed": seed})
 
-    tensors = [streamed(entry, seed) for entry in plan]
-    outputs = [tensor for tensor in tensors if tensor.name]
+    outputs = [output_tensor(entry, seed) for entry in plan if entry.output_name]
     shards = lay_out_shards(outputs, int(settings["max_shard_gb"] * 1e9))
     staging_dir = output_dir / STAGING_NAME
     try:
@@ -277,31 +299,34 @@ def graft(
                 f"{output_dir}: cannot write there ({error.strerror}); expected a writable directory; choose another "
                 "results directory"
             ) from error
-        check_free_space(staging_dir, sum(shard.num_bytes for shard in shards) + _SMALL_FILES_BYTES)
+        unshared = share_shards(shards, staging_dir) if settings["link"] == "auto" else shards
+        check_free_space(staging_dir, sum(shard.num_bytes for shard in unshared) + _SMALL_FILES_BYTES)
         for name, content in files.items():
             write_synced(staging_dir / name, content)
         files.clear()
-        is_read = [needs_reading(entry) for entry in plan]
-        read_digests = iter(stream_tensors(list(compress(tensors, is_read)), shards, staging_dir, "graft"))
-        digests = [next(read_digests) if was_read else "" for was_read in is_read]
-        check_tied_head(plan, digests)
+        made_digests = write_shards(outputs, unshared, staging_dir, "graft")
+        digests = [donor_digest(e, donor_digests) if e.donor else made_digests[e.output_name] for e in plan]
         write_synced(staging_dir / LEDGER_NAME, ledger_text(plan, digests, shards).encode())
         write_synced(staging_dir / INDEX_NAME, json_bytes(checkpoint_index(outputs, shards)))
         fsync_directory(staging_dir)
         publish(staging_dir, output_dir)
     finally:
         shutil.rmtree(staging_dir, ignore_errors=True)
-    print(summary(plan, shards, time.monotonic() - started_at), file=sys.stderr)
+    say(summary(plan))
+    num_shared_bytes = sum(shard.num_bytes for shard in shards) - sum(shard.num_bytes for shard in unshared)
+    say(
+        f"{sum(shard.num_bytes for shard in shards) / 1e9:.2f} GB in {len(shards)} shard(s), "
+        f"{num_shared_bytes / 1e9:.2f} GB of it linked with the donors' files, {time.monotonic() - started_at:.1f} s"
+    )
 
 
-def summary(plan: Sequence[PlannedTensor], shards: Sequence[Shard], elapsed_s: float) -> str:
-    """What was done, in two lines."""
+def summary(plan: Sequence[PlannedTensor]) -> str:
+    """What was done with the tensors."""
     num = {policy: sum(entry.policy == policy for entry in plan) for policy in ("copied", "initialised", "dropped")}
     num_lost = sum(entry.policy == "dropped" and entry.donor == "llm" for entry in plan)
     return (
-        f"graft: {num['copied']} tensors copied, {num['initialised']} initialised, {num['dropped']} dropped "
-        f"({num_lost} of them the language donor's); each has its row in {LEDGER_NAME}\n"
-        f"graft: {sum(shard.num_bytes for shard in shards) / 1e9:.2f} GB in {len(shards)} shard(s), {elapsed_s:.1f} s"
+        f"{num['copied']} tensors copied, {num['initialised']} initialised, {num['dropped']} dropped "
+        f"({num_lost} of them the language donor's); each has its row in {LEDGER_NAME}"
     )
 
 
@@ -309,6 +334,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vl-dir", type=Path, required=True, help="vision donor (Qwen2.5-VL)")
     parser.add_argument("--llm-dir", type=Path, required=True, help="language donor (Qwen3)")
+    parser.add_argument("--vl-manifest", type=Path, help="its record by fetch_donor.py")
+    parser.add_argument("--llm-manifest", type=Path, help="the language donor's record")
     parser.add_argument("--config", type=Path, required=True, help="config.json made by derive_config.py")
     parser.add_argument("--settings", type=json.loads, required=True, help="section graft of the configuration, JSON")
     parser.add_argument("--seed", type=int, required=True, help="of the new tensors")
@@ -324,6 +351,8 @@ def main() -> None:
         arguments.seed,
         arguments.model_code_dir,
         arguments.output_dir,
+        arguments.vl_manifest,
+        arguments.llm_manifest,
     )
 
 

@@ -45,6 +45,7 @@ from common.checkpoint_files import (
 from common.errors import UserError, run_program
 from common.files import read_if_whole, read_json, write_json_atomically
 from common.installed_packages import package_dir, versions_in
+from common.local_paths import without_local_paths
 from common.process_group import StopRequests, Trainer, exclusive_work_dir, say, this_process, wait_for_ranks
 from common.safetensors_files import read_checkpoint
 from common.swift_command import (
@@ -582,9 +583,8 @@ def finish(run: Run, checkpoint: Path, argv: list[str], output_dir: Path, versio
     if unchanged:
         say(f"{run.stage}: {len(unchanged)} trained tensors kept their bits (updates below 16-bit rounding)")
 
-    published = publish_checkpoint(
-        checkpoint, run.model_dir, output_dir / "checkpoint", {"stage": run.stage, "seed": run.seed, **run.settings}
-    )
+    settings = without_local_paths({"stage": run.stage, "seed": run.seed, **run.settings})
+    published = publish_checkpoint(checkpoint, run.model_dir, output_dir / "checkpoint", settings)
     first_rank = list(ranks[0].values())
     num_tokens = sum(record.num_tokens for records in ranks for record in records.values())
     num_processes = begin["num_processes"]

@@ -7,7 +7,6 @@ Nodes show this configuration as /etc/slurm, because inside a job Snakemake's pl
 """
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import debian_packages
+from processes import is_running
 
 PACKAGES = ("slurm-wlm", "munge", "slurmdbd", "mariadb-server", "iproute2")
 PROGRAMS = (
@@ -117,19 +119,14 @@ def missing_conditions() -> str | None:
         return "a Slurm cluster of several nodes needs root"
     if subprocess.run(["unshare", "--uts", "--mount", "--net", "true"], capture_output=True).returncode:
         return "a Slurm cluster of several nodes needs UTS, mount and network namespaces"
-    if any(shutil.which(program) is None for program in PROGRAMS) and shutil.which("apt-get") is None:
+    if not debian_packages.can_have(PROGRAMS):
         return "Slurm is not installed, and there is no apt-get to install it with"
     return None
 
 
 def install_packages() -> None:
     """Installs Slurm and munge from Debian where they are missing; their services are not started."""
-    if all(shutil.which(program) for program in PROGRAMS):
-        return
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
-        finished = subprocess.run(["apt-get", *command], env=environment, capture_output=True, text=True)
-        assert finished.returncode == 0, finished.stderr[-3000:]
+    debian_packages.install(PROGRAMS, PACKAGES)
 
 
 def wait_until(condition: Callable[[], bool], limit_s: float, what: str) -> None:
@@ -138,13 +135,6 @@ def wait_until(condition: Callable[[], bool], limit_s: float, what: str) -> None
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {limit_s:.0f} s"
         time.sleep(0.1)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 @dataclass

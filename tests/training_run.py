@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from processes import is_running
 
 # Rows, batches and steps: two epochs, the last step of each with a smaller batch, so an interruption in the second
 # epoch meets every corner of the sampler.
@@ -37,7 +38,13 @@ def write_dataset(directory: Path, num_rows: int = NUM_ROWS) -> Path:
 
 def graft(root: Path, vl_dir: Path, llm_dir: Path, architecture: str, target_dir: Path) -> Path:
     """A grafted checkpoint of three small shards, by the programs that make the real one."""
-    settings = {"architecture": architecture, "aligner": "fresh", "calibration": "none", "max_shard_gb": 0.001}
+    settings = {
+        "architecture": architecture,
+        "aligner": "fresh",
+        "calibration": "none",
+        "max_shard_gb": 0.001,
+        "link": "auto",
+    }
     donors = ["--vl-dir", str(vl_dir), "--llm-dir", str(llm_dir), "--settings", json.dumps(settings)]
     config = ["--config", str(target_dir / "config.json"), "--seed", "0"]
     place = ["--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", str(target_dir)]
@@ -165,13 +172,6 @@ class TrainingRun:
             os.killpg(pid, signal.SIGKILL)
         while any(is_running(pid) for pid in pids):
             time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def sender(number: signal.Signals) -> Callable[[int], None]:

@@ -22,6 +22,8 @@ COMPLETE_NAME = "complete.json"
 
 # Made by the graft about itself, or by a run about itself: no part of the model.
 NOT_OF_THE_MODEL = frozenset({"ledger.tsv", "fidelity.json", "settings.json", "metrics.json", COMPLETE_NAME})
+# What is said of a model, after it was evaluated: a model with a card is the same model, and another one's card is not its own.
+ABOUT_THE_MODEL = ("README", "LICENSE", "NOTICE")
 
 _NUM_READERS = 16  # for many small reads, which wait for the disk rather than the processor
 _PICTURE_HEAD_BYTES = 4096
@@ -89,7 +91,7 @@ def trainer_state(checkpoint_dir: Path) -> dict[str, Any]:
 def model_files(model_dir: Path) -> list[Path]:
     """The files that make up a model: the weights that its index names and everything beside them, sorted by name."""
     files = [path for path in sorted(model_dir.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    return [path for path in files if path.name not in NOT_OF_THE_MODEL]
+    return [path for path in files if path.name not in NOT_OF_THE_MODEL and not path.name.startswith(ABOUT_THE_MODEL)]
 
 
 def model_sha256(model_dir: Path) -> str:

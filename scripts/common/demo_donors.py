@@ -183,6 +183,8 @@ def start_llm_donor(directory: Path, settings: dict[str, Any], seed: int) -> Qwe
 
 def save_weights(model: PreTrainedModel, directory: Path) -> None:
     """Writes the weights in shards with an index; the other files stay as `start_…_donor` wrote them."""
+    for path in directory.glob("*.safetensors"):  # never written into: a graft may hold a link to it
+        path.unlink()
     kept = {name: (directory / name).read_bytes() for name in ("config.json", "generation_config.json")}
     model.save_pretrained(directory, max_shard_size=MAX_SHARD_BYTES)
     for name, content in kept.items():

@@ -12,6 +12,7 @@ from typing import Literal
 from common.errors import UserError
 from common.model_configs import LanguageShape, VisionShape
 from common.safetensors_files import DTYPE_BYTES, TensorOnDisk
+from common.tensor_values import FLOAT_DTYPES
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -41,11 +42,10 @@ class PlannedTensor:
 
 @dataclass(frozen=True)
 class Donor:
-    """A donor's tensors by their published (legacy) names, the dtype that its config.json gives, and its shapes."""
+    """A donor's tensors by their published (legacy) names."""
 
     role: Literal["vl", "llm"]
     tensors: dict[str, TensorOnDisk]
-    dtype: str
     config_path: str
 
 
@@ -129,7 +129,11 @@ def by_published_name(tensors: Mapping[str, TensorOnDisk]) -> dict[str, TensorOn
 
 
 def check_tensors(donor: Donor, expected: Shapes, optional: frozenset[str] = frozenset()) -> None:
-    """Raises UserError unless the donor has the expected tensors, and no others, in the expected shapes and dtype."""
+    """Raises UserError unless the donor has the expected tensors, and no others, in the expected shapes, unquantised.
+
+    Several float dtypes in one donor are as good: Qwen2.5-VL-32B-Instruct is published as bfloat16 with a float32 vision
+    tower. Each tensor keeps its own, and a loader casts it to the one of config.json.
+    """
     for name, shape in expected.items():
         tensor = donor.tensors.get(name)
         if tensor is None:
@@ -144,10 +148,10 @@ def check_tensors(donor: Donor, expected: Shapes, optional: frozenset[str] = fro
                 f"{tensor.path}: tensor {tensor.name} has shape {list(tensor.shape)}; {donor.config_path} implies "
                 f"{list(shape)}; {FETCH_AGAIN}"
             )
-        if tensor.dtype != donor.dtype:
+        if tensor.dtype not in FLOAT_DTYPES:
             raise UserError(
-                f"{tensor.path}: tensor {tensor.name} is {tensor.dtype}; {donor.config_path} implies {donor.dtype}; "
-                "take a copy of this donor saved in one dtype, unquantised"
+                f"{tensor.path}: tensor {tensor.name} is {tensor.dtype}; expected one of {', '.join(FLOAT_DTYPES)}; take "
+                "an unquantised copy of this donor"
             )
     for name, tensor in donor.tensors.items():
         if name not in expected:
@@ -197,12 +201,13 @@ def plan_aligner(vl: Donor, shapes: Shapes, aligner: str, mlp_2_std: float) -> l
         if aligner == "keep" and not depends_on_width:
             plan.append(copied(vl, name, "aligner: keep; does not depend on the language model's width"))
             continue
+        dtype = vl.tensors[name].dtype
         why = "its shape depends on the language model's width" if depends_on_width else "aligner: fresh"
         plan.append(dropped(vl, name, f"{why}; replaced by a new tensor"))
         if std is not None:
-            plan.append(normal(name, shapes[name], vl.dtype, std, f"{why}; N(0, {std}^2), seeded"))
+            plan.append(normal(name, shapes[name], dtype, std, f"{why}; N(0, {std}^2), seeded"))
         elif value is not None:
-            plan.append(constant(name, shapes[name], vl.dtype, value, f"{why}; all {value:g}"))
+            plan.append(constant(name, shapes[name], dtype, value, f"{why}; all {value:g}"))
     return plan
 
 
@@ -238,7 +243,7 @@ def plan_graft(
         bias = name.replace("_proj.weight", "_proj.bias")
         if bias in output_shapes and bias not in llm_shapes:
             reason = f"architecture: {architecture} has this bias, the language donor has none; all 0"
-            plan.append(constant(bias, output_shapes[bias], llm.dtype, 0.0, reason))
+            plan.append(constant(bias, output_shapes[bias], llm.tensors[name].dtype, 0.0, reason))
     for name in llm.tensors:
         if name not in llm_shapes:  # check_tensors let only this one through
             plan.append(dropped(llm, name, "tie_word_embeddings: true; the embedding serves as the head"))

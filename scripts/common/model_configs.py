@@ -27,6 +27,19 @@ PICTURE_TOKENS = {
     "vision_end_token_id": "<|vision_end|>",
 }
 
+# What a vision_config leaves out has these values: the defaults of transformers' Qwen2_5_VLVisionConfig, equal in 4.49 and
+# 5.19. Qwen2.5-VL-32B-Instruct, saved again by transformers 4.49, leaves them out.
+VISION_DEFAULTS = {
+    "depth": 32,
+    "hidden_act": "silu",
+    "num_heads": 16,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "window_size": 112,
+    "fullatt_block_indexes": [7, 15, 23, 31],
+}
+
 _MISSING = object()
 _FETCH_AGAIN = "fetch this donor's config.json again"
 
@@ -201,6 +214,7 @@ def tied(config: ConfigReader) -> bool:
 
 def vision_shape(vision: ConfigReader) -> VisionShape:
     """Reads the vision tower's shape; `in_chans` is the published spelling of in_channels, 3 the class's default."""
+    vision = ConfigReader({**VISION_DEFAULTS, **vision.values}, vision.path, vision.section)
     return VisionShape(
         depth=vision.integer("depth"),
         hidden_size=vision.integer("hidden_size"),

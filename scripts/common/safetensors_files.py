@@ -10,6 +10,7 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.errors import UserError
 from common.files import read_json
@@ -37,11 +38,8 @@ class TensorOnDisk:
     shape: tuple[int, ...]
 
 
-def read_shard(path: Path) -> dict[str, TensorOnDisk]:
-    """The tensors of one safetensors file, in the order of their bytes.
-
-    Raises UserError when the file is absent, cut off, or its header contradicts itself.
-    """
+def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header of a safetensors file, where the data begins, and the size of the file."""
     remedy = "fetch or make this file again"
     try:
         file_bytes = path.stat().st_size
@@ -50,7 +48,7 @@ def read_shard(path: Path) -> dict[str, TensorOnDisk]:
             header_bytes = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
             if header_bytes is None or 8 + header_bytes > file_bytes:
                 raise UserError(f"{path}: cut off inside its header ({file_bytes} bytes in the file); {remedy}")
-            header = json.loads(file.read(header_bytes))
+            return json.loads(file.read(header_bytes)), 8 + header_bytes, file_bytes
     except FileNotFoundError:
         raise UserError(f"{path}: not found; expected a safetensors file; {remedy}") from None
     except OSError as error:
@@ -58,6 +56,19 @@ def read_shard(path: Path) -> dict[str, TensorOnDisk]:
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise UserError(f"{path}: its header is not JSON, so it is no safetensors file; {remedy}") from None
 
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the header of a safetensors file says beside its tensors, such as {"format": "pt"}."""
+    return _read_header(path)[0].get("__metadata__") or {}
+
+
+def read_shard(path: Path) -> dict[str, TensorOnDisk]:
+    """The tensors of one safetensors file, in the order of their bytes.
+
+    Raises UserError when the file is absent, cut off, or its header contradicts itself.
+    """
+    remedy = "fetch or make this file again"
+    header, data_start, file_bytes = _read_header(path)
     try:
         entries = [
             (*entry["data_offsets"], name, entry["dtype"], tuple(entry["shape"]))
@@ -70,7 +81,6 @@ def read_shard(path: Path) -> dict[str, TensorOnDisk]:
             f"{path}: its header does not describe tensors, so it is no safetensors file; {remedy}"
         ) from None
 
-    data_start = 8 + header_bytes
     tensors, position = {}, 0
     for begin, end, name, dtype, shape in entries:
         if dtype not in DTYPE_BYTES:

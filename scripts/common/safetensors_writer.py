@@ -1,129 +1,58 @@
-"""Writing a sharded safetensors checkpoint as a stream: bytes go from file to file slab by slab, whatever their amount.
+"""Writing the shards of a checkpoint as a stream: bytes go from file to file, whatever their amount.
 
-Each tensor is read (or made) once, by one of a few threads, and in that pass hashed, searched for NaN and infinity, and
-written at its place. A tensor without a place is read for its hash alone. So memory is a few slabs, and the hash is of
-exactly the bytes that were written. Why not copy_file_range: the hash needs the bytes here anyway; what hash and search
-cost beside a copy in the kernel is in benchmarks/results/graft.md.
+What a donor has is moved by the kernel (copy_file_range), without a copy in this program; what is new is made in slabs,
+and hashed as it is written. A few threads share the work, and the disk is kept writing behind them.
 """
 
+import errno
 import hashlib
-import json
-import math
-import mmap
 import os
-import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.safetensors_files import DTYPE_BYTES, TensorOnDisk
-from common.tensor_values import first_non_finite
+from common.shard_layout import OutputTensor, Shard
 
-# With 1 MiB and one thread a core the donors of benchmarks/graft.py took a fifth less CPU time than with 0.25 MiB and two
-# threads a core (two runs each, memory touched before), the benchmark itself 4.1 instead of 4.3 s.
+# Of new tensors, and where the kernel does not copy by itself.
 SLAB_BYTES = 1 << 20
 
-# Hashing releases Python's lock; two threads at least, since one waits for the disk now and then.
+# One piece of work; small enough to divide a single large file among the threads.
+_COPY_BYTES = 64 << 20
+
+# Two threads at least, since one waits for the disk now and then.
 _MIN_THREADS, _MAX_THREADS = 2, 16
 
 # The kernel would otherwise collect gigabytes before it begins to write, and the final sync would wait for all of them.
 _BYTES_BETWEEN_SYNCS = 256 << 20
 
-# Copying to an address that lies 8 to 24 bytes behind its source, counted within a page, has a third of the usual speed
-# (2.7 instead of 8 GB/s on an AMD EPYC; docs/log.md): the processor takes one for the other. A cache line more avoids it.
-_PAGE_BYTES = mmap.PAGESIZE
-_ALIAS_BYTES = 64
+FILE_MODE = 0o644
 
-_FILE_MODE = 0o644
+# What a target answers that is full or may not grow; any other error of a copy in the kernel is tried again by hand.
+_TARGET_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+_BAR_WIDTH = 30
+_CLEAR_LINE = "\x1b[K"  # from the cursor to the end
+_BACK_TO_START = _CLEAR_LINE + "\r"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a tensor is written: `offset` counts from the start of the file."""
+class _Copy:
+    """A stretch of bytes that goes from a donor's file into a shard as it is."""
 
+    source_path: Path
+    source_offset: int
     file_name: str
     offset: int
-
-
-@dataclass(frozen=True)
-class StreamedTensor:
-    """One tensor to pass through: read from `source`, or made by `make_slabs`.
-
-    `name` is its name in the result, or empty: then it is read for its hash alone.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    source: TensorOnDisk | None
-    make_slabs: Callable[[], Iterable[bytes]] | None
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the tensor's values."""
-        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One file of the checkpoint: its header, and where each tensor lies."""
-
-    file_name: str
-    header: bytes
-    places: dict[str, Place]
     num_bytes: int
 
 
 class _Stopped(Exception):
     """Another thread failed; this one gives up quietly."""
-
-
-def lay_out_shards(tensors: Sequence[StreamedTensor], max_shard_bytes: int) -> list[Shard]:
-    """Divides the tensors, in order, among files of at most `max_shard_bytes` (a larger tensor has its own file)."""
-    groups: list[list[StreamedTensor]] = []
-    group_bytes = 0
-    for tensor in tensors:
-        if not groups or (groups[-1] and group_bytes + tensor.num_bytes > max_shard_bytes):
-            groups.append([])
-            group_bytes = 0
-        groups[-1].append(tensor)
-        group_bytes += tensor.num_bytes
-    return [
-        _lay_out_shard(f"model-{number:05d}-of-{len(groups):05d}.safetensors", group)
-        for number, group in enumerate(groups, start=1)
-    ]
-
-
-def _lay_out_shard(file_name: str, tensors: Sequence[StreamedTensor]) -> Shard:
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # transformers refuses files without it
-    position, offsets = 0, {}
-    # Wide elements first: then each tensor is aligned to its element, as readers that map the file expect.
-    for tensor in sorted(tensors, key=lambda tensor: -DTYPE_BYTES[tensor.dtype]):
-        end = position + tensor.num_bytes
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
-        offsets[tensor.name] = position
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    data_start = 8 + len(text)
-    places = {name: Place(file_name, data_start + offset) for name, offset in offsets.items()}
-    return Shard(file_name, struct.pack("<Q", len(text)) + text, places, data_start + position)
-
-
-def checkpoint_index(tensors: Sequence[StreamedTensor], shards: Sequence[Shard]) -> dict[str, object]:
-    """The content of model.safetensors.index.json, with the metadata that transformers 5 writes."""
-    return {
-        "metadata": {
-            "total_parameters": sum(math.prod(tensor.shape) for tensor in tensors),
-            "total_size": sum(tensor.num_bytes for tensor in tensors),
-        },
-        "weight_map": {name: shard.file_name for shard in shards for name in sorted(shard.places)},
-    }
 
 
 def check_free_space(directory: Path, num_bytes: int) -> None:
@@ -137,35 +66,77 @@ def check_free_space(directory: Path, num_bytes: int) -> None:
         )
 
 
+def progress_line(label: str, num_done_bytes: int, num_total_bytes: int, elapsed_s: float) -> str:
+    """A bar, how much, how fast, and how long it will take."""
+    part = num_done_bytes / num_total_bytes if num_total_bytes else 1.0
+    rate = num_done_bytes / max(elapsed_s, 1e-9)
+    left = f"{(num_total_bytes - num_done_bytes) / rate:.0f} s left" if rate else "starting"
+    bar = "#" * int(part * _BAR_WIDTH)
+    return (
+        f"{label}: [{bar:-<{_BAR_WIDTH}}] {num_done_bytes / 1e9:.2f} of {num_total_bytes / 1e9:.2f} GB, "
+        f"{rate / 1e6:.0f} MB/s, {left}"
+    )
+
+
+def _copies(tensors: Sequence[OutputTensor], shards: Sequence[Shard]) -> Iterator[_Copy]:
+    """The stretches to copy: neighbours that stay neighbours are one stretch, long ones are divided."""
+    by_name = {tensor.name: tensor for tensor in tensors}
+    for shard in shards:
+        stretches: list[_Copy] = []
+        if shard.mirrored_path:
+            stretches = [_Copy(shard.mirrored_path, 0, shard.file_name, 0, shard.num_bytes)]
+        for name, offset in () if shard.mirrored_path else shard.offsets.items():
+            if (source := by_name[name].source) is None:
+                continue
+            last = stretches[-1] if stretches else None
+            if (
+                last
+                and (source.path, source.offset) == (last.source_path, last.source_offset + last.num_bytes)
+                and offset == last.offset + last.num_bytes
+            ):
+                num_bytes = last.num_bytes + source.num_bytes
+                stretches[-1] = _Copy(source.path, last.source_offset, shard.file_name, last.offset, num_bytes)
+            else:
+                stretches.append(_Copy(source.path, source.offset, shard.file_name, offset, source.num_bytes))
+        for whole in stretches:
+            for begin in range(0, whole.num_bytes, _COPY_BYTES):
+                yield _Copy(
+                    whole.source_path,
+                    whole.source_offset + begin,
+                    whole.file_name,
+                    whole.offset + begin,
+                    min(_COPY_BYTES, whole.num_bytes - begin),
+                )
+
+
 class _Stream:
-    """State shared by the threads of one `stream_tensors`."""
+    """State shared by the threads of one `write_shards`."""
 
     def __init__(self, directory: Path, shards: Sequence[Shard], label: str) -> None:
         self.directory = directory
         self.label = label
         self.num_output_bytes = sum(shard.num_bytes for shard in shards)
-        self.places = {name: place for shard in shards for name, place in shard.places.items()}
-        self.remaining = {shard.file_name: len(shard.places) for shard in shards}
+        self.places = {name: (shard.file_name, offset) for shard in shards for name, offset in shard.offsets.items()}
         self.targets: dict[str, int] = {}
         self.sources: dict[Path, int] = {}
         self.stop = threading.Event()
         self.lock = threading.Lock()
-        self.local = threading.local()
         self.syncer = ThreadPoolExecutor(1, "sync")
         self.syncs: list[Future[None]] = []
         self.num_done_bytes = 0
         self.num_unsynced_bytes = 0
+        self.digests: dict[str, str] = {}
 
-    def open_files(self, shards: Sequence[Shard], tensors: Sequence[StreamedTensor]) -> None:
+    def open_files(self, shards: Sequence[Shard], copies: Sequence[_Copy]) -> None:
         """Opens every source once and creates every shard with its header."""
-        for tensor in tensors:
-            if tensor.source and tensor.source.path not in self.sources:
-                self.sources[tensor.source.path] = os.open(tensor.source.path, os.O_RDONLY)
+        for copy in copies:
+            if copy.source_path not in self.sources:
+                self.sources[copy.source_path] = os.open(copy.source_path, os.O_RDONLY)
         try:
             for shard in shards:
                 path = self.directory / shard.file_name
-                self.targets[shard.file_name] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
-                os.fchmod(self.targets[shard.file_name], _FILE_MODE)
+                self.targets[shard.file_name] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+                os.fchmod(self.targets[shard.file_name], FILE_MODE)
                 self.write(self.targets[shard.file_name], shard.header, 0)
         except OSError as error:
             raise self.write_error(error) from error
@@ -185,130 +156,113 @@ class _Stream:
             "another results directory"
         )
 
-    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    def write(self, descriptor: int, data: bytes, offset: int) -> None:
         """Writes all of `data` at `offset`."""
         view = memoryview(data)
         while view:
             num_written = os.pwrite(descriptor, view, offset)
             view, offset = view[num_written:], offset + num_written
 
-    def read_slabs(self, source: TensorOnDisk, target_offset: int) -> Iterator[memoryview]:
-        """The bytes of a tensor on disk, slab by slab, in a buffer that each thread uses again and again.
-
-        `target_offset` is where they will be written: within a page they lie there in the buffer, too.
-        """
-        if not hasattr(self.local, "buffer"):
-            self.local.buffer = mmap.mmap(-1, SLAB_BYTES + 2 * _PAGE_BYTES)
-        descriptor, start = self.sources[source.path], source.offset
-        begin = target_offset % _PAGE_BYTES
-        if 0 < (target_offset - start) % _PAGE_BYTES < _ALIAS_BYTES:
-            begin += _ALIAS_BYTES
-        whole = memoryview(self.local.buffer)[begin : begin + SLAB_BYTES]
+    def copy(self, copy: _Copy) -> None:
+        """Moves one stretch, by the kernel as far as it will."""
+        if self.stop.is_set():
+            raise _Stopped
+        source, target = self.sources[copy.source_path], self.targets[copy.file_name]
         position = 0
-        while position < source.num_bytes:
-            wanted = min(SLAB_BYTES, source.num_bytes - position)
+        try:
+            while position < copy.num_bytes:
+                left, begin, end = copy.num_bytes - position, copy.source_offset + position, copy.offset + position
+                num_moved = os.copy_file_range(source, target, left, begin, end)
+                if num_moved == 0:
+                    break
+                position += num_moved
+        except OSError as error:
+            if error.errno in _TARGET_ERRORS:
+                raise self.write_error(error) from error
+            # Not between these file systems, or a fault of either disk, which reading and writing tell apart.
+        while position < copy.num_bytes:
+            slab = self.read(copy, position, source)
             try:
-                num_read = os.preadv(descriptor, [whole[:wanted]], start + position)
+                self.write(target, slab, copy.offset + position)
             except OSError as error:
-                raise UserError(
-                    f"{source.path}: cannot be read at tensor {source.name} ({error.strerror}); check the disk, or "
-                    "fetch this file again"
-                ) from error
-            if num_read % DTYPE_BYTES[source.dtype]:  # a read may end early, but elements are taken whole
-                num_read -= num_read % DTYPE_BYTES[source.dtype]
-            if num_read == 0:
-                raise UserError(
-                    f"{source.path}: ends inside tensor {source.name}, though its header places it there; the file "
-                    "changed while it was read; fetch it again"
-                )
-            yield whole[:num_read]
-            position += num_read
+                raise self.write_error(error) from error
+            position += len(slab)
+        self.account(copy.num_bytes, target)
 
-    def pass_through(self, tensor: StreamedTensor) -> str:
-        """Reads or makes one tensor, checks, writes and hashes it; returns its sha256."""
+    def read(self, copy: _Copy, position: int, source: int) -> bytes:
+        """The next slab of a stretch."""
+        try:
+            slab = os.pread(source, min(SLAB_BYTES, copy.num_bytes - position), copy.source_offset + position)
+        except OSError as error:
+            raise UserError(
+                f"{copy.source_path}: cannot be read at byte {copy.source_offset + position} ({error.strerror}); check "
+                "the disk, or fetch this file again"
+            ) from error
+        if not slab:
+            raise UserError(
+                f"{copy.source_path}: ends at byte {copy.source_offset + position}, though its header places tensors "
+                "behind it; the file changed while it was read; fetch it again"
+            )
+        return slab
+
+    def make(self, name: str, slabs: Iterable[bytes]) -> None:
+        """Writes and hashes one new tensor."""
         digest = hashlib.sha256()
-        place = self.places[tensor.name] if tensor.name else None
-        position = 0
-        slabs: Iterable[bytes | memoryview] = ()
-        if tensor.source:
-            slabs = self.read_slabs(tensor.source, place.offset if place else tensor.source.offset)
-        elif tensor.make_slabs:
-            slabs = tensor.make_slabs()
+        file_name, offset = self.places[name]
         for slab in slabs:
             if self.stop.is_set():
                 raise _Stopped
             digest.update(slab)
-            if tensor.source and (index := first_non_finite(slab, tensor.dtype)) is not None:
-                raise UserError(
-                    f"{tensor.source.path}: tensor {tensor.source.name} holds NaN or infinity, first at index "
-                    f"{position // DTYPE_BYTES[tensor.dtype] + index} of its values; expected finite weights; fetch "
-                    "this donor again, or take another revision of it"
-                )
-            if place:
-                try:
-                    self.write(self.targets[place.file_name], slab, place.offset + position)
-                except OSError as error:
-                    raise self.write_error(error) from error
-            position += len(slab)
-            self.account(len(slab), self.targets[place.file_name] if place else None)
-        if place:
-            self.finish_tensor(place.file_name)
-        return digest.hexdigest()
+            try:
+                self.write(self.targets[file_name], slab, offset)
+            except OSError as error:
+                raise self.write_error(error) from error
+            offset += len(slab)
+            self.account(len(slab), self.targets[file_name])
+        self.digests[name] = digest.hexdigest()
 
-    def account(self, num_bytes: int, target: int | None) -> None:
+    def account(self, num_bytes: int, target: int) -> None:
         """Counts progress and lets the kernel write behind our back from time to time."""
         with self.lock:
             self.num_done_bytes += num_bytes
-            if target is None:
-                return
             self.num_unsynced_bytes += num_bytes
             if self.num_unsynced_bytes >= _BYTES_BETWEEN_SYNCS:
                 self.num_unsynced_bytes = 0
                 self.syncs.append(self.syncer.submit(os.fdatasync, target))
 
-    def finish_tensor(self, file_name: str) -> None:
-        """Syncs a shard as soon as its last tensor is written, while others are still being copied."""
-        with self.lock:
-            self.remaining[file_name] -= 1
-            if self.remaining[file_name] == 0:
-                self.syncs.append(self.syncer.submit(os.fsync, self.targets[file_name]))
+    def report(self, started_at: float) -> None:
+        """The progress on stderr: one line that is written over on a terminal, a line each time in a log."""
+        line = progress_line(self.label, self.num_done_bytes, self.num_output_bytes, time.monotonic() - started_at)
+        print(line, file=sys.stderr, flush=True, end=_BACK_TO_START if sys.stderr.isatty() else "\n")
 
-    def report(self, num_total_bytes: int, started_at: float) -> None:
-        """One line of progress on stderr."""
-        elapsed_s = max(time.monotonic() - started_at, 1e-9)
-        rate = self.num_done_bytes / elapsed_s
-        left_s = (num_total_bytes - self.num_done_bytes) / rate if rate else math.inf
-        print(
-            f"{self.label}: {self.num_done_bytes / 1e9:.2f} of {num_total_bytes / 1e9:.2f} GB, {rate / 1e6:.0f} MB/s, "
-            f"{left_s:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+    def end_report(self) -> None:
+        """Gives the terminal's line free."""
+        if sys.stderr.isatty():
+            print(_CLEAR_LINE, file=sys.stderr, flush=True, end="")
 
 
-def stream_tensors(
-    tensors: Sequence[StreamedTensor],
+def write_shards(
+    tensors: Sequence[OutputTensor],
     shards: Sequence[Shard],
     directory: Path,
     label: str,
     report_interval_s: float = 1.0,
-) -> list[str]:
-    """Writes the shards into `directory`, synced, and returns the sha256 of each tensor.
+) -> dict[str, str]:
+    """Writes the shards into `directory`, synced, and returns the sha256 of each tensor that was made anew.
 
     A file that exists there already is an error; on any error the caller removes `directory`.
     """
     stream = _Stream(directory, shards, label)
-    num_total_bytes = sum(tensor.num_bytes for tensor in tensors)
+    copies = list(_copies(tensors, shards))
     started_at = time.monotonic()
     num_threads = min(max(len(os.sched_getaffinity(0)), _MIN_THREADS), _MAX_THREADS)
     workers = ThreadPoolExecutor(num_threads, "stream")
     try:
-        stream.open_files(shards, tensors)
-        # What is read for its hash alone comes last, while the kernel still writes.
-        order = sorted(range(len(tensors)), key=lambda number: not tensors[number].name)
-        by_number = {number: workers.submit(stream.pass_through, tensors[number]) for number in order}
-        futures = [by_number[number] for number in range(len(tensors))]
-        pending: set[Future[str]] = set(futures)
+        stream.open_files(shards, copies)
+        # New tensors first: they keep a processor busy while another copies.
+        futures = [workers.submit(stream.make, t.name, t.make_slabs()) for t in tensors if t.make_slabs]
+        futures += [workers.submit(stream.copy, copy) for copy in copies]
+        pending: set[Future[None]] = set(futures)
         while pending:
             done, pending = wait(pending, timeout=report_interval_s, return_when=FIRST_EXCEPTION)
             if any(future.exception() for future in done):
@@ -316,18 +270,19 @@ def stream_tensors(
                 workers.shutdown(cancel_futures=True)
                 break
             if pending:
-                stream.report(num_total_bytes, started_at)
+                stream.report(started_at)
         errors = [future.exception() for future in futures if future.done() and not future.cancelled()]
         for error in errors:
             if error is not None and not isinstance(error, _Stopped):
                 raise error
-        for sync in stream.syncs:
-            try:
+        try:
+            for sync in [*stream.syncs, *(stream.syncer.submit(os.fsync, fd) for fd in stream.targets.values())]:
                 sync.result()
-            except OSError as error:
-                raise stream.write_error(error) from error
-        return [future.result() for future in futures]
+        except OSError as error:
+            raise stream.write_error(error) from error
+        return stream.digests
     finally:
         stream.stop.set()
         workers.shutdown(cancel_futures=True)
         stream.close_files()
+        stream.end_report()

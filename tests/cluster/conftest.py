@@ -20,7 +20,7 @@ def site_variables() -> dict[str, str]:
         "SLURM_POLL_S": "2", "SLURM_RETRIES": "6", "SLURM_SIGNAL_S": "1",
         "SLURM_MEM_MB_TRAIN": "3000", "SLURM_CPUS_TRAIN": "2", "SLURM_RUNTIME_TRAIN": "30",
         "SLURM_MEM_MB_EVALUATE": "3000", "SLURM_CPUS_EVALUATE": "2", "SLURM_RUNTIME_EVALUATE": "30",
-        "SLURM_MEM_MB_FIDELITY": "3000",
+        "SLURM_MEM_MB_FIDELITY": "3000", "SLURM_MEM_MB_CHECK_CHECKPOINT": "3000",
     }  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from cluster_run import OVERLAY, ClusterRun, wait_for_end, wait_for_step
-from slurm_cluster import SlurmCluster, is_running, wait_until
+from processes import is_running
+from slurm_cluster import SlurmCluster, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -177,8 +178,8 @@ def test_after_all_these_faults_the_table_is_the_undisturbed_one(finished: Clust
 def test_a_stage_cut_by_its_walltime_takes_several_jobs_and_ends_with_the_same_weights(
     finished: ClusterRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # In two and a half minutes of steps a job of one minute, which begins with a quarter of a minute of loading, is cut twice.
-    max_steps = round(150 / finished.metrics("stage1")["step_time_s"]["median"])
+    # A job of one minute begins with a quarter of a minute of loading, or more, so 100 s of steps are cut twice.
+    max_steps = round(100 / finished.metrics("stage1")["step_time_s"]["median"])
     finished.write_overlay(stage1={"flags": {"max_steps": max_steps, "save_steps": 10 * max_steps}})
     finished.forget("stage1")
     finished.run(finished.target("stage1"))

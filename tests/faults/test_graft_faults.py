@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 from derive_config import derive_from_donors
-from tiny_donor_files import edit_json, write_json, write_safetensors, write_tiny_donors
+from tiny_donor_files import write_json, write_safetensors, write_tiny_donors
 
 from common import safetensors_writer
 from common.errors import UserError
 from common.files import write_json_atomically
-from common.safetensors_files import read_checkpoint
-from common.safetensors_writer import StreamedTensor, lay_out_shards, stream_tensors
+from common.safetensors_files import read_checkpoint, read_shard
+from common.safetensors_writer import write_shards
+from common.shard_layout import OutputTensor, lay_out_shards
 
 INDEX = "model.safetensors.index.json"
 SECOND_SHARD = "model-00002-of-00003.safetensors"
-SETTINGS = {"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4}
+SETTINGS = {"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4, "link": "auto"}
 
 
 def file_hashes(directory: Path) -> dict[str, str]:
@@ -239,10 +240,13 @@ def test_a_tensor_of_another_shape_is_refused(workplace: Workplace) -> None:
     )
 
 
-def test_a_tensor_of_another_dtype_is_refused(workplace: Workplace) -> None:
-    edit_json(workplace.llm_dir / "config.json", torch_dtype="float16")
-    workplace.derive()
-    assert " is BF16; " in workplace.refused()
+def test_a_quantised_tensor_is_refused(workplace: Workplace) -> None:
+    path = workplace.llm_dir / SECOND_SHARD
+    name = next(iter(read_shard(path)))
+    data = path.read_bytes()
+    # The same bytes, called something else of the same size.
+    path.write_bytes(data.replace(b'"dtype": "BF16"', b'"dtype": "I16" ', 1))
+    assert workplace.refused().startswith(f"{path}: tensor {name} is I16; expected one of BF16, F16, F32")
 
 
 def test_a_donor_without_tokenizer_is_refused_before_a_byte_is_copied(workplace: Workplace) -> None:
@@ -263,7 +267,7 @@ def test_a_result_inside_a_donor_is_refused(workplace: Workplace) -> None:
 
 def test_a_target_that_runs_full_is_refused_with_the_bytes_needed(workplace: Workplace) -> None:
     # A limit on the size of files stands for a full disk: the same code path, without a disk to fill.
-    message = workplace.refused(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)))
+    message = workplace.refused(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)))
     assert message.startswith(f"{workplace.output_dir / '.graft.partial'}: cannot write there (File too large)")
     assert "bytes are needed" in message
     assert "are free; make room" in message
@@ -340,23 +344,22 @@ def test_an_error_in_one_thread_stops_the_others(tmp_path: Path) -> None:
         raise UserError("broken on purpose")
 
     shape = (0,)
-    tensors = [StreamedTensor("a", "F32", shape, None, endless), StreamedTensor("b", "F32", shape, None, broken)]
+    tensors = [OutputTensor("a", "F32", shape, None, endless), OutputTensor("b", "F32", shape, None, broken)]
     with pytest.raises(UserError, match="broken on purpose"):
-        stream_tensors(tensors, lay_out_shards(tensors, 10**9), tmp_path, "graft")
+        write_shards(tensors, lay_out_shards(tensors, 10**9), tmp_path, "graft")
     assert num_slabs < 10_000
 
 
-# Makes a graft last: every slab of a tensor waits a little.
+# Makes a graft last: every stretch that is copied waits a little.
 SLOW_GRAFT = """
 import sys, time
 sys.path.insert(0, "scripts")
 from common import safetensors_writer
-take_slabs = safetensors_writer._Stream.read_slabs
-def slow(self, *arguments):
-    for slab in take_slabs(self, *arguments):
-        time.sleep(0.2)
-        yield slab
-safetensors_writer._Stream.read_slabs = slow
+copy = safetensors_writer._Stream.copy
+def slow(self, stretch):
+    time.sleep(0.5)
+    copy(self, stretch)
+safetensors_writer._Stream.copy = slow
 import graft
 from common.errors import run_program
 run_program(graft.main)

@@ -26,7 +26,9 @@ def make_graft(root: Path, directory: Path, architecture: str, **donor_options: 
     """Grafts tiny random donors by the programs of the workflow; returns the graft's and the language donor's directory."""
     vl_dir, llm_dir = write_tiny_donors(directory, **donor_options)
     graft_dir, python_path = directory / "graft", root / ".venv/bin/python"
-    settings = json.dumps({"architecture": architecture, "aligner": "keep", "calibration": "none", "max_shard_gb": 4})
+    settings = json.dumps(
+        {"architecture": architecture, "aligner": "keep", "calibration": "none", "max_shard_gb": 4, "link": "auto"}
+    )
     donors = ["--vl-dir", str(vl_dir), "--llm-dir", str(llm_dir), "--settings", settings]
     derive = ["scripts/derive_config.py", *donors, "--output", str(graft_dir / "config.json")]
     graft = ["scripts/graft.py", *donors, "--config", str(graft_dir / "config.json"), "--seed", "0"]

@@ -12,9 +12,12 @@ import yaml
 from workflow_run import WorkflowRun, planned_jobs, planned_rules
 
 from common.files import sha256_of_file
+from common.front_matter import read_front_matter
 
 pytestmark = pytest.mark.slow
 DEMO = ("--configfile", "config/demo.yaml")
+# What follows every change of a score.
+AFTER_SCORES = {"table", "report", "model_card", "check_checkpoint"}
 
 
 def accuracies(csv_path: Path) -> dict[str, float]:
@@ -57,6 +60,29 @@ def test_the_report_needs_nothing_from_outside_itself(finished_demo: WorkflowRun
     assert "stage2-shuffled" in page
 
 
+def test_each_stages_checkpoint_has_a_card_and_can_be_uploaded(finished_demo: WorkflowRun) -> None:
+    accuracy = accuracies(finished_demo.results / "eval/digits.csv")
+    for stage in ("stage1", "stage2"):
+        card = (finished_demo.results / stage / "checkpoint/README.md").read_text(encoding="utf-8")
+        (result,) = read_front_matter(card)["model-index"][0]["results"]
+        assert result["metrics"][0]["value"] == accuracy[stage]
+        assert str(finished_demo.directory) not in card
+        check = json.loads((finished_demo.results / stage / "checkpoint.check.json").read_text(encoding="utf-8"))
+        assert check["code_from"] == "the checkpoint"
+        assert check["num_results_in_card"] == 1
+
+
+def test_a_card_that_was_lost_is_made_again_alone(finished_demo: WorkflowRun) -> None:
+    """As after a stage that was exported again."""
+    card_path = finished_demo.results / "stage2/checkpoint/README.md"
+    kept_path = card_path.rename(finished_demo.results / "kept.md")
+    try:
+        jobs = planned_jobs(finished_demo.run("-n", *DEMO))
+    finally:
+        kept_path.rename(card_path)
+    assert jobs == {"model_card stage=stage2", "check_checkpoint stage=stage2", "all"}
+
+
 def test_a_second_run_has_nothing_to_do(finished_demo: WorkflowRun) -> None:
     assert planned_rules(finished_demo.run(*DEMO)) == set()
 
@@ -64,13 +90,13 @@ def test_a_second_run_has_nothing_to_do(finished_demo: WorkflowRun) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ("evaluate: {vlmevalkit: {nproc: 3}}", {"evaluate", "table", "report"}),
-        ("stage2: {flags: {learning_rate: 2.0e-3}}", {"stage2", "evaluate", "table", "report"}),
+        ("evaluate: {vlmevalkit: {nproc: 3}}", {"evaluate", *AFTER_SCORES}),
+        ("stage2: {flags: {learning_rate: 2.0e-3}}", {"stage2", "evaluate", *AFTER_SCORES}),
         ("report: {num_gallery_pictures: 3}", {"report"}),
-        ("fidelity: {max_tokens: 64}", {"fidelity", "stage1", "stage2", "evaluate", "table", "report"}),
+        ("fidelity: {max_tokens: 64}", {"fidelity", "stage1", "stage2", "evaluate", *AFTER_SCORES}),
         (
             "graft: {aligner: keep}",
-            {"graft_config", "graft", "fidelity", "stage1", "stage2", "evaluate", "table", "report"},
+            {"graft_config", "graft", "fidelity", "stage1", "stage2", "evaluate", *AFTER_SCORES},
         ),
     ],
 )

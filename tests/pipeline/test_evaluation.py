@@ -18,7 +18,7 @@ from common.files import md5_of_file
 
 pytestmark = pytest.mark.slow
 NAMES = ("graft", "graft-shuffled")
-GRAFT = {"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4}
+GRAFT = {"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4, "link": "auto"}
 SERVE = {
     "backend": "transformers",
     "environment": {"MAX_PIXELS": 3136},

@@ -11,7 +11,7 @@ from tiny_donor_files import TOKEN_IDS, edit_json, write_tiny_donors
 
 from common.errors import UserError
 
-QWEN3 = {"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4}
+QWEN3 = {"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4, "link": "auto"}
 STOCK = {**QWEN3, "architecture": "qwen2_5_vl"}
 
 

@@ -107,6 +107,9 @@ def test_a_download_killed_half_way_goes_on_by_the_same_command(
     root: Path, checkpoint_dir: Path, tmp_path: Path, kind: str
 ) -> None:
     (checkpoint_dir / "pytorch_model.bin").write_bytes(b"the same weights once more")
+    about = {"README.md": "---\nlicense: apache-2.0\n---\n", "LICENSE": "Apache License", "NOTICE.txt": "of others"}
+    for name, text in about.items():
+        (checkpoint_dir / name).write_text(text)
     directory, manifest_path = tmp_path / "donor", tmp_path / "manifest.json"
     source = {"kind": kind, "id": MODEL_ID, "revision": "master"}
     command = command_of(root, source, directory, manifest_path)
@@ -130,6 +133,7 @@ def test_a_download_killed_half_way_goes_on_by_the_same_command(
     assert fetched_again == []
     assert "it/s" not in finished.stderr, "a progress bar is no line"
     assert not (directory / "pytorch_model.bin").exists()
+    assert {name: (directory / name).read_text() for name in about} == about, "the model card needs its licence"
     for record in json.loads(manifest_path.read_text())["files"]:
         assert record["sha256"] == hashlib.sha256((checkpoint_dir / record["name"]).read_bytes()).hexdigest()
 
@@ -168,7 +172,7 @@ def test_a_file_of_a_fetched_donor_that_is_damaged_later_is_refused(
     (tmp_path / "manifest.json").write_text(json.dumps({"source": source, "files": records}))
     with open(copy_dir / "model.safetensors", "r+b") as file:
         file.seek(-1, os.SEEK_END)
-        file.write(b"\x7f")
+        file.write(b"\x3e")
     now = fetch_donor.record_files(fetch_donor.needed_files(copy_dir))
     with pytest.raises(UserError, match=r"model\.safetensors: changed since"):
         fetch_donor.check_unchanged(now, tmp_path / "manifest.json", source, copy_dir)

@@ -26,11 +26,12 @@ from common.aligner_init import normal_slabs
 from common.errors import UserError
 from common.files import write_json_atomically
 from common.safetensors_files import read_checkpoint
-from common.safetensors_writer import StreamedTensor, lay_out_shards, stream_tensors
+from common.safetensors_writer import progress_line, write_shards
+from common.shard_layout import OutputTensor, lay_out_shards
 from common.tensor_values import first_non_finite, from_float32, to_float32
 from common.travelling_files import chat_template, processor_files, template_fault
 
-SETTINGS = {"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4}
+SETTINGS = {"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4, "link": "auto"}
 
 MERGER = [
     f"visual.merger.{name}" for name in ("ln_q.weight", "mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias")
@@ -155,9 +156,9 @@ def test_donors_of_two_dtypes_keep_theirs_and_every_tensor_stays_aligned(root: P
 
 
 def test_tensors_of_odd_sizes_are_aligned() -> None:
-    tensors = [StreamedTensor("a", "BF16", (3,), None, None), StreamedTensor("b", "F32", (2,), None, None)]
+    tensors = [OutputTensor("a", "BF16", (3,), None, None), OutputTensor("b", "F32", (2,), None, None)]
     (shard,) = lay_out_shards(tensors, 10**9)
-    assert (shard.places["b"].offset % 4, shard.places["a"].offset % 2) == (0, 0)
+    assert (shard.offsets["b"] % 4, shard.offsets["a"] % 2) == (0, 0)
 
 
 def test_shards_stay_below_their_limit_and_the_index_names_every_tensor(root: Path, tmp_path: Path) -> None:
@@ -179,7 +180,8 @@ def test_shards_stay_below_their_limit_and_the_index_names_every_tensor(root: Pa
 
 
 def test_one_shard_has_an_index_too_and_the_header_says_pt(root: Path, tmp_path: Path) -> None:
-    graft_dir = run_graft(root, write_tiny_donors(tmp_path), tmp_path / "graft")
+    donors = write_tiny_donors(tmp_path, num_shards=1)
+    graft_dir = run_graft(root, donors, tmp_path / "graft", architecture="qwen2_5_vl")
     path = graft_dir / "model-00001-of-00001.safetensors"
     assert set(json.loads((graft_dir / "model.safetensors.index.json").read_text())["weight_map"].values()) == {
         path.name
@@ -190,13 +192,13 @@ def test_one_shard_has_an_index_too_and_the_header_says_pt(root: Path, tmp_path:
 
 
 def test_everything_is_readable_by_others_and_nothing_temporary_remains(root: Path, tmp_path: Path) -> None:
-    graft_dir = run_graft(root, write_tiny_donors(tmp_path), tmp_path / "graft")
+    graft_dir = run_graft(root, write_tiny_donors(tmp_path, num_shards=1), tmp_path / "graft")
     assert {path.stat().st_mode & 0o777 for path in graft_dir.iterdir() if path.name != "config.json"} == {0o644}
     assert sorted(path.name for path in graft_dir.iterdir()) == [
         "chat_template.jinja", "config.json", "configuration_qwen2_5_vl_qwen3.py", "generation_config.json",
-        "ledger.tsv", "merges.txt", "model-00001-of-00001.safetensors", "model.safetensors.index.json",
-        "modeling_qwen2_5_vl_qwen3.py", "preprocessor_config.json", "settings.json", "tokenizer.json",
-        "tokenizer_config.json", "vocab.json",
+        "ledger.tsv", "merges.txt", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json", "modeling_qwen2_5_vl_qwen3.py", "preprocessor_config.json", "settings.json",
+        "tokenizer.json", "tokenizer_config.json", "vocab.json",
     ]  # fmt: skip
 
 
@@ -214,8 +216,7 @@ def test_the_ledger_accounts_once_for_every_tensor_of_both_donors_and_of_the_res
     assert sorted(row["output_name"] for row in rows if row["output_name"]) == sorted(result)
     for row in rows:
         blob = blobs[row["donor"]][row["name"]] if row["donor"] else result[row["output_name"]]
-        is_unread = row["donor"] == "vl" and row["policy"] == "dropped"
-        assert row["sha256"] == ("" if is_unread else hashlib.sha256(blob).hexdigest())
+        assert row["sha256"] == hashlib.sha256(blob).hexdigest()
         assert int(row["bytes"]) == len(blob)
         assert math.prod(map(int, row["shape"].split("x"))) * 2 == len(blob)
         assert bool(row["output_name"]) == (row["policy"] != "dropped")
@@ -271,7 +272,7 @@ def test_the_embeddings_rms_is_right_when_only_a_part_of_them_is_read(
 
 
 def test_a_second_graft_into_the_same_directory_leaves_nothing_of_the_first(root: Path, tmp_path: Path) -> None:
-    donors = write_tiny_donors(tmp_path)
+    donors = write_tiny_donors(tmp_path, num_shards=1)
     graft_dir = run_graft(root, donors, tmp_path / "graft", max_shard_gb=3e-5)
     (graft_dir / "model.safetensors").write_bytes(b"of another program")
     (graft_dir / ".graft.partial").mkdir()
@@ -357,11 +358,14 @@ def test_progress_says_how_much_how_fast_and_how_long(tmp_path: Path, capsys: py
             safetensors_writer.time.sleep(0.01)
             yield bytes(1 << 20)
 
-    tensor = StreamedTensor("x", "F32", (5 << 20,), None, slow_slabs)
-    stream_tensors([tensor], lay_out_shards([tensor], 10**9), tmp_path, "graft", report_interval_s=0.02)
+    tensor = OutputTensor("x", "F32", (5 << 20,), None, slow_slabs)
+    write_shards([tensor], lay_out_shards([tensor], 10**9), tmp_path, "graft", report_interval_s=0.02)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) > 2
-    assert all(line.startswith("graft: 0.0") and " of 0.02 GB, " in line and line.endswith("s left") for line in lines)
+    assert all(line.startswith("graft: [") and " of 0.02 GB, " in line and line.endswith("s left") for line in lines)
+    assert progress_line("graft", 3 * 10**9, 12 * 10**9, 2.0) == (
+        "graft: [#######-----------------------] 3.00 of 12.00 GB, 1500 MB/s, 6 s left"
+    )
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])

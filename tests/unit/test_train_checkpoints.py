@@ -187,6 +187,7 @@ def test_an_export_has_the_inputs_files_the_trained_weights_and_always_an_index(
     model_dir: Path, tmp_path: Path
 ) -> None:
     trained = make_trained(tmp_path / "trained", {name: [9.0, 9.0] for name in WEIGHTS})
+    (model_dir / "README.md").write_text("the input's own model card")
     target = tmp_path / "out" / "checkpoint"
     publish_checkpoint(trained, model_dir, target, {"flags": {}})
     assert sorted(path.name for path in target.iterdir()) == [
@@ -228,6 +229,8 @@ def test_a_models_hash_follows_its_files_but_not_what_is_said_about_it(model_dir
     before = model_sha256(model_dir)
     (model_dir / "ledger.tsv").write_text("something else")
     (model_dir / "settings.json").write_text("{}")
+    (model_dir / "README.md").write_text("a model card")
+    (model_dir / "LICENSE.vl").write_text("a donor's license")
     assert model_sha256(model_dir) == before
     (model_dir / "config.json").write_text('{"a": 1}')
     assert model_sha256(model_dir) != before

@@ -1,0 +1,178 @@
+"""A card from half of the inputs, and a checkpoint that must not be uploaded: one clear line, and nothing written."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import check_checkpoint
+import make_model_card
+import pytest
+from card_inputs import CardInputs, build_card_inputs, edit_json, write_json
+from small_checkpoint import write_small_checkpoint
+
+from common.errors import UserError
+
+CARD = "---\nlicense: apache-2.0\nlibrary_name: transformers\npipeline_tag: image-text-to-text\n---\n\n# A model\n"
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> CardInputs:
+    return build_card_inputs(tmp_path / "inputs")
+
+
+def card_refusal(inputs: CardInputs, monkeypatch: pytest.MonkeyPatch, arguments: list[str] | None = None) -> str:
+    monkeypatch.setattr(sys, "argv", ["make_model_card.py", *(arguments or inputs.arguments())])
+    with pytest.raises(UserError) as caught:
+        make_model_card.main()
+    assert not inputs.card_path.exists()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stage1/metrics.json", "stage2/metrics.json", "stage1/checkpoint/settings.json", "stage2/checkpoint/config.json",
+        "stage2/checkpoint/preprocessor_config.json",
+        "data.check.json", "vl.json", "llm.json", "ledger.tsv", "fidelity.json", "digits.csv", "digits.json",
+    ],
+)  # fmt: skip
+def test_an_input_that_is_missing_is_named(inputs: CardInputs, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (inputs.directory / name).unlink()
+    assert card_refusal(inputs, monkeypatch).startswith(f"{inputs.directory / name}: not found")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("stage2/metrics.json", {"num_tokens_seen": None}, "`num_tokens_seen` is None"),
+        ("stage2/metrics.json", {"checkpoint_sha256": "other"}, "evaluate stage2 again"),
+        ("stage1/checkpoint/settings.json", {"stage": "stage2"}, "settings of stage2 found; expected those of stage1"),
+        ("stage1/checkpoint/settings.json", {"flags": 5}, "`flags` is 5"),
+        ("llm.json", {"role": "vl"}, "no manifest with role llm given"),
+    ],
+)
+def test_inputs_that_lack_something_or_are_of_another_run_are_refused(
+    inputs: CardInputs, monkeypatch: pytest.MonkeyPatch, name: str, changes: dict[str, object], message: str
+) -> None:
+    edit_json(inputs.directory / name, **changes)
+    assert message in card_refusal(inputs, monkeypatch)
+
+
+def test_a_card_for_another_stages_checkpoint_is_refused(inputs: CardInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = inputs.arguments()
+    arguments[1] = str(inputs.directory / "stage1/checkpoint")
+    assert "is not the checkpoint beside" in card_refusal(inputs, monkeypatch, arguments)
+
+
+@pytest.fixture
+def checkpoint_dir(tmp_path: Path) -> Path:
+    """All that can be seen from the files alone is right."""
+    directory = write_small_checkpoint(tmp_path / "checkpoint", num_shards=2)
+    (directory / "README.md").write_text(CARD)
+    write_json(directory / "config.json", {"model_type": "qwen3", "auto_map": {"AutoConfig": "configuration_x.Config"}})
+    (directory / "configuration_x.py").write_text("class Config: ...\n")
+    for name in ("generation_config.json", "tokenizer_config.json", "preprocessor_config.json"):
+        write_json(directory / name, {})
+    for path in directory.iterdir():
+        path.chmod(0o644)
+    return directory
+
+
+def edited(name: str, **changes: object) -> Callable[[Path], None]:
+    return lambda directory: edit_json(directory / name, **changes)
+
+
+def removed(name: str) -> Callable[[Path], None]:
+    return lambda directory: (directory / name).unlink()
+
+
+def written(name: str, text: str) -> Callable[[Path], None]:
+    def write(directory: Path) -> None:
+        (directory / name).write_text(text)
+        (directory / name).chmod(0o644)
+
+    return write
+
+
+SHARD = "model-00002-of-00002.safetensors"
+ELSEWHERE = {"AutoConfig": "lab/code--configuration_x.Config"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (removed("README.md"), "README.md: not found; an upload needs README.md; make the model card"),
+        (removed("tokenizer_config.json"), "tokenizer_config.json: not found"),
+        (removed("chat_template.jinja"), "chat_template.jinja: not found"),
+        (removed("configuration_x.py"), "configuration_x.py: not found, though config.json's auto_map names it"),
+        (edited("config.json", auto_map=ELSEWHERE), "code of another repository"),
+        (removed(SHARD), f"{SHARD}: not found, though model.safetensors.index.json names it"),
+        (written("model-00003-of-00003.safetensors", ""), "a shard that model.safetensors.index.json does not name"),
+        (lambda directory: (directory / SHARD).chmod(0o600), "mode 0600 found; expected 0644"),
+        (written("optimizer.pt", ""), "optimizer.pt: left by a training"),
+        (written("args.json", "{}"), "args.json: left by a training"),
+        (written(".snakemake_timestamp", ""), ".snakemake_timestamp: left by a training"),
+        (
+            edited("config.json", _name_or_path="/data/somebody/graft"),
+            "_name_or_path is '/data/somebody/graft', a path",
+        ),
+        (written("configuration_x.py", f"# see {Path.cwd()}/notes\n"), "a path of this machine"),
+        (written("README.md", "# A model"), "no front matter that a hub could read (its first line is '# A model'"),
+        (written("README.md", "---\nlicense: [\n---\n"), "no front matter that a hub could read (no YAML"),
+        (written("README.md", "---\nlicense: mit\n"), "no second line of ---"),
+        (written("README.md", CARD.replace("license: apache-2.0\n", "")), "no license in its front matter"),
+    ],
+)
+def test_a_checkpoint_that_must_not_be_uploaded_is_refused_with_the_reason(
+    checkpoint_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None], message: str
+) -> None:
+    spoil(checkpoint_dir)
+    arguments = [
+        "--checkpoint-dir",
+        str(checkpoint_dir),
+        "--python",
+        sys.executable,
+        "--output",
+        str(tmp_path / "o.json"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["check_checkpoint.py", *arguments])
+    with pytest.raises(UserError) as caught:
+        check_checkpoint.main()
+    assert message in str(caught.value)
+    assert not (tmp_path / "o.json").exists()
+
+
+def test_what_is_seen_from_the_files_of_a_sound_checkpoint_is_not_complained_of(checkpoint_dir: Path) -> None:
+    """Only loading is left: this one has no model to load, and this environment no torch."""
+    with pytest.raises(UserError, match=r"cannot be used by .* with nothing of this repository"):
+        check_checkpoint.check(checkpoint_dir, Path(sys.executable))
+
+
+def test_words_that_look_like_paths_are_no_paths_in_a_vocabulary(checkpoint_dir: Path) -> None:
+    for name in ("tokenizer.json", "vocab.json"):
+        write_json(checkpoint_dir / name, {"a": "/usr/bin", "b": str(Path.cwd())})
+    check_checkpoint.check_no_local_paths(checkpoint_dir)
+
+
+def test_python_and_the_hubs_libraries_are_told_nothing_from_outside(tmp_path: Path) -> None:
+    inherited = {"PYTHONPATH": "/x", "HF_TOKEN": "secret", "HF_MODULES_CACHE": "/x", "PATH": "/bin"}
+    found = check_checkpoint.isolated_environment(inherited, tmp_path)
+    assert found["PATH"] == "/bin"
+    assert not {"PYTHONPATH", "HF_TOKEN"} & found.keys()
+    assert found["HF_HUB_OFFLINE"] == "1"
+    for name in ("HF_HOME", "HF_MODULES_CACHE"):
+        assert found[name].startswith(str(tmp_path))
+
+
+def test_an_interpreter_that_cannot_be_started_is_named(checkpoint_dir: Path) -> None:
+    with pytest.raises(UserError, match=r"no/python: cannot be started"):
+        check_checkpoint.check(checkpoint_dir, Path("no/python"))
+
+
+def test_the_last_words_of_a_failure_are_its_exception() -> None:
+    lines = ["Traceback (most recent call last):", '  File "x.py"', "torch.FooError: it broke", "because of that", ""]
+    assert check_checkpoint.last_words(lines) == "torch.FooError: it broke because of that"
+    assert check_checkpoint.last_words(["Killed", ""]) == "Killed"
+    assert check_checkpoint.last_words([]) == ""
+    assert json.dumps(check_checkpoint.last_words(["x" * 5000])).count("x") == check_checkpoint.MAX_REASON_CHARACTERS
