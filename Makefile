@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SNAKEMAKE = . .venv/bin/activate && snakemake --cores all
 ROLES = train evaluate
 
-.PHONY: demo test test-unit test-model test-pipeline test-cluster lint bench environments status
+.PHONY: demo test test-unit test-model test-serving test-pipeline test-cluster lint bench environments status
 
 # The environments in a call of their own: one that was deleted is built again without rerunning what was made with it.
 demo: environments
@@ -12,13 +12,16 @@ demo: environments
 
 # Two groups at a time, the longest first; most of them wait much of their time, for a server or for Slurm.
 test: .venv/ok environments lint
-	$(MAKE) --jobs=2 --keep-going --output-sync=line test-cluster test-unit test-model test-pipeline
+	$(MAKE) --jobs=2 --keep-going --output-sync=line test-cluster test-unit test-model test-serving test-pipeline
 
 test-unit:
 	.venv/bin/pytest tests/unit tests/faults
 
 test-model:
 	.venvs/train/bin/python -m pytest tests/model
+
+test-serving:
+	.venvs/train/bin/python -m pytest tests/serving
 
 test-pipeline:
 	.venv/bin/pytest tests/pipeline

@@ -1,9 +1,9 @@
 # The environments of the roles train, serve and evaluate, from their hashed locks: virtual environments, or one image that
-# holds them all. Which of the two is used, environments.kind says (environment_dir in common.smk).
+# holds them all. Which of the two is used, environments.kind says (environment_dir in common.smk). serve_cpu is for tests.
 
 
 wildcard_constraints:
-    role="train|serve|evaluate",
+    role="train|serve|serve_cpu|evaluate",
 
 
 rule environment:

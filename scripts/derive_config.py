@@ -228,6 +228,8 @@ def derive_config(
         "architectures": ["Qwen2_5_VLQwen3ForConditionalGeneration"],
         "auto_map": {
             "AutoConfig": f"configuration_{CODE_NAME}.Qwen2_5_VLQwen3Config",
+            # vLLM's Transformers backend builds the model without its head.
+            "AutoModel": f"modeling_{CODE_NAME}.Qwen2_5_VLQwen3Model",
             "AutoModelForImageTextToText": f"modeling_{CODE_NAME}.Qwen2_5_VLQwen3ForConditionalGeneration",
         },
         "model_type": CODE_NAME,

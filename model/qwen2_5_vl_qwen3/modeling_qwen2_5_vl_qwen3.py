@@ -78,7 +78,9 @@ class Qwen2_5_VLQwen3ForConditionalGeneration(Qwen2_5_VLForConditionalGeneration
 
 # On disk the published names: visual.*, model.*, lm_head.* (the last two are Qwen3's own). transformers has no such
 # mapping for a model type that it does not know, and without one it would re-initialise every tensor with a mere report.
-_upstream_mapping = get_checkpoint_conversion_mapping(
-    "Qwen2_5_VLForConditionalGeneration"
-) or get_checkpoint_conversion_mapping("Qwen2VLForConditionalGeneration")
-register_checkpoint_conversion_mapping("Qwen2_5_VLQwen3ForConditionalGeneration", _upstream_mapping, overwrite=True)
+# The class without the head has a mapping of its own: AutoModel, which vLLM's Transformers backend uses, would lose the decoder.
+for _kind in ("Model", "ForConditionalGeneration"):
+    _mapping = get_checkpoint_conversion_mapping(f"Qwen2_5_VL{_kind}") or get_checkpoint_conversion_mapping(
+        f"Qwen2VL{_kind}"
+    )
+    register_checkpoint_conversion_mapping(f"Qwen2_5_VLQwen3{_kind}", _mapping, overwrite=True)

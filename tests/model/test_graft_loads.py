@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from graft_run import make_graft
 from PIL import Image
-from tiny_donor_files import PICTURE_TEMPLATE, write_tiny_donors
+from tiny_donor_files import PICTURE_TEMPLATE
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
 # Loads with transformers 4, in the environment that has it.
@@ -23,25 +24,6 @@ print(json.dumps({
     "sections": model.config.text_config.rope_scaling["mrope_section"],
 }))
 """
-
-
-def make_graft(root: Path, directory: Path, architecture: str, aligner: str, **donor_changes: Any) -> tuple[Path, Path]:
-    """Runs both programs by hand, as README and docs say; returns the grafted directory and the language donor's."""
-    vl_dir, llm_dir = write_tiny_donors(directory / "donors", **donor_changes)
-    settings = {
-        "architecture": architecture,
-        "aligner": aligner,
-        "calibration": "none",
-        "max_shard_gb": 1e-4,
-        "link": "auto",
-    }
-    python, output_dir = root / ".venv/bin/python", directory / "graft"
-    common = ["--vl-dir", vl_dir, "--llm-dir", llm_dir, "--settings", json.dumps(settings)]
-    derive = [python, "scripts/derive_config.py", *common, "--output", output_dir / "config.json"]
-    subprocess.run(derive, cwd=root, check=True)
-    code = ["--config", output_dir / "config.json", "--model-code-dir", "model/qwen2_5_vl_qwen3", "--seed", "0"]
-    subprocess.run([python, "scripts/graft.py", *common, *code, "--output-dir", output_dir], cwd=root, check=True)
-    return output_dir, llm_dir
 
 
 def load(graft_dir: Path) -> Any:

@@ -37,6 +37,7 @@ def test_the_published_pair_gives_qwen3s_language_model_and_qwen2_5_vls_vision_t
     assert config["architectures"] == ["Qwen2_5_VLQwen3ForConditionalGeneration"]
     assert config["auto_map"] == {
         "AutoConfig": "configuration_qwen2_5_vl_qwen3.Qwen2_5_VLQwen3Config",
+        "AutoModel": "modeling_qwen2_5_vl_qwen3.Qwen2_5_VLQwen3Model",
         "AutoModelForImageTextToText": "modeling_qwen2_5_vl_qwen3.Qwen2_5_VLQwen3ForConditionalGeneration",
     }
     assert text["model_type"] == "qwen2_5_vl_qwen3_text"
