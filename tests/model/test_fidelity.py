@@ -79,10 +79,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run_check
 
 
-def edit_tensors(graft_dir: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> None:
-    """Changes tensors of the first shard that holds language tensors, in place on disk."""
-    index = json.loads((graft_dir / "model.safetensors.index.json").read_text())
-    shard_path = graft_dir / index["weight_map"]["model.layers.0.self_attn.q_norm.weight"]
+def edit_tensors(
+    directory: Path,
+    edit: Callable[[dict[str, torch.Tensor]], None],
+    name: str = "model.layers.0.self_attn.q_norm.weight",
+) -> None:
+    """Changes tensors of the shard that holds `name`, in place on disk."""
+    index = json.loads((directory / "model.safetensors.index.json").read_text())
+    shard_path = directory / index["weight_map"][name]
     tensors = load_file(shard_path)
     edit(tensors)
     save_file(tensors, shard_path, metadata={"format": "pt"})
@@ -180,7 +184,8 @@ def test_a_setting_that_is_not_the_donors_is_found(broken: tuple[Path, Path], ru
 
 
 def test_a_tensor_that_would_be_initialised_at_random_is_found(broken: tuple[Path, Path], run: Run) -> None:
-    edit_tensors(broken[0], lambda tensors: tensors.pop("model.layers.1.self_attn.k_norm.weight"))
+    name = "model.layers.1.self_attn.k_norm.weight"
+    edit_tensors(broken[0], lambda tensors: tensors.pop(name), name)
     with pytest.raises(UserError, match=r"missing_keys when loaded: .*layers\.1\.self_attn\.k_norm\.weight"):
         run(broken)
 
