@@ -12,6 +12,7 @@ By hand, from the repository root (half a minute on two cores):
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,30 +72,34 @@ def train(model: Any, ids: torch.Tensor, settings: dict[str, Any]) -> float:
     return sum(last) / len(last)
 
 
+def make_trained_donors(text_paths: Sequence[Path], settings: dict[str, Any], seed: int, output_dir: Path) -> None:
+    """Makes llm/ and vl/ in `output_dir`, which must not have them."""
+    for name in ("llm", "vl"):
+        (output_dir / name).mkdir(parents=True)
+    head_dim = settings["language"]["head_dim"]
+    language = {"hidden_size": head_dim, "intermediate_size": head_dim, "num_hidden_layers": 1}
+    language |= {"num_attention_heads": 1, "num_key_value_heads": 1}
+    vl_settings = {"num_base_tokens": settings["num_base_tokens"], "vision": VISION, "language": language}
+    save_weights(start_vl_donor(output_dir / "vl", vl_settings, seed), output_dir / "vl")
+
+    model = start_llm_donor(output_dir / "llm", settings, seed)
+    tokenizer = build_tokenizer(settings["num_base_tokens"], qwen3=True)
+    text = "\n\n".join(path.read_text(encoding="utf-8") for path in text_paths)
+    loss = train(model, torch.tensor(tokenizer.encode(text).ids), settings)
+    save_weights(model, output_dir / "llm")
+    gains = torch.cat([p.detach().flatten() for name, p in model.named_parameters() if is_qk_gain(name)])
+    print(f"loss {loss:.3f}; q/k gains {gains.min():.2f} to {gains.max():.2f}", file=sys.stderr)
+
+
 def main() -> None:
-    """Makes one donor."""
+    """Makes one pair of donors."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--texts", required=True, type=Path, nargs="+", help="files of plain text")
     parser.add_argument("--settings", required=True, type=json.loads, help="sizes and training, as JSON")
     parser.add_argument("--output-dir", required=True, type=Path)
     arguments = parser.parse_args()
-    settings = arguments.settings
-    for name in ("llm", "vl"):
-        (arguments.output_dir / name).mkdir(parents=True)
-    head_dim = settings["language"]["head_dim"]
-    language = {"hidden_size": head_dim, "intermediate_size": head_dim, "num_hidden_layers": 1}
-    language |= {"num_attention_heads": 1, "num_key_value_heads": 1}
-    vl_settings = {"num_base_tokens": settings["num_base_tokens"], "vision": VISION, "language": language}
-    save_weights(start_vl_donor(arguments.output_dir / "vl", vl_settings, arguments.seed), arguments.output_dir / "vl")
-
-    model = start_llm_donor(arguments.output_dir / "llm", settings, arguments.seed)
-    tokenizer = build_tokenizer(settings["num_base_tokens"], qwen3=True)
-    text = "\n\n".join(path.read_text(encoding="utf-8") for path in arguments.texts)
-    loss = train(model, torch.tensor(tokenizer.encode(text).ids), settings)
-    save_weights(model, arguments.output_dir / "llm")
-    gains = torch.cat([p.detach().flatten() for name, p in model.named_parameters() if is_qk_gain(name)])
-    print(f"loss {loss:.3f}; q/k gains {gains.min():.2f} to {gains.max():.2f}", file=sys.stderr)
+    make_trained_donors(arguments.texts, arguments.settings, arguments.seed, arguments.output_dir)
 
 
 if __name__ == "__main__":

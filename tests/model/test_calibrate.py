@@ -2,15 +2,15 @@
 
 import json
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import calibrate
+import check_fidelity
 import pytest
 import torch
 from apply_refit import apply_refit
+from make_trained_donor import make_trained_donors
 from safetensors.torch import load_file, save_file
 from tiny_donor_files import write_tiny_donors
 from transformers import AutoModelForCausalLM
@@ -225,88 +225,69 @@ def test_a_gpu_that_is_not_there_is_refused(workplace: Workplace) -> None:
 # --- on a trained donor ---
 
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
 @pytest.fixture(scope="module")
-def run(root: Path) -> Run:
-    """Starts one of the repository's programs in this environment, or in the workflow's."""
-
-    def run_program(name: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
-        python = root / ".venv/bin/python" if name.endswith(("graft.py", "derive_config.py")) else sys.executable
-        return subprocess.run(
-            [str(python), name, *map(str, arguments)], cwd=root, text=True, capture_output=True, check=False
-        )
-
-    return run_program
-
-
-@pytest.fixture(scope="module")
-def trained_dir(root: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Donors trained on fitted.txt, held_out.txt beside it, and the refit."""
+def trained_dir(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Donors trained on fitted.txt, held_out.txt beside it, the refit, and both grafts."""
     directory = tmp_path_factory.mktemp("trained")
     text = (root / "texts/calibration.txt").read_text()
     cut = text.index("\n\n", len(text) * 4 // 5)
     (directory / "fitted.txt").write_text(text[:cut])
     (directory / "held_out.txt").write_text(text[cut:])
-    done = run(
-        "tests/make_trained_donor.py", "--seed", 0, "--texts", directory / "fitted.txt",
-        "--settings", json.dumps(TRAINED), "--output-dir", directory / "donors",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    make_trained_donors([directory / "fitted.txt"], TRAINED, 0, directory / "donors")
     settings = SETTINGS | {"text": str(directory / "fitted.txt"), "max_tokens": 32768}
-    done = run(
-        "scripts/calibrate.py", "--llm-dir", directory / "donors/llm", "--settings", json.dumps(settings),
-        "--work-dir", directory / "work", "--output", directory / "refit.safetensors",
-        "--report", directory / "calibration.json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "; 0 s left" in done.stderr
+    donor = calibrate.open_donor(directory / "donors/llm")
+    outputs = (directory / "refit.safetensors", directory / "calibration.json")
+    calibrate.calibrate(donor, settings, directory / "work", *outputs)
+    for calibration in ("none", "affine"):
+        make_graft(root, directory, calibration)
     return directory
 
 
-def make_graft(run: Run, directory: Path, calibration: str) -> None:
+def make_graft(root: Path, directory: Path, calibration: str) -> None:
     settings = {"architecture": "qwen2_5_vl", "aligner": "fresh", "calibration": calibration, "max_shard_gb": 4}
     donors = ["--vl-dir", directory / "donors/vl", "--llm-dir", directory / "donors/llm"]
     donors += ["--settings", json.dumps(settings)]
     graft_dir = directory / calibration
-    config = graft_dir / "config.json"
-    done = run("scripts/derive_config.py", *donors, "--output", config)
-    assert done.returncode == 0, done.stderr
-    code = ["--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", graft_dir]
-    done = run("scripts/graft.py", *donors, "--config", config, "--seed", 0, *code)
-    assert done.returncode == 0, done.stderr
+    derive = ["scripts/derive_config.py", *donors, "--output", graft_dir / "config.json"]
+    graft = ["scripts/graft.py", *donors, "--config", graft_dir / "config.json", "--seed", 0]
+    graft += ["--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", graft_dir]
+    for command in (derive, graft):
+        subprocess.run([str(root / ".venv/bin/python"), *map(str, command)], cwd=root, check=True)
     if calibration == "affine":
         apply_refit(graft_dir, directory / "refit.safetensors")
 
 
-def check(run: Run, directory: Path, calibration: str, *gate: Any, text: str = "held_out.txt") -> Any:
-    """fidelity.json, or what was said instead."""
+def check(directory: Path, calibration: str, max_kl_nats: float | None, text: str = "held_out.txt") -> dict[str, Any]:
+    """The figures of fidelity.json, gated where a greatest KL divergence is given."""
     settings = {"text": str(directory / text), "dtype": "float32", "max_tokens": 2048}
-    output = directory / "fidelity.json"
-    output.unlink(missing_ok=True)
-    done = run(
-        "scripts/check_fidelity.py", "--graft-dir", directory / calibration, "--llm-dir", directory / "donors/llm",
-        "--settings", json.dumps(settings), "--output", output, *gate,
-    )  # fmt: skip
-    assert (done.returncode == 0) == output.exists(), done.stderr
-    return json.loads(output.read_text()) if output.exists() else done.stderr
+    report = json.loads((directory / "calibration.json").read_text())
+    gate = None if max_kl_nats is None else check_fidelity.Gate(report, max_kl_nats)
+    return check_fidelity.check_fidelity(directory / calibration, directory / "donors/llm", settings, gate)
 
 
-def test_the_refit_is_twenty_times_nearer_to_its_donor_on_new_text_and_is_gated(run: Run, trained_dir: Path) -> None:
-    report = trained_dir / "calibration.json"
-    for calibration in ("none", "affine"):
-        make_graft(run, trained_dir, calibration)
-    verbatim = check(run, trained_dir, "none")
-    affine = check(run, trained_dir, "affine", "--calibration", report, "--max-kl-nats", 0.1)
+def test_the_refit_is_twenty_times_nearer_to_its_donor_on_text_that_is_new_to_both(trained_dir: Path) -> None:
+    verbatim, affine = check(trained_dir, "none", None), check(trained_dir, "affine", 1.0)
     assert (verbatim["calibration"]["kind"], affine["calibration"]["kind"]) == ("none", "affine")
     assert affine["kl_mean_nats"] <= verbatim["kl_mean_nats"] / 20
     residuals = affine["calibration"]["relative_residual_held_out"]["q"]
     assert residuals["max"] == max(residuals["by_layer"]) > 0
 
-    refused = check(run, trained_dir, "affine", "--calibration", report, "--max-kl-nats", 1e-6)
-    assert f"{affine['kl_mean_nats']:.4g} nats a token" in refused
-    assert "expected at most 1e-06 (calibration.max_kl_nats)" in refused
-    same_text = check(run, trained_dir, "affine", "--calibration", report, "--max-kl-nats", 1, text="fitted.txt")
-    assert "on which q and k were fitted" in same_text
-    assert "and none is named by --calibration" in check(run, trained_dir, "affine")
+
+def test_a_refit_that_stays_too_far_away_is_refused_with_its_figures(trained_dir: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"KL divergence .* nats a token .*top-1 agreement .*expected at most 1e-06 \(calib"
+    ):
+        check(trained_dir, "affine", 1e-6)
+
+
+def test_a_refit_is_not_measured_on_the_text_that_it_was_made_on(trained_dir: Path) -> None:
+    with pytest.raises(UserError, match=r"fitted\.txt: shares \d+ paragraphs with .*on which q and k were fitted"):
+        check(trained_dir, "affine", 1.0, text="fitted.txt")
+
+
+@pytest.mark.parametrize(("calibration", "max_kl_nats"), [("affine", None), ("none", 1.0)])
+def test_a_gate_goes_with_a_refit_and_with_nothing_else(
+    trained_dir: Path, calibration: str, max_kl_nats: float | None
+) -> None:
+    with pytest.raises(UserError, match=rf"calibration is '{calibration}', and (none|one) is named by --calibration"):
+        check(trained_dir, calibration, max_kl_nats)
