@@ -16,7 +16,7 @@ Memory: tokens x hidden_size x 4 bytes, a layer in `dtype`, and some matrices of
 
 By hand, from the repository root:
   .venvs/train/bin/python scripts/calibrate.py --llm-dir resources/donors/LLM --work-dir work/NAME/calibration \
-    --settings '{"text": "texts/calibration.txt", "max_tokens": 65536, "sequence_length": 512, "ridge": 1e-2,
+    --settings '{"text": "texts/calibration.txt", "max_tokens": 65536, "sequence_length": 512, "ridge": 1e-4,
                  "dtype": "float32", "device": "cpu"}' \
     --output results/NAME/calibration/q_k_refit.safetensors --report results/NAME/calibration/calibration.json
 """

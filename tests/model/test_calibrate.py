@@ -19,7 +19,7 @@ from common.affine_refit import Moments, Refit, factor, fitted_residual, normali
 from common.errors import UserError
 
 EPSILON = 1e-6
-SETTINGS = {"max_tokens": 4096, "sequence_length": 64, "ridge": 1e-2, "dtype": "float32", "device": "cpu"}
+SETTINGS = {"max_tokens": 4096, "sequence_length": 64, "ridge": 1e-4, "dtype": "float32", "device": "cpu"}
 TRAINED = {
     "num_base_tokens": 256,
     "language": {
