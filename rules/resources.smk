@@ -2,6 +2,11 @@
 # (partitions, account, memory, walltime) is in slurm/config.yaml.
 
 
+def calibration_resources():
+    """A GPU where the recipe wants the refit on one."""
+    return {"gres": "gpu:1"} if config["calibration"]["device"] == "cuda" else {}
+
+
 def training_resources(stage):
     """Nodes and GPUs of a stage, under the names of Snakemake's Slurm plugin.
 

@@ -5,7 +5,8 @@ is loaded as every later step loads it, nothing may be missing, left over or re-
 
   qwen3          its text logits must equal the donor's bit for bit, left-padded batch included: nothing was lost;
   qwen2_5_vl     has no place for the donor's q/k norms: the loss is measured (KL divergence, perplexity, how often the
-                 likeliest token is the same) and printed.
+                 likeliest token is the same) and printed. Where q and k were refitted (`graft.calibration: affine`), a
+                 KL divergence above `--max-kl-nats` is an error, and so is text that they were fitted on.
 
 A random picture is shown to the graft too: its tokens must have positions of their own on each axis (m-RoPE), and the
 logits must be finite and must change with the picture.
@@ -19,6 +20,7 @@ renders without their pictures; perplexity means something only on text like the
 By hand:
   .venvs/train/bin/python scripts/check_fidelity.py --graft-dir results/demo/graft --llm-dir resources/donors/LLM \
     --settings '{"text": "LICENSE", "dtype": "float32", "max_tokens": 512}' --output results/demo/graft/fidelity.json
+For a refitted graft also: --calibration results/NAME/calibration/calibration.json --max-kl-nats 0.05
 """
 
 import argparse
@@ -27,7 +29,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,18 +38,27 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
-from common.dataset_rows import IMAGE_TAG
 from common.errors import UserError, run_program
 from common.files import read_json, sha256_of_file, write_json_atomically
 from common.safetensors_files import read_checkpoint
+from common.text_files import load_tokenizer, read_texts
 
 ARCHITECTURE_OF_MODEL_TYPE = {"qwen2_5_vl_qwen3": "qwen3", "qwen2_5_vl": "qwen2_5_vl"}
 MAX_TOKENS_OF_PADDED_TEXT = 32
 PICTURE_SIZE_PX = (168, 112)  # width, height: 6 x 4 merged tokens of 28 pixels, so that all three axes differ
 PICTURE_SEED = 0
 NUM_ROWS_AT_A_TIME = 64  # of a vocabulary of numbers each, in float64
+MIN_CHARACTERS_OF_SHARED_TEXT = 40  # shorter paragraphs, such as headings, are the same by chance
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a refitted graft is held against: the report of its calibration, and the greatest KL divergence allowed."""
+
+    calibration: dict[str, Any]
+    max_kl_nats: float
 
 
 @dataclass(frozen=True)
@@ -72,39 +83,12 @@ def say(line: str) -> None:
 # --- text ---
 
 
-def load_tokenizer(graft_dir: Path) -> Any:
-    """The checkpoint's tokenizer; without the permission transformers would stop and ask before it reads config.json."""
-    return AutoTokenizer.from_pretrained(graft_dir, trust_remote_code=True)
-
-
-def read_texts(text_path: Path, graft_dir: Path) -> Iterator[str]:
-    """Paragraphs of a plain file, or the rows of a .jsonl as the checkpoint's chat template renders them."""
-    try:
-        content = text_path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{text_path}: not found; expected the text of fidelity.text; check the path") from None
-    if text_path.suffix != ".jsonl":
-        yield from (paragraph.strip() for paragraph in content.split("\n\n") if paragraph.strip())
-        return
-    tokenizer = load_tokenizer(graft_dir)
-    for number, line in enumerate(content.splitlines(), start=1):
-        try:
-            messages = json.loads(line)["messages"]
-            plain = [message | {"content": message["content"].replace(IMAGE_TAG, "")} for message in messages]
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-            raise UserError(
-                f'{text_path}, row {number}: no row of training data; expected {{"messages": [{{"role": ..., "content": '
-                "...}]}; mend the row or name a plain text"
-            ) from None
-        yield tokenizer.apply_chat_template(plain, tokenize=False)
-
-
 def tokenize(text_path: Path, graft_dir: Path, max_tokens: int) -> list[torch.Tensor]:
     """Token ids of the texts, one tensor each, `max_tokens` in all; the last one may be cut off."""
     tokenizer = load_tokenizer(graft_dir)
     texts: list[torch.Tensor] = []
     num_left = max_tokens
-    for text in read_texts(text_path, graft_dir):
+    for text in read_texts(text_path, "fidelity.text", tokenizer):
         ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[0, :num_left]
         if len(ids) < 2:  # nothing is predicted from a single token
             continue
@@ -115,6 +99,20 @@ def tokenize(text_path: Path, graft_dir: Path, max_tokens: int) -> list[torch.Te
     if not texts:
         raise UserError(f"{text_path}: no text found; expected paragraphs or rows; name another file as fidelity.text")
     return texts
+
+
+def check_held_out(text_path: Path, gate: Gate, tokenizer: Any) -> None:
+    """Raises UserError when the text shares a paragraph with that on which q and k were fitted."""
+    fitted_path = Path(gate.calibration["settings"]["text"])
+    fitted, measured = (
+        {text for text in read_texts(path, key, tokenizer) if len(text) >= MIN_CHARACTERS_OF_SHARED_TEXT}
+        for path, key in ((fitted_path, "calibration.text"), (text_path, "fidelity.text"))
+    )
+    if shared := sorted(fitted & measured):
+        raise UserError(
+            f"{text_path}: shares {len(shared)} paragraphs with {fitted_path}, on which q and k were fitted, one of them "
+            f"{shared[0][:MIN_CHARACTERS_OF_SHARED_TEXT]!r}; expected a text that was not; name another one as fidelity.text"
+        )
 
 
 def left_padded(texts: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -286,6 +284,45 @@ def metrics(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def calibration_figures(gate: Gate) -> dict[str, Any]:
+    """What fidelity.json says of the refit: how it was made, and its residuals over the layers."""
+    report = gate.calibration
+    residuals = {
+        projection: [layer[projection]["relative_residual_held_out"] for layer in report["layers"]]
+        for projection in ("q", "k")
+    }
+    return {
+        "kind": "affine",
+        "max_kl_nats": gate.max_kl_nats,
+        **{
+            key: report[key] for key in ("settings", "text_sha256", "num_tokens", "num_tokens_held_out", "refit_sha256")
+        },
+        "relative_residual_held_out": {
+            projection: {
+                "mean": sum(values) / len(values),
+                "max": max(values),
+                "layer_of_max": values.index(max(values)),
+                "by_layer": values,
+            }
+            for projection, values in residuals.items()
+        },
+    }
+
+
+def check_gate(result: dict[str, Any], gate: Gate, graft_dir: Path) -> None:
+    """Raises UserError, with all numbers, when a refitted graft is further from its donor than allowed."""
+    if result["kl_mean_nats"] <= gate.max_kl_nats:
+        return
+    worst = {p: figures["max"] for p, figures in result["calibration"]["relative_residual_held_out"].items()}
+    raise UserError(
+        f"{graft_dir}: KL divergence from the language donor is {result['kl_mean_nats']:.4g} nats a token on {result['text']} "
+        f"({result['num_tokens']} tokens; perplexity {result['perplexity_donor']:.4g} -> {result['perplexity_graft']:.4g}, top-1 "
+        f"agreement {result['top1_agreement']:.1%}; greatest relative residual of q {worst['q']:.3f}, of k {worst['k']:.3f}); "
+        f"expected at most {gate.max_kl_nats:g} (calibration.max_kl_nats); calibrate on more text or on text more like the "
+        "donor's (calibration.text, calibration.max_tokens), or set graft.architecture: qwen3, which loses nothing"
+    )
+
+
 def describe(result: dict[str, Any]) -> str:
     """What was kept and what was lost, in a few plain lines."""
     if result["bit_equal"]:
@@ -295,8 +332,13 @@ def describe(result: dict[str, Any]) -> str:
         )
     dropped = result["dropped"]
     kinds = ", ".join(f"{number} {kind}" for kind, number in dropped["kinds"].items()) or "none"
+    calibration = result["calibration"]
+    refitted = (
+        f"  q and k were refitted on {calibration['settings']['text']}\n" if calibration["kind"] == "affine" else ""
+    )
     return (
         f"lost: {dropped['num_tensors']} tensors of the language donor ({kinds}; {dropped['num_parameters']} parameters)\n"
+        f"{refitted}"
         f"  KL divergence from the donor {result['kl_mean_nats']:.4g} nats a token (0 if nothing were lost)\n"
         f"  perplexity {result['perplexity_donor']:.4g} -> {result['perplexity_graft']:.4g}\n"
         f"  the likeliest token is the donor's for {result['top1_agreement']:.1%} of {result['num_tokens']} tokens\n"
@@ -325,9 +367,25 @@ def architecture_of(graft_dir: Path) -> str:
     return ARCHITECTURE_OF_MODEL_TYPE[model_type]
 
 
-def check_fidelity(graft_dir: Path, llm_dir: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The whole comparison; raises UserError where the graft must equal its donor and does not."""
+def check_is_gated(graft_dir: Path, gate: Gate | None) -> None:
+    """Raises UserError unless a refitted graft, and no other, comes with the report of its calibration."""
+    calibration = read_json(graft_dir / "settings.json")["graft"]["calibration"]
+    if (calibration == "affine") != (gate is not None):
+        found = "none" if gate is None else "one"
+        raise UserError(
+            f"{graft_dir / 'settings.json'}: calibration is {calibration!r}, and {found} is named by --calibration; expected the "
+            "report of calibrate.py for affine and for nothing else; add or remove --calibration and --max-kl-nats"
+        )
+
+
+def check_fidelity(
+    graft_dir: Path, llm_dir: Path, settings: dict[str, Any], gate: Gate | None = None
+) -> dict[str, Any]:
+    """The whole comparison; raises UserError where the graft must equal its donor, or be near it, and does not."""
     architecture, dtype, text_path = architecture_of(graft_dir), settings["dtype"], Path(settings["text"])
+    check_is_gated(graft_dir, gate)
+    if gate:
+        check_held_out(text_path, gate, load_tokenizer(graft_dir))
     texts = tokenize(text_path, graft_dir, settings["max_tokens"])
     say(f"{text_path}: {len(texts)} texts, {sum(map(len, texts))} tokens")
 
@@ -355,8 +413,9 @@ def check_fidelity(graft_dir: Path, llm_dir: Path, settings: dict[str, Any]) -> 
             "computes text as the donor does, so a tensor or a setting (rope, eps, head sizes) is not the donor's; make "
             "the graft again, and check that it was made from this donor"
         )
-    return {
+    result = {
         "architecture": architecture,
+        "calibration": calibration_figures(gate) if gate else {"kind": "none"},
         "dtype": dtype,
         "num_texts": len(texts),
         **metrics(comparison),
@@ -367,6 +426,10 @@ def check_fidelity(graft_dir: Path, llm_dir: Path, settings: dict[str, Any]) -> 
         "text_sha256": sha256_of_file(text_path),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
+    if gate:
+        say(describe(result))
+        check_gate(result, gate, graft_dir)
+    return result
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -375,15 +438,25 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--llm-dir", required=True, type=Path, help="its language donor")
     parser.add_argument("--settings", required=True, type=json.loads, help="the config's `fidelity`, as JSON")
     parser.add_argument("--output", required=True, type=Path, help="the JSON file to write")
+    parser.add_argument("--calibration", type=Path, help="of a refitted graft: the report of calibrate.py")
+    parser.add_argument(
+        "--max-kl-nats", type=float, help="of a refitted graft: the greatest KL divergence, nats a token"
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     arguments = parse_arguments()
-    result = check_fidelity(arguments.graft_dir, arguments.llm_dir, arguments.settings)
+    if (arguments.calibration is None) != (arguments.max_kl_nats is None):
+        raise UserError(
+            "--calibration, --max-kl-nats: one of them is missing; a refitted graft needs both, others neither"
+        )
+    gate = Gate(read_json(arguments.calibration), arguments.max_kl_nats) if arguments.calibration else None
+    result = check_fidelity(arguments.graft_dir, arguments.llm_dir, arguments.settings, gate)
     write_json_atomically(arguments.output, result)
-    say(describe(result))
+    if gate is None:
+        say(describe(result))
 
 
 if __name__ == "__main__":

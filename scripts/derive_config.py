@@ -66,11 +66,12 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise UserError(
             f"graft.architecture: {settings['architecture']!r} found; expected qwen3 or qwen2_5_vl; correct it"
         )
-    if settings["calibration"] != "none":
+    if settings["calibration"] not in ("none", "affine"):
+        raise UserError(f"graft.calibration: {settings['calibration']!r} found; expected none or affine; correct it")
+    if settings["calibration"] == "affine" and settings["architecture"] == "qwen3":
         raise UserError(
-            f"graft.calibration: {settings['calibration']!r} found; expected none: refitting q and k needs the donor's "
-            "activations on calibration text, which no program here computes; set graft.calibration: none, or "
-            "graft.architecture: qwen3, which loses nothing that would have to be refitted"
+            "graft.calibration: 'affine' found; expected none with graft.architecture: qwen3, which loses nothing that could "
+            "be refitted; set graft.calibration: none, or graft.architecture: qwen2_5_vl"
         )
 
 

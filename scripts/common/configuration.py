@@ -116,6 +116,22 @@ def donor_findings(config: Mapping[str, Any]) -> Iterator[str]:
             yield "demo: missing; donors of kind demo are made from its settings"
 
 
+def calibration_findings(config: Mapping[str, Any]) -> Iterator[str]:
+    """A refit of what is not lost, or one that would be judged by the text that it was made on."""
+    if config["graft"]["calibration"] == "none":
+        return
+    if config["graft"]["architecture"] == "qwen3":
+        yield (
+            f"graft.calibration: {config['graft']['calibration']} contradicts graft.architecture: qwen3, which loses nothing "
+            "that could be refitted; write none, or architecture: qwen2_5_vl"
+        )
+    if config["calibration"]["text"] == config["fidelity"]["text"]:
+        yield (
+            f"fidelity.text: {config['fidelity']['text']} is also calibration.text; the gate would be measured on the text "
+            "that was fitted; name another one"
+        )
+
+
 def stage_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """Options of the two stages that contradict each other."""
     for stage in ("stage1", "stage2"):
@@ -185,7 +201,13 @@ def findings(config: Mapping[str, Any], schema: Mapping[str, Any], known_flags: 
             flag_lines = flag_findings(".".join(path), section, command, known_flags)
             lines += [line for line in flag_lines if line.partition(": ")[0] not in said]
     if not lines:
-        for contradictions in (environment_findings, donor_findings, stage_findings, evaluation_findings):
+        for contradictions in (
+            environment_findings,
+            donor_findings,
+            calibration_findings,
+            stage_findings,
+            evaluation_findings,
+        ):
             lines += contradictions(config)
     return lines
 

@@ -103,6 +103,19 @@ def test_options_that_contradict_each_other_are_named(
     assert any(line.startswith(expected) for line in lines), lines
 
 
+def test_a_refit_goes_with_the_stock_architecture_alone(config: dict[str, Any], root: Path) -> None:
+    affine = changed(config, "graft.calibration", "affine")
+    (line,) = lines_for(affine, root)
+    assert line.startswith("graft.calibration: affine contradicts graft.architecture: qwen3, which loses nothing")
+    assert lines_for(changed(affine, "graft.architecture", "qwen2_5_vl"), root) == []
+
+
+def test_a_refit_is_not_judged_by_the_text_that_it_was_made_on(config: dict[str, Any], root: Path) -> None:
+    affine = changed(changed(config, "graft.architecture", "qwen2_5_vl"), "graft.calibration", "affine")
+    (line,) = lines_for(changed(affine, "fidelity.text", "texts/calibration.txt"), root)
+    assert line.startswith("fidelity.text: texts/calibration.txt is also calibration.text")
+
+
 def test_nothing_to_train_is_refused(config: dict[str, Any], root: Path) -> None:
     for key in ("freeze_vit", "freeze_llm", "freeze_aligner"):
         config = changed(config, f"stage2.flags.{key}", True)

@@ -226,7 +226,16 @@ def test_swapped_picture_tokens_are_refused(tmp_path: Path) -> None:
     assert f"the vision donor's tokenizer in {vl_dir} has it as {TOKEN_IDS['<|image_pad|>']}" in message
 
 
-def test_calibration_is_refused_with_its_reason(real_donors: tuple[Path, Path]) -> None:
-    message = refusal(real_donors, {**STOCK, "calibration": "affine"})
-    assert message.startswith("graft.calibration: 'affine' found; expected none")
-    assert "calibration text" in message
+def test_a_refit_of_what_is_not_lost_is_refused(real_donors: tuple[Path, Path]) -> None:
+    message = refusal(real_donors, {**QWEN3, "calibration": "affine"})
+    assert message.startswith("graft.calibration: 'affine' found; expected none with graft.architecture: qwen3")
+
+
+def test_an_unknown_calibration_is_refused(real_donors: tuple[Path, Path]) -> None:
+    message = refusal(real_donors, {**STOCK, "calibration": "gains"})
+    assert message == "graft.calibration: 'gains' found; expected none or affine; correct it"
+
+
+def test_a_refit_changes_nothing_in_the_configuration(real_donors: tuple[Path, Path]) -> None:
+    derived = [derive_from_donors(*real_donors, {**STOCK, "calibration": kind}) for kind in ("none", "affine")]
+    assert derived[0] == derived[1]

@@ -16,6 +16,7 @@ from tiny_donor_files import (
     PICTURE_TEMPLATE,
     TEXT_TEMPLATE,
     TOKEN_IDS,
+    to_bytes,
     write_json,
     write_safetensors,
     write_tiny_donors,
@@ -103,6 +104,54 @@ def test_the_stock_architecture_has_zero_biases_and_no_norms_and_the_ledger_says
     assert sorted(row["name"] for row in rows) == norms
     assert {row["reason"] for row in rows} == {"architecture: qwen2_5_vl has no q/k norms; their effect is lost"}
     assert not list(graft_dir.glob("*.py"))
+
+
+def write_refit(llm_dir: Path, path: Path, left_out: str = "") -> dict[str, np.ndarray]:
+    """Random q and k in place of a fit."""
+    rng = np.random.default_rng(1)
+    refit = {}
+    for name, tensor in read_checkpoint(llm_dir).items():
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            refit[name] = rng.standard_normal(tensor.shape, dtype=np.float32)
+            refit[name.replace("weight", "bias")] = rng.standard_normal(tensor.shape[0], dtype=np.float32)
+    refit.pop(left_out, None)
+    write_safetensors(path, refit, "bfloat16")
+    return refit
+
+
+def test_a_refit_takes_the_place_of_q_and_k_and_of_nothing_else(root: Path, tmp_path: Path) -> None:
+    donors = write_tiny_donors(tmp_path)
+    refit = write_refit(donors[1], tmp_path / "refit.safetensors")
+    verbatim = read_bytes(run_graft(root, donors, tmp_path / "verbatim", architecture="qwen2_5_vl"))
+    settings = {**SETTINGS, "architecture": "qwen2_5_vl", "calibration": "affine"}
+    graft_dir = tmp_path / "graft"
+    write_json_atomically(graft_dir / "config.json", derive_from_donors(*donors, settings))
+    code_dir, refit_path = root / "model/qwen2_5_vl_qwen3", tmp_path / "refit.safetensors"
+    graft(*donors, graft_dir / "config.json", settings, 0, code_dir, graft_dir, refit_path=refit_path)
+    result, fitted = read_bytes(graft_dir), {n: to_bytes(values, "bfloat16") for n, values in refit.items()}
+    assert result == verbatim | fitted
+    rows = [row for row in read_ledger(graft_dir) if row["policy"] == "refitted"]
+    assert {row["output_name"]: row["sha256"] for row in rows} == {
+        name: hashlib.sha256(blob).hexdigest() for name, blob in fitted.items()
+    }
+    replaced = [row["name"] for row in read_ledger(graft_dir) if row["reason"] == "calibration: affine; refitted"]
+    assert sorted(replaced) == sorted(name for name in refit if name.endswith("weight"))
+
+
+def test_a_refit_that_lacks_a_tensor_or_does_not_go_with_the_settings_is_refused(root: Path, tmp_path: Path) -> None:
+    donors = write_tiny_donors(tmp_path)
+    refit_path, graft_dir = tmp_path / "refit.safetensors", tmp_path / "graft"
+    write_refit(donors[1], refit_path, left_out="model.layers.1.self_attn.k_proj.bias")
+    settings = {**SETTINGS, "architecture": "qwen2_5_vl", "calibration": "affine"}
+    write_json_atomically(graft_dir / "config.json", derive_from_donors(*donors, settings))
+    arguments = (*donors, graft_dir / "config.json", settings, 0, root / "model/qwen2_5_vl_qwen3", graft_dir)
+    with pytest.raises(UserError, match=r"model.layers.1.self_attn.k_proj.bias: is not in the refit; expected q and k"):
+        graft(*arguments, refit_path=refit_path)
+    with pytest.raises(UserError, match=r"graft.calibration: 'affine' found without --refit"):
+        graft(*arguments)
+    with pytest.raises(UserError, match=r"graft.calibration: 'none' found with --refit"):
+        graft(*arguments[:3], {**settings, "calibration": "none"}, *arguments[4:], refit_path=refit_path)
+    assert [path.name for path in graft_dir.iterdir()] == ["config.json"]
 
 
 @pytest.mark.parametrize("layout", ["legacy", "new"])
