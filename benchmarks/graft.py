@@ -278,10 +278,10 @@ def run_all(
     def gigabytes(directory: Path) -> str:
         return f"{sum(tensor.num_bytes for tensor in read_checkpoint(directory).values()) / 1e9:.2f} GB"
 
-    holes = ", its language model as a hole in the file," if with_holes else ""
+    holes = " (its language model as a hole in the file)" if with_holes else ""
     num_shards = len(list(reference_dir.glob("*.safetensors")))
     return runs, (
-        f"Donors: {pair[0]}, {gigabytes(vl_dir)},{holes} and {pair[1]}, {gigabytes(llm_dir)}; result: "
+        f"Donors: {pair[0]}, {gigabytes(vl_dir)}{holes}, and {pair[1]}, {gigabytes(llm_dir)}; result: "
         f"{gigabytes(reference_dir)} in {num_shards} shards. Their manifests took {records[0][1]:.0f} and "
         f"{records[1][1]:.0f} s. Page cache: {'emptied' if was_cold else 'donors evicted'} before each run, then "
         f"{num_touched_bytes / 1e9:.1f} GB of memory touched."
