@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from common.errors import UserError
@@ -27,7 +28,7 @@ SLAB_BYTES = 1 << 20  # of new tensors
 _BUFFER_BYTES = 256 << 10
 _PAGE_BYTES = mmap.PAGESIZE
 
-# One piece of work; small enough to divide a single large file among the threads.
+# How often the progress, and a failure elsewhere, are looked at.
 _COPY_BYTES = 64 << 20
 
 # Two threads at least, since one waits for the disk now and then.
@@ -170,6 +171,11 @@ class _Stream:
             num_written = os.pwrite(descriptor, view, offset)
             view, offset = view[num_written:], offset + num_written
 
+    def copy_shard(self, copies: Iterable[_Copy]) -> None:
+        """Moves all stretches of one shard: two threads that write into one file wait for each other, and spin at that."""
+        for copy in copies:
+            self.copy(copy)
+
     def copy(self, copy: _Copy) -> None:
         """Moves one stretch."""
         if self.stop.is_set():
@@ -278,9 +284,9 @@ def write_shards(
     workers = ThreadPoolExecutor(num_threads, "stream")
     try:
         stream.open_files(shards, copies)
-        # New tensors first: they keep a processor busy while another copies.
-        futures = [workers.submit(stream.make, t.name, t.make_slabs()) for t in tensors if t.make_slabs]
-        futures += [workers.submit(stream.copy, copy) for copy in copies]
+        of_shards = groupby(copies, key=lambda copy: copy.file_name)
+        futures = [workers.submit(stream.copy_shard, list(of_shard)) for _, of_shard in of_shards]
+        futures += [workers.submit(stream.make, t.name, t.make_slabs()) for t in tensors if t.make_slabs]
         pending: set[Future[None]] = set(futures)
         while pending:
             done, pending = wait(pending, timeout=report_interval_s, return_when=FIRST_EXCEPTION)
