@@ -46,6 +46,7 @@ environments: .venv/ok
 
 bench: .venv/ok environments
 	.venv/bin/python benchmarks/graft.py
+	.venv/bin/python benchmarks/affine.py
 	.venv/bin/python benchmarks/seeds.py
 
 # The workflow's own environment: pip alone, from the hashed lock; the other environments are made by a rule, with uv.
