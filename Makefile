@@ -10,9 +10,9 @@ demo: environments
 	$(SNAKEMAKE) --configfile config/demo.yaml
 	@.venv/bin/python scripts/print_table.py results/demo/eval/digits.csv
 
-# Two groups at a time, the longest first; most of them wait much of their time, for a server or for Slurm.
+# Two groups at a time, the longest first; most of them wait much of their time, for a server or for Slurm. Their dots are mixed.
 test: .venv/ok environments lint
-	$(MAKE) --jobs=2 --keep-going --output-sync=line test-cluster test-unit test-model test-serving test-pipeline
+	$(MAKE) --jobs=2 --keep-going test-cluster test-unit test-model test-serving test-pipeline
 
 test-unit:
 	.venv/bin/pytest tests/unit tests/faults

@@ -14,7 +14,7 @@ The donors' manifests are made before, as the rule `donor` makes them; their tim
 the vision donor, its language model, is a hole in the file where load-copy-save is not asked for: it would not fit the disk.
 
 By hand, from the repository root:
-  .venv/bin/python benchmarks/graft.py                       # the largest pair that load-copy-save can do in 24 GiB
+  .venv/bin/python benchmarks/graft.py     # the largest pair that load-copy-save, in the stock classes, can do in 24 GiB
   .venv/bin/python benchmarks/graft.py --pair Qwen2.5-VL-7B-Instruct Qwen3-8B --repetitions 5 --without load-copy-save
 Both add to benchmarks/results/graft.md.
 """
