@@ -50,6 +50,16 @@ def test_a_truncated_shard_is_refused_with_its_name(root: Path, checkpoint_dir: 
     assert_refused(record(root, checkpoint_dir, manifest_path), manifest_path, SECOND_SHARD, "truncated", "fetch")
 
 
+def test_nan_in_a_donor_is_refused_with_the_tensor_and_its_place(
+    root: Path, checkpoint_dir: Path, manifest_path: Path
+) -> None:
+    with open(checkpoint_dir / SECOND_SHARD, "r+b") as file:
+        file.seek(-8, os.SEEK_END)  # the last value but one of a thousand float32
+        file.write(b"\x00\x00\xc0\x7f")
+    words = [SECOND_SHARD, "tensor layer.1.weight holds NaN or infinity, first at index 998", "fetch this donor again"]
+    assert_refused(record(root, checkpoint_dir, manifest_path), manifest_path, *words)
+
+
 def test_a_missing_shard_is_refused_with_its_name(root: Path, checkpoint_dir: Path, manifest_path: Path) -> None:
     (checkpoint_dir / SECOND_SHARD).unlink()
     assert_refused(record(root, checkpoint_dir, manifest_path), manifest_path, SECOND_SHARD, "not found", INDEX)
