@@ -69,7 +69,10 @@ def training_status(run_dir: Path, now_s: float) -> TrainingStatus:
     checkpoint = last_complete(run_dir / "trainer")
     # Read leniently: the trainer removes its older checkpoints while we look.
     state = read_if_whole(checkpoint / "trainer_state.json") if checkpoint else {}
+    starts = list(read_lines(run_dir / "attempts.jsonl"))
     records = list(read_lines(steps_path(watch_dir, 0)))
+    if starts and records and records[-1]["end_time_s"] < starts[-1]["start_time_s"]:
+        progress, records = {}, []  # what an earlier start wrote says nothing of one that is still loading
     is_running = is_held(run_dir / LAUNCHER_LOCK_NAME) or is_held(run_dir / RANKS_LOCK_NAME)
     losses = losses_of(state.get("log_history", []))
     recent = records[-NUM_RECENT_STEPS:]
@@ -93,7 +96,7 @@ def training_status(run_dir: Path, now_s: float) -> TrainingStatus:
         ),
         left_s=(max_steps - step) * step_time_s if max_steps and step_time_s else None,
         checkpoint_step=step_of(checkpoint) if checkpoint else None,
-        num_starts=len(list(read_lines(run_dir / "attempts.jsonl"))),
+        num_starts=len(starts),
         where=where_it_ran(run_dir),
         last_sign_s=now_s - records[-1]["end_time_s"] if records else None,
     )

@@ -62,6 +62,18 @@ def test_a_training_that_nobody_holds_is_not_running(run_dir: Path) -> None:
     assert "samples/s" not in line
 
 
+def test_a_training_that_was_started_again_and_is_loading_tells_nothing_of_the_start_before(run_dir: Path) -> None:
+    starts = [json.loads(line) for line in (run_dir / "attempts.jsonl").read_text().splitlines()]
+    starts[-1]["start_time_s"] = NOW_S - 5
+    write_lines(run_dir / "attempts.jsonl", starts)
+    with open(run_dir / "launcher.lock", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        line = described(training_status(run_dir, NOW_S))
+    assert line == (
+        "running: starting, step 20/40, loss 1.0000, last checkpoint 20, 2 starts, on node1, node2 (Slurm job 42)"
+    )
+
+
 def test_a_finished_training_says_so(run_dir: Path) -> None:
     state_path = run_dir / "trainer/checkpoint-20/trainer_state.json"
     state_path.write_text(state_path.read_text().replace('"max_steps": 40', '"max_steps": 20'))
