@@ -75,6 +75,9 @@ def test_code_that_still_needs_the_package_it_was_taken_from_is_refused(uploaded
         check_checkpoint.check(directory, Path(sys.executable))
 
 
-def test_a_module_of_this_repository_among_the_loaded_ones_is_named(root: Path) -> None:
+def test_a_module_of_this_repository_among_the_loaded_ones_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_checkpoint, "PACKAGE", "no_such_package")  # the real one is importable beside other tests
     with pytest.raises(load_checkpoint.Fault, match=r"module .* was loaded from .*expected nothing of the repository"):
         load_checkpoint.check_that_nothing_helps(root)
