@@ -133,7 +133,7 @@ def check_still_recorded(directory: Path, records: Sequence[dict[str, Any]], man
         except OSError:
             state = "it is absent"
         else:
-            if (status.st_size, status.st_mtime_ns) == (record["num_bytes"], record["modified_ns"]):
+            if (status.st_size, status.st_mtime_ns) == (record["num_bytes"], record.get("modified_ns")):
                 continue
             if status.st_size != record["num_bytes"]:
                 state = f"{status.st_size} bytes found, {record['num_bytes']} recorded"
