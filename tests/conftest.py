@@ -1,12 +1,17 @@
 """What several tests need: where things are, and small donors in the hub's format."""
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from workflow_run import WorkflowRun
+
+# Ignored where the tests were started in the background (`nohup`, `&` in a script), and then by all that they start, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
