@@ -293,6 +293,7 @@ def graft(
         "llm": tensor_digests(llm_dir, llm_manifest_path),
     }
     check_tied_head(plan, donor_digests["llm"])
+    recorded_digests = [donor_digest(entry, donor_digests) if entry.donor else "" for entry in plan]
     refit_digests = record_files([refit_path])[0]["tensors"] if refit_path else {}
     files = travelling_files(vl_dir, llm_dir, code_dir, dict(llm.values), derived.get("auto_map", {}))
     files[SETTINGS_NAME] = json_bytes({"graft": dict(settings), "seed": seed})
@@ -315,7 +316,9 @@ def graft(
             write_synced(staging_dir / name, content)
         files.clear()
         made_digests = refit_digests | write_shards(outputs, unshared, staging_dir, "graft")
-        digests = [donor_digest(e, donor_digests) if e.donor else made_digests[e.output_name] for e in plan]
+        digests = [
+            recorded or made_digests[entry.output_name] for entry, recorded in zip(plan, recorded_digests, strict=True)
+        ]
         write_synced(staging_dir / LEDGER_NAME, ledger_text(plan, digests, shards).encode())
         write_synced(staging_dir / INDEX_NAME, json_bytes(checkpoint_index(outputs, shards)))
         fsync_directory(staging_dir)
