@@ -38,7 +38,9 @@ def test_the_whole_recipe_comes_to_its_table(finished: ClusterRun, undisturbed_t
 
 def test_a_stage_on_two_nodes_has_its_processes_on_both(finished: ClusterRun) -> None:
     assert finished.metrics("stage2")["num_processes"] == 4
-    assert [rank["host"] for rank in finished.ranks("stage2")] == ["node1", "node1", "node2", "node2"]
+    hosts = [rank["host"] for rank in finished.ranks("stage2")]
+    # Which node has the first ranks is for the rendezvous to say.
+    assert hosts in (["node1", "node1", "node2", "node2"], ["node2", "node2", "node1", "node1"])
 
 
 def test_each_rank_has_a_log_of_its_own_and_its_number_in_the_common_one(finished: ClusterRun) -> None:
