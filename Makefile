@@ -3,12 +3,16 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SNAKEMAKE = . .venv/bin/activate && snakemake --cores all
 ROLES = train evaluate
 
-.PHONY: demo test test-unit test-model test-serving test-pipeline test-cluster lint bench environments status
+.PHONY: demo study test test-unit test-model test-serving test-pipeline test-cluster lint bench environments status
 
 # The environments in a call of their own: one that was deleted is built again without rerunning what was made with it.
 demo: environments
 	$(SNAKEMAKE) --configfile config/demo.yaml
 	@.venv/bin/python scripts/print_table.py results/demo/eval/digits.csv
+
+# What the lost q/k norms cost, on small models: results/study/study.md and study.svg. Some two hours on two cores.
+study: environments
+	$(SNAKEMAKE) --snakefile study/Snakefile
 
 # Two groups at a time, the longest first; most of them wait much of their time, for a server or for Slurm. Their dots are mixed.
 test: .venv/ok environments lint
@@ -32,10 +36,11 @@ test-cluster:
 lint: .venv/ok
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
-	.venv/bin/snakefmt --check Snakefile rules
+	.venv/bin/snakefmt --check Snakefile rules study/Snakefile
 	.venv/bin/mypy
 	. .venv/bin/activate && snakemake --lint
 	. .venv/bin/activate && snakemake --lint --configfile config/demo.yaml
+	. .venv/bin/activate && snakemake --lint --snakefile study/Snakefile
 
 # How far each training is, from its files alone.
 status: .venv/ok

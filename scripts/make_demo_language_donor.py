@@ -13,7 +13,6 @@ By hand (the settings are the config's demo.language_donor; a minute on one core
 
 import argparse
 import json
-import math
 import random
 import sys
 import time
@@ -38,10 +37,11 @@ from common.digits import (
     text_before_answer,
 )
 from common.directories import whole_directory
+from common.donor_training import disturbed, learning_rate_at
 from common.errors import UserError, run_program
+from common.qwen_tokenizer import single_id
 
 NAMING_REQUEST = "Name the digit."
-NUM_WARMUP_STEPS = 50
 NUM_STEPS_BETWEEN_LINES = 50
 NUM_GATE_QUESTIONS = 1000
 SEED_OF_GATE = 5  # the questions of the gate are the same for every donor
@@ -69,17 +69,10 @@ class Questions:
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
-        self.digit_ids = torch.tensor([self.single_id(str(digit)) for digit in range(len(DIGIT_NAMES))])
-        self.letter_ids = torch.tensor([self.single_id(letter) for letter in LETTERS])
+        self.digit_ids = torch.tensor([single_id(self.tokenizer, str(digit)) for digit in range(len(DIGIT_NAMES))])
+        self.letter_ids = torch.tensor([single_id(self.tokenizer, letter) for letter in LETTERS])
         self.end_ids = torch.tensor(tokenizer.encode(ANSWER_END).ids)
         self.templates: dict[tuple[int, int], Template] = {}
-
-    def single_id(self, text: str) -> int:
-        """The id of a text that must be one token."""
-        ids = self.tokenizer.encode(text).ids
-        if len(ids) != 1:
-            raise UserError(f"num_base_tokens: {text!r} is {len(ids)} tokens; expected one; raise num_base_tokens")
-        return ids[0]
 
     def template(self, num_options: int, num_picture_tokens: int) -> Template:
         """The conversation for so many options and picture tokens."""
@@ -119,18 +112,10 @@ class Questions:
 def disturbed_embeddings(
     embedding: nn.Embedding, batch: Batch, digit_ids: torch.Tensor, noise: float, dropout: float
 ) -> torch.Tensor:
-    """The batch's embeddings, those at the picture's places with noise added, some of them (never all) replaced by it.
-
-    `noise` is the largest ratio of noise to digit; each conversation draws its own.
-    """
+    """The batch's embeddings, those at the picture's places disturbed."""
     embeddings = embedding(batch.ids)
     rms = embedding.weight[digit_ids].detach().pow(2).mean().sqrt()
-    shown = embeddings[:, batch.picture_places]
-    num, num_places = shown.shape[:2]
-    shown = shown + noise * torch.rand(num, 1, 1) * rms * torch.randn(shown.shape)
-    lost = torch.rand(num, num_places) < dropout * torch.rand(num, 1)
-    lost[torch.arange(num), torch.randint(num_places, (num,))] = False
-    shown = torch.where(lost[..., None], rms * torch.randn(shown.shape), shown)
+    shown = disturbed(embeddings[:, batch.picture_places], rms, noise, dropout)
     return embeddings.index_copy(1, batch.picture_places, shown)
 
 
@@ -138,12 +123,6 @@ def answer_logits(model: Qwen3ForCausalLM, embeddings: torch.Tensor, num_trained
     """Logits for the last `num_trained` tokens only, which is where the loss is: [n, num_trained, vocabulary]."""
     hidden = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     return model.lm_head(hidden[:, -num_trained - 1 : -1])
-
-
-def learning_rate_at(step: int, num_steps: int, peak: float) -> float:
-    """Linear warm-up, then a cosine down to zero."""
-    progress = max(0, step - NUM_WARMUP_STEPS) / max(1, num_steps - NUM_WARMUP_STEPS)
-    return peak * min(1, (step + 1) / NUM_WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def new_optimizer(model: Qwen3ForCausalLM, settings: dict[str, Any]) -> torch.optim.Optimizer:

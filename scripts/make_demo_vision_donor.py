@@ -33,10 +33,10 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 from common.demo_donors import DONOR_FILE_NAMES, IMAGE_MEAN, IMAGE_STD, save_weights, start_vl_donor
 from common.digits import DIGIT_NAMES
 from common.directories import whole_directory
+from common.donor_training import learning_rate_at
 from common.errors import UserError, run_program
 
 PATCH_PX, MERGE, TEMPORAL = 14, 2, 2  # Qwen2.5-VL's patch, patches a merged token's side, frames a patch
-NUM_WARMUP_STEPS = 50
 NUM_STEPS_BETWEEN_LINES = 50
 
 
@@ -128,12 +128,6 @@ class DigitReader(nn.Module):
         tokens = self.tower(to_patches(grey), grid_thw=grid).pooler_output
         tokens = functional.layer_norm(tokens, tokens.shape[-1:])
         return self.read_out(tokens).view(len(grey), (side // MERGE) ** 2, -1)
-
-
-def learning_rate_at(step: int, num_steps: int, peak: float) -> float:
-    """Linear warm-up, then a cosine down to zero."""
-    progress = max(0, step - NUM_WARMUP_STEPS) / max(1, num_steps - NUM_WARMUP_STEPS)
-    return peak * min(1, (step + 1) / NUM_WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def train(reader: DigitReader, grey: torch.Tensor, digits: torch.Tensor, settings: dict[str, Any]) -> None:

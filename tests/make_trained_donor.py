@@ -22,6 +22,7 @@ import torch
 from torch.nn import functional
 
 from common.demo_donors import save_weights, start_llm_donor, start_vl_donor
+from common.donor_training import is_qk_gain
 from common.qwen_tokenizer import build_tokenizer
 
 # Standard deviation of the logarithm of a gain at the start.
@@ -29,11 +30,6 @@ LOG_GAIN_STD = 0.2
 MATRIX_WEIGHT_DECAY = 0.1
 NUM_STEPS_BETWEEN_LINES = 50
 VISION = {"depth": 1, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2}
-
-
-def is_qk_gain(name: str) -> bool:
-    """Whether a parameter is a q/k norm's gain."""
-    return name.endswith(("q_norm.weight", "k_norm.weight"))
 
 
 def train(model: Any, ids: torch.Tensor, settings: dict[str, Any]) -> float:

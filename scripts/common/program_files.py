@@ -1,4 +1,4 @@
-"""Which files a program is made of: itself and the modules of scripts/ that it imports, found by reading its imports.
+"""Which files a program is made of: itself and the modules of this repository that it imports, found by reading its imports.
 
 Snakemake does not track a program that a `shell:` calls, so rules name these files as inputs: editing one of them
 reruns what it makes, and nothing else.
@@ -22,9 +22,8 @@ def imported_modules(path: Path) -> frozenset[str]:
     return frozenset(names)
 
 
-def program_files(program_path: Path) -> list[str]:
-    """The program and, sorted, every module beside it that it imports directly or through others."""
-    scripts_dir = program_path.parent
+def program_files(program_path: Path, *more_dirs: Path) -> list[str]:
+    """The program and, sorted, every module that it imports directly or through others, beside it or in `more_dirs`."""
     found: set[Path] = set()
     waiting = [program_path]
     while waiting:
@@ -33,7 +32,9 @@ def program_files(program_path: Path) -> list[str]:
             continue
         found.add(path)
         for name in imported_modules(path):
-            candidate = scripts_dir.joinpath(*name.split(".")).with_suffix(".py")
-            if candidate.exists():
-                waiting.append(candidate)
+            candidates = [
+                directory.joinpath(*name.split(".")).with_suffix(".py")
+                for directory in (program_path.parent, *more_dirs)
+            ]
+            waiting += [candidate for candidate in candidates if candidate.exists()]
     return [str(program_path), *sorted(str(path) for path in found - {program_path})]

@@ -142,6 +142,14 @@ def build_tokenizer(num_base_tokens: int, *, qwen3: bool) -> Tokenizer:
     return tokenizer
 
 
+def single_id(tokenizer: Tokenizer, text: str) -> int:
+    """The id of a text that must be one token; raises UserError when it is several."""
+    ids = tokenizer.encode(text).ids
+    if len(ids) != 1:
+        raise UserError(f"num_base_tokens: {text!r} is {len(ids)} tokens; expected one; raise num_base_tokens")
+    return ids[0]
+
+
 def tokenizer_config(tokenizer: Tokenizer, chat_template: str) -> dict[str, Any]:
     """tokenizer_config.json as Qwen publishes it."""
     added = {
