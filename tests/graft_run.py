@@ -9,8 +9,13 @@ from tiny_donor_files import write_tiny_donors
 
 
 def make_graft(root: Path, directory: Path, architecture: str, aligner: str, **donor_changes: Any) -> tuple[Path, Path]:
-    """Runs both programs by hand, as README and docs say; returns the grafted directory and the language donor's."""
+    """Makes tiny donors and their graft; returns the grafted directory and the language donor's."""
     vl_dir, llm_dir = write_tiny_donors(directory / "donors", **donor_changes)
+    return graft_donors(root, vl_dir, llm_dir, directory / "graft", architecture, aligner), llm_dir
+
+
+def graft_donors(root: Path, vl_dir: Path, llm_dir: Path, output_dir: Path, architecture: str, aligner: str) -> Path:
+    """Runs both programs by hand, as README and docs say; returns `output_dir`."""
     settings = {
         "architecture": architecture,
         "aligner": aligner,
@@ -18,10 +23,10 @@ def make_graft(root: Path, directory: Path, architecture: str, aligner: str, **d
         "max_shard_gb": 1e-4,
         "link": "auto",
     }
-    python, output_dir = root / ".venv/bin/python", directory / "graft"
+    python = root / ".venv/bin/python"
     common = ["--vl-dir", vl_dir, "--llm-dir", llm_dir, "--settings", json.dumps(settings)]
     derive = [python, "scripts/derive_config.py", *common, "--output", output_dir / "config.json"]
     subprocess.run(derive, cwd=root, check=True)
     code = ["--config", output_dir / "config.json", "--model-code-dir", "model/qwen2_5_vl_qwen3", "--seed", "0"]
     subprocess.run([python, "scripts/graft.py", *common, *code, "--output-dir", output_dir], cwd=root, check=True)
-    return output_dir, llm_dir
+    return output_dir
