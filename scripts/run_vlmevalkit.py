@@ -3,7 +3,9 @@
 A child of evaluate.py: it imports (about 20 s) while the model server loads, then waits for the server's address on stdin.
 VLMEvalKit keeps neither why an answer ended nor whether a request failed, so its API model is subclassed here to write
 answers.jsonl, one line a question: a proxy in between would have to speak HTTP for every request, and the tables that it
-leaves behind no longer know. judgements.jsonl is its table of verdicts with what its own parser finds in each answer now.
+leaves behind no longer know. A question whose answer is in that file already is not asked again. For the control without
+pictures they are taken out of the request. judgements.jsonl is VLMEvalKit's table of verdicts with what its own parser
+finds in each answer now.
 
 By hand (the server must be up):
   echo http://127.0.0.1:8000/v1 | LMUData=DIR .venvs/evaluate/bin/python scripts/run_vlmevalkit.py --task task.json
@@ -23,8 +25,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from common.answer_log import line_of, read_answers
 from common.errors import UserError, run_program
 from common.files import md5_of_file
+from common.question_records import Answer
 
 # Names that make VLMEvalKit ask each question in several turns of its options and score the group (image_mcq.py).
 CIRCULAR_MARKS = ("mmbench", "ccbench", "circular", "mmcr")
@@ -58,10 +62,16 @@ def clean(text: str) -> str:
     return _CONTROL.sub("\ufffd", text.replace("\r", "\n")).strip() or BLANK_ANSWER
 
 
-def recording_model(base: type, answers_path: Path) -> type:
-    """VLMEvalKit's API model, which here also writes each answer down with why it ended."""
+def without_pictures(message: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """VLMEvalKit's message, its text alone."""
+    return [part for part in message if part["type"] != "image"]
+
+
+def recording_model(base: type, answers_path: Path, key: str, *, is_blind: bool) -> type:
+    """VLMEvalKit's API model, which here also writes each answer down with why it ended, and asks nothing twice."""
     lock = threading.Lock()
     thread = threading.local()
+    answered_before = {answer.index: answer for answer in read_answers(answers_path, key)}
 
     class RecordingModel(base):  # type: ignore[misc]
         def generate_inner(self, inputs: Any, **options: Any) -> tuple[int, str, Any]:
@@ -82,12 +92,15 @@ def recording_model(base: type, answers_path: Path) -> type:
 
         def answer_question(self, index: Any, message: Any, dataset: str) -> str:
             """All tries of one question, then its line."""
+            if before := answered_before.get(str(index)):
+                return before.prediction
             thread.finish_reason, thread.error = None, "never sent"
+            if is_blind:
+                message = without_pictures(message)
             prediction = str(self.generate(message=message, dataset=dataset))
-            row = {"index": str(index), "prediction": prediction}
-            row |= {"finish_reason": thread.finish_reason, "error": thread.error}
+            answer = Answer(str(index), prediction, thread.finish_reason, thread.error)
             with lock, open(answers_path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(line_of(answer, key))
             return prediction
 
     return RecordingModel
@@ -165,7 +178,7 @@ def ask(task: Mapping[str, Any], base_url: str) -> Path:
     from vlmeval.smp import get_logger
 
     original = vlmeval.config.supported_VLM["CustomAPIModel"]
-    recording = recording_model(original.func, Path(task["answers"]))
+    recording = recording_model(original.func, Path(task["answers"]), task["key"], is_blind=task["is_blind"])
     vlmeval.config.supported_VLM["CustomAPIModel"] = partial(recording, **original.keywords)
     vlmeval.inference.track_progress_rich = with_index(vlmeval.inference.track_progress_rich)
 
@@ -176,7 +189,7 @@ def ask(task: Mapping[str, Any], base_url: str) -> Path:
             reason = traceback.format_exception_only(record.exc_info[1])[-1].strip() if record.exc_info else ""
             errors.append(reason or record.getMessage())
 
-    Path(task["answers"]).touch()
+    Path(task["begun"]).touch()
     get_logger("VLMEvalKit").addHandler(ErrorList(logging.ERROR))
     run_dir = Path(task["run_dir"])
     config = eval_config(task["dataset"], base_url, task["served_name"], task["settings"], task["seed"])

@@ -100,9 +100,10 @@ class EvaluationRun:
         return [json.loads(line) for line in self.records_path.read_text(encoding="utf-8").splitlines()]
 
     def server(self) -> psutil.Process | None:
-        """The server's process, once it is started."""
+        """The process of the server that was started last."""
         try:
-            return psutil.Process(json.loads((self.run_dir / "server.json").read_text())["pid"])
+            last = max(self.run_dir.glob("start*/server.json"))
+            return psutil.Process(json.loads(last.read_text())["pid"])
         except (OSError, ValueError, psutil.NoSuchProcess):
             return None
 

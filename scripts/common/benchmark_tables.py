@@ -32,7 +32,7 @@ class Question:
     discipline: str | None
     subject: str | None
     question: str
-    image_sha256: str
+    image_sha256: str | None  # None: no picture is shown
 
 
 def read_benchmark(path: Path) -> pandas.DataFrame:

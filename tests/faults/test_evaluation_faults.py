@@ -88,7 +88,7 @@ def test_a_server_that_dies_while_it_loads_is_reported_with_its_last_error(make_
     run.stand_in(crashes=True)
     message = refusal(run, *run.run())
     assert "the model server ended (exit status 3): RuntimeError: the stand-in died while it loaded" in message
-    assert str(run.run_dir / "server.log") in message
+    assert str(run.run_dir / "start1/server.log") in message
     assert "the stand-in died while it loaded" in run.log_path.read_text()
 
 
@@ -132,23 +132,66 @@ def test_an_interrupted_evaluation_leaves_no_process_behind(make_run: MakeRun, n
 # While questions are asked
 
 
+def numbered(run: EvaluationRun, num_questions: int = 12, **texts: str) -> None:
+    """Gives each question a text of its own, `Which digit? [7]`, or another one by number: `_7="…"`."""
+    rows = benchmark_rows(num_questions)
+    for row in rows:
+        row["question"] = texts.get(f"_{row['index']}", f"Which digit? [{row['index']}]")
+    write_rows(rows, run.tsv)
+
+
+def asked_texts(run: EvaluationRun) -> list[str]:
+    """The questions that the stand-in was asked, in order, without those about the first picture at each start."""
+    lines = (run.directory / "state").read_text().splitlines()
+    return [json.loads(line) for line in lines if line != "start" and "What is in the picture" not in line]
+
+
+def kill_after(run: EvaluationRun, num_answers: int) -> None:
+    """Ends an evaluation as a power cut would, once so many answers are written down."""
+    process = run.start()
+    answers_path = wait_for(
+        lambda: (run.directory / "work").exists() and run.server() and run.run_dir / "answers.jsonl"
+    )
+    wait_for(lambda: answers_path.exists() and len(answers_path.read_text().splitlines()) >= num_answers)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: run.server() is None or is_gone(run.server()))
+
+
 @pytest.fixture(scope="module")
 def asked(make_run: MakeRun) -> Asked:
     """Runs in which EvalScope takes part, two at a time: name -> run, exit status, output."""
-    runs = {name: make_run(name) for name in ("failing", "dying", "md5", "stale")}
+    names = ("failing", "dying", "md5", "stale", "recovering", "resumed", "tampered", "blind")
+    runs = {name: make_run(name) for name in names}
     runs["failing"].stand_in(fails_on="Which digit is this?")
-    rows = benchmark_rows(12)
-    rows[7]["question"] = "Which digit is this?"
-    write_rows(rows, runs["failing"].tsv)
+    numbered(runs["failing"], _7="Which digit is this?")
     runs["dying"].stand_in(dies_after=5)
     runs["md5"].benchmark = "MMMU_DEV_VAL"
-    rows = benchmark_rows(12)
-    rows[1]["question"] = "Which digit? [silence]"
-    rows[2]["question"] = "Which digit? [cut off]"
-    write_rows(rows, runs["stale"].tsv)
-    plant_stale_files(runs["stale"])
+    numbered(runs["stale"], _1="Which digit? [silence]", _2="Which digit? [cut off]")
+    runs["recovering"].stand_in(
+        fails_on="[7]", num_sick_starts=1, state_path=str(runs["recovering"].directory / "state")
+    )
+    numbered(runs["recovering"])
+    for name in ("resumed", "tampered"):
+        runs[name].settings["nproc"] = 1
+        state = {"num_sick_starts": 1, "state_path": str(runs[name].directory / "state")}
+        runs[name].stand_in(delay_s=0.5, **state)
+        numbered(runs[name])
+    runs["blind"].control = "blind"
+
+    def run_to_the_end(name: str) -> tuple[int, str]:
+        if name == "stale":
+            plant_stale_files(runs[name])
+        if name == "resumed":
+            kill_after(runs[name], 4)
+        if name == "tampered":
+            kill_after(runs[name], 4)
+            answers_path = runs[name].run_dir / "answers.jsonl"
+            answers_path.write_text(answers_path.read_text().replace('"prediction": "B"', '"prediction": "A"', 2))
+        return runs[name].run()
+
     with ThreadPoolExecutor(2) as pool:
-        ended = dict(zip(runs, pool.map(EvaluationRun.run, runs.values()), strict=True))
+        ended = dict(zip(runs, pool.map(run_to_the_end, runs), strict=True))
     return {name: (run, *ended[name]) for name, run in runs.items()}
 
 
@@ -158,7 +201,7 @@ def plant_stale_files(run: EvaluationRun) -> None:
     wait_for(lambda: (run.directory / "work").exists() and run.server())
     process.kill()
     process.wait()
-    model_dir = run.run_dir / "Qwen3-VL"
+    model_dir = run.run_dir / "start1/Qwen3-VL"
     model_dir.mkdir()
     for name in ("_exact_matching_result.pkl", "_supp.pkl", "_PREV.pkl"):
         (model_dir / f"Qwen3-VL_{run.benchmark}{name}").write_bytes(b"\x80\x04\x95")  # a pickle that was cut off
@@ -171,10 +214,51 @@ def plant_stale_files(run: EvaluationRun) -> None:
 
 
 @pytest.mark.slow
-def test_a_question_that_fails_at_the_server_is_named_with_the_reason(asked: Asked) -> None:
-    message = refusal(*asked["failing"])
+def test_a_question_that_fails_twice_is_named_with_the_reason(asked: Asked) -> None:
+    run, status, output = asked["failing"]
+    message = refusal(run, status, output)
     assert "1 question (7) of 12 failed at the server: HTTP 500" in message
     assert "the stand-in fails on this question" in message
+    assert "1 question (7) failed: HTTP 500" in output and "asked again by a server started anew" in output
+    assert [path.name for path in sorted(run.run_dir.glob("start*"))] == ["start1", "start2"]
+
+
+@pytest.mark.slow
+def test_a_question_that_failed_is_asked_again_alone_by_a_new_server(asked: Asked) -> None:
+    run, status, output = asked["recovering"]
+    assert status == 0, output
+    assert [(record["prediction"], record["status"]) for record in run.records()] == [("B", "answered")] * 12
+    texts = asked_texts(run)
+    times = {number: sum(f"[{number}]" in text for text in texts) for number in range(12)}
+    assert times == {number: 4 if number == 7 else 1 for number in range(12)}  # three tries, then one that was right
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_was_killed_goes_on_with_what_was_not_answered(asked: Asked) -> None:
+    run, status, output = asked["resumed"]
+    assert status == 0, output
+    assert [record["index"] for record in run.records()] == [str(number) for number in range(12)]
+    texts = asked_texts(run)
+    times = [sum(f"[{number}]" in text for text in texts) for number in range(12)]
+    assert min(times) == 1 and sum(times) <= 13  # one was under way when it was killed
+    provenance = json.loads(run.provenance_path.read_text())
+    assert 4 <= provenance["num_asked_before"] < 12
+    assert f"{provenance['num_asked_before']} of 12 questions were answered before" in output
+
+
+@pytest.mark.slow
+def test_an_answer_that_was_changed_meanwhile_is_asked_for_again(asked: Asked) -> None:
+    run, status, output = asked["tampered"]
+    assert status == 0, output
+    assert {record["prediction"] for record in run.records()} == {"B"}
+
+
+@pytest.mark.slow
+def test_the_blind_control_is_asked_without_pictures(asked: Asked) -> None:
+    run, status, output = asked["blind"]
+    assert status == 0, output
+    assert [(record["prediction"], record["image_sha256"]) for record in run.records()] == [("C", None)] * 12
+    assert json.loads(run.provenance_path.read_text())["control"] == "blind"
 
 
 @pytest.mark.slow

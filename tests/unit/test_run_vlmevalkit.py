@@ -14,8 +14,10 @@ import pytest
 import run_vlmevalkit
 from evaluation_inputs import benchmark_rows, write_rows
 
+from common.answer_log import line_of
 from common.errors import UserError
 from common.files import md5_of_file
+from common.question_records import Answer
 
 FAILURE = "Failed to obtain answer via API."
 
@@ -53,7 +55,7 @@ def reply(content: str | None, finish_reason: str = "stop", status: int = 200) -
 def answered(tmp_path: Path, *replies: Any) -> dict[str, Any]:
     """The one line that is written for a question with these replies."""
     path = tmp_path / "answers.jsonl"
-    model = run_vlmevalkit.recording_model(ApiModel, path)(list(replies))
+    model = run_vlmevalkit.recording_model(ApiModel, path, "key", is_blind=False)(list(replies))
     prediction = model.answer_question(index=7, message=[], dataset="Digits")
     (row,) = [json.loads(line) for line in path.read_text().splitlines()]
     assert (row["index"], row["prediction"]) == ("7", prediction)
@@ -87,6 +89,36 @@ def test_the_last_try_says_why_a_question_failed(tmp_path: Path, last: Any, erro
     assert error in row["error"]
 
 
+def test_a_question_that_was_answered_before_is_not_asked_again(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(line_of(Answer("7", "D", "stop", None), "key"))
+    model = run_vlmevalkit.recording_model(ApiModel, path, "key", is_blind=False)([])  # a question would find no reply
+    assert model.answer_question(index=7, message=[], dataset="Digits") == "D"
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_an_answer_to_another_evaluation_is_asked_for_again(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(line_of(Answer("7", "D", "stop", None), "another key"))
+    model = run_vlmevalkit.recording_model(ApiModel, path, "key", is_blind=False)([reply("B")])
+    assert model.answer_question(index=7, message=[], dataset="Digits") == "B"
+
+
+def test_the_blind_control_sends_the_text_alone(tmp_path: Path) -> None:
+    sent: list[Any] = []
+
+    class Listening(ApiModel):
+        def generate(self, message: Any, dataset: str) -> str:
+            sent.append(message)
+            return super().generate(message, dataset)
+
+    message = [{"type": "image", "value": "a.png"}, {"type": "text", "value": "Which digit?"}]
+    for is_blind in (True, False):
+        model = run_vlmevalkit.recording_model(Listening, tmp_path / "a.jsonl", "key", is_blind=is_blind)([reply("B")])
+        model.answer_question(index=int(is_blind), message=message, dataset="Digits")
+    assert sent == [[message[1]], message]
+
+
 def test_answers_of_raw_bytes_survive_a_table() -> None:
     assert run_vlmevalkit.clean("a\x00\x1b\ud800b\r\nc\t") == "a���b\n\nc"
 
@@ -108,7 +140,9 @@ def test_each_question_is_handed_over_with_its_index() -> None:
 
 def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
-    model = run_vlmevalkit.recording_model(ApiModel, path)([reply("B" * 5000) for _ in range(64)])
+    model = run_vlmevalkit.recording_model(ApiModel, path, "key", is_blind=False)(
+        [reply("B" * 5000) for _ in range(64)]
+    )
     threads = [threading.Thread(target=model.answer_question, args=(index, [], "D")) for index in range(64)]
     for thread in threads:
         thread.start()

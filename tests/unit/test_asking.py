@@ -1,0 +1,83 @@
+"""What is done around the two children that ask and answer."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from evaluation_inputs import answer
+
+from common import asking
+from common.answer_log import line_of
+from common.asking import Task
+from common.errors import UserError
+from common.model_server import ModelServer
+from common.question_records import Answer
+
+FAILURE = {"prediction": "Failed to obtain answer via API.", "finish_reason": None, "error": "HTTP 500: no memory"}
+
+
+@pytest.fixture
+def sleeping() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stands for both children: it lives and says nothing."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        yield process
+        process.kill()
+
+
+def watch(
+    sleeping: subprocess.Popen[bytes], directory: Path, answers: list[Answer], say: Callable[[str], None]
+) -> None:
+    """Watches an evaluation of 100 questions in which two were answered before, and these are while it is watched."""
+    indices = frozenset(str(number) for number in range(100))
+    task = Task(directory, "key", "Digits", directory, "none", {}, 0, indices, "")
+    before = [answer("98"), answer("99")]
+    task.answers_path.write_text("".join(line_of(each, "key") for each in before))
+    (directory / "server.log").write_text("")
+
+    class Growing(ModelServer):
+        def require_alive(self) -> None:
+            new = "".join(line_of(each, "key") for each in [*before, *answers])
+            task.answers_path.write_text(new + '{"index": "3", "predi')  # one is being written
+            (directory / "begun").touch()
+            super().require_alive()
+
+    server = Growing(sleeping, 1, "model", directory / "server.log", 60)
+    asking.watch_answers(server, sleeping, task, directory, say)
+
+
+def test_a_start_at_which_several_questions_fail_is_not_continued(
+    sleeping: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "PROGRESS_S", 0.0)
+    watch(sleeping, tmp_path, [answer(str(number), **FAILURE) for number in range(5)], lambda line: None)
+    assert sleeping.poll() is None
+
+
+def test_the_progress_counts_what_was_answered_before_and_its_rate_does_not(
+    sleeping: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "PROGRESS_S", 0.5)
+    said: list[str] = []
+
+    def kill_after_a_line(line: str) -> None:
+        said.append(line)
+        sleeping.kill()
+
+    with pytest.raises(UserError, match="killed by signal 9"):
+        watch(sleeping, tmp_path, [answer(str(number)) for number in range(3)], kill_after_a_line)
+    assert said[0].startswith("answered 5 of 100, ")
+    rate = float(said[0].split(", ")[1].split()[0])
+    assert rate < 5 / 0.5
+
+
+def test_variables_that_would_change_what_vlmevalkit_does_are_taken_out(tmp_path: Path) -> None:
+    inherited = {
+        "HOME": "/h", "OPENAI_API_BASE": "https://elsewhere", "http_proxy": "http://proxy", "PRED_FORMAT": "xlsx",
+        "LMUData": "/theirs", "MMEVAL_ROOT": "/theirs", "SPLIT_THINK": "1",
+    }  # fmt: skip
+    environment = asking.harness_environment(inherited, tmp_path)
+    assert environment["HOME"] == "/h"
+    assert (environment["LMUData"], environment["PRED_FORMAT"]) == (str(tmp_path), "tsv")
+    assert not environment.keys() & {"OPENAI_API_BASE", "http_proxy", "MMEVAL_ROOT", "SPLIT_THINK"}
