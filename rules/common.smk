@@ -6,6 +6,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from common.configuration import validate
 from common.errors import UserError
 from common.failed_jobs import told
+from common.model_names import base_of, control_of
 from common.one_run import claim_directory, end_leftover_jobs
 from common.program_files import program_files
 from common.slurm_plugin import mend_the_plugin

@@ -3,7 +3,7 @@
 
 wildcard_constraints:
     benchmark="[a-z0-9_]+",
-    model="(parent|graft|stage1|stage2)(-shuffled)?",
+    model="(parent|graft|stage1|stage2)(-shuffled|-blind)?",
 
 
 rule evaluate:
@@ -12,7 +12,7 @@ rule evaluate:
         script=program("evaluate"),
         env=environment("evaluate"),
         serve_env=environment(SERVE_ROLE),
-        model=lambda wildcards: checkpoint_identity(evaluated(wildcards.model)),
+        model=lambda wildcards: checkpoint_identity(base_of(wildcards.model)),
         benchmark=lambda wildcards: benchmark_identity(wildcards.benchmark),
     output:
         records=result("eval/{benchmark}/{model}.jsonl"),
@@ -24,10 +24,10 @@ rule evaluate:
         nodes=1,
         gres="gpu:1",
     params:
-        model_dir=lambda wildcards: checkpoint_dir(evaluated(wildcards.model)),
+        model_dir=lambda wildcards: checkpoint_dir(base_of(wildcards.model)),
         dataset=lambda wildcards: config["evaluate"]["benchmarks"][wildcards.benchmark]["dataset"],
         tsv=lambda wildcards: benchmark_tsv(wildcards.benchmark),
-        control=lambda wildcards: "shuffled" if wildcards.model.endswith("-shuffled") else "none",
+        control=lambda wildcards: control_of(wildcards.model),
         serve=section("evaluate", "serve"),
         settings=section("evaluate", "vlmevalkit"),
         seed=config["seed"],
@@ -50,6 +50,7 @@ rule table:
     output:
         csv=result("eval/{benchmark}.csv"),
         json=result("eval/{benchmark}.json"),
+        comparison=result("eval/{benchmark}.comparison.csv"),
     log:
         f"logs/{RESULTS}/table-{{benchmark}}.log",
     localrule: True
@@ -57,4 +58,4 @@ rule table:
         python=python_of("workflow"),
     shell:
         "{params.python} scripts/make_table.py --records {input.records} --provenances {input.provenances}"
-        " --output-csv {output.csv} --output-json {output.json} > {log} 2>&1"
+        " --output-csv {output.csv} --output-json {output.json} --output-comparison {output.comparison} > {log} 2>&1"

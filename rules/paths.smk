@@ -96,11 +96,6 @@ def stages_up_to(stage):
     return STAGES[: STAGES.index(stage) + 1]
 
 
-def evaluated(model):
-    """The model behind a row of the table: a control asks the same one with other pictures."""
-    return model.removesuffix("-shuffled")
-
-
 def benchmark_tsv(benchmark):
     """The questions."""
     return BENCHMARKS[benchmark]["tsv"]

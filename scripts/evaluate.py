@@ -44,6 +44,7 @@ from common.child_processes import end_on_signals
 from common.errors import UserError, run_program
 from common.files import md5_of_file, write_json_atomically, write_text_atomically
 from common.installed_packages import versions_in
+from common.model_names import CONTROLS, NO_CONTROL
 from common.process_group import try_lock
 from common.question_records import make_records
 
@@ -72,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model-dir", type=Path, required=True)
     parser.add_argument("--benchmark", required=True, help="VLMEvalKit's name, or one of your own")
     parser.add_argument("--benchmark-tsv", type=Path, required=True)
-    parser.add_argument("--control", choices=("none", "shuffled", "blind"), required=True)
+    parser.add_argument("--control", choices=(NO_CONTROL, *CONTROLS), required=True)
     parser.add_argument("--serve", type=json.loads, required=True, metavar="JSON")
     parser.add_argument("--settings", type=json.loads, required=True, metavar="JSON")
     parser.add_argument("--seed", type=int, required=True)

@@ -1,19 +1,24 @@
 """Makes the score table of a benchmark from per-question records: a row per model, split and group of questions.
 
+Beside it stands the comparison of each two models on the same questions (McNemar's test): far sharper than to see whether
+two intervals overlap, since it counts only the questions on which the two differ.
+
 Nothing is taken from the evaluation harness's own sums. Models stand beside each other only if they were asked the same
 questions in the same way: other indices, texts, answers, pictures, settings or versions refuse the table.
 
 By hand:
   .venv/bin/python scripts/make_table.py --records results/demo/eval/digits/{graft,stage1,stage2,stage2-shuffled}.jsonl \
     --provenances results/demo/eval/digits/{graft,stage1,stage2,stage2-shuffled}.json \
-    --output-csv results/demo/eval/digits.csv --output-json results/demo/eval/digits.json
+    --output-csv results/demo/eval/digits.csv --output-json results/demo/eval/digits.json \
+    --output-comparison results/demo/eval/digits.comparison.csv
 """
 
 import argparse
 import csv
 import io
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +26,15 @@ from common.errors import UserError, run_program
 from common.files import read_json, write_json_atomically, write_text_atomically
 from common.intervals import wilson_interval
 from common.model_names import is_control, pipeline_order
+from common.paired_comparison import compare
 
 COLUMNS = (
     "model", "split", "group", "name", "num_questions", "num_correct", "accuracy", "ci95_low", "ci95_high",
     "num_unparsed", "num_truncated",
+)  # fmt: skip
+COMPARISON_COLUMNS = (
+    "model", "other", "split", "num_questions", "num_both", "num_model_only", "num_other_only", "num_neither",
+    "difference", "ci95_low", "ci95_high", "mcnemar_p",
 )  # fmt: skip
 # What must agree for two models to stand in one table.
 SHARED_FIELDS = ("benchmark", "benchmark_md5", "settings", "serve", "seed", "versions")
@@ -77,8 +87,8 @@ def check_same_questions(records: Mapping[str, Mapping[str, Record]], paths: Map
                 f"{paths[model]}: {len(differing)} questions differ from those in {paths[first]} "
                 f"({', '.join(differing[:5])}); evaluate both models on the same benchmark file"
             )
-        one_is_shuffled = is_control(model) or is_control(first)
-        fields = SHARED_RECORD_FIELDS if one_is_shuffled else (*SHARED_RECORD_FIELDS, "image_sha256")
+        is_with_control = is_control(model) or is_control(first)
+        fields = SHARED_RECORD_FIELDS if is_with_control else (*SHARED_RECORD_FIELDS, "image_sha256")
         for index, record in records[model].items():
             for field in fields:
                 if record[field] != records[first][index][field]:
@@ -109,11 +119,31 @@ def rows_of(model: str, records: Sequence[Record]) -> Iterator[tuple[Any, ...]]:
 
 def table_text(records: Mapping[str, Mapping[str, Record]]) -> str:
     """The whole CSV, models in the order given; the same records give the same bytes."""
+    return csv_text(COLUMNS, (row for model in records for row in rows_of(model, list(records[model].values()))))
+
+
+def comparison_rows(records: Mapping[str, Mapping[str, Record]]) -> Iterator[tuple[Any, ...]]:
+    """A row for each split and each two models, the one that stands first in the table first; the difference is other's less."""
+    for model, other in itertools.combinations(records, 2):
+        for split in sorted({record["split"] for record in records[model].values()}):
+            indices = [index for index, record in records[model].items() if record["split"] == split]
+            pair = compare(*([records[name][index]["correct"] for index in indices] for name in (model, other)))
+            counts = (pair.num_both, pair.num_first_only, pair.num_second_only, pair.num_neither)
+            shares = (f"{value:.6f}" for value in (pair.difference, *pair.interval()))
+            yield model, other, split, pair.num_questions, *counts, *shares, f"{pair.p_value():.3g}"
+
+
+def comparison_text(records: Mapping[str, Mapping[str, Record]]) -> str:
+    """The whole comparison as CSV; with one model a header alone."""
+    return csv_text(COMPARISON_COLUMNS, comparison_rows(records))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> str:
+    """A header and rows."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for model in records:
-        writer.writerows(rows_of(model, list(records[model].values())))
+    writer.writerow(columns)
+    writer.writerows(rows)
     return text.getvalue()
 
 
@@ -133,6 +163,7 @@ def main() -> None:
     parser.add_argument("--provenances", type=Path, nargs="+", required=True, help="one for each, MODEL.json")
     parser.add_argument("--output-csv", type=Path, required=True)
     parser.add_argument("--output-json", type=Path, required=True)
+    parser.add_argument("--output-comparison", type=Path, required=True)
     arguments = parser.parse_args()
 
     records_paths = {path.stem: path for path in sorted(arguments.records, key=lambda path: pipeline_order(path.stem))}
@@ -148,6 +179,7 @@ def main() -> None:
     check_same_questions(records, records_paths)
     text = table_text(records)
     write_json_atomically(arguments.output_json, {"models": provenances})
+    write_text_atomically(arguments.output_comparison, comparison_text(records))
     write_text_atomically(arguments.output_csv, text)
     print("\n".join(overall_lines(text)))
 

@@ -21,6 +21,7 @@ from common.answer_log import keep_sound_answers, read_answers
 from common.child_processes import process_group
 from common.errors import UserError
 from common.files import write_json_atomically
+from common.model_names import NO_CONTROL
 from common.model_server import DEFAULT_SERVED_NAME, ModelServer, last_error, model_server
 from common.question_records import NUM_NAMED, Answer, Judgement, is_failed, named
 
@@ -100,7 +101,7 @@ def write_task(task: Task, serving: Serving, start_dir: Path) -> Path:
         "dataset": task.dataset,
         "tsv": str(task.tsv),
         "key": task.key,
-        "is_control": task.control != "none",
+        "is_control": task.control != NO_CONTROL,
         "is_blind": task.control == "blind",
         "served_name": serving.served_name,
         "settings": dict(task.settings),

@@ -11,7 +11,7 @@ import yaml
 
 from common.front_matter import FENCE
 from common.local_paths import without_local_paths
-from common.model_names import CONTROL_SUFFIX, pipeline_order
+from common.model_names import base_of, is_control, pipeline_order
 from model_card.licenses import UNKNOWN, License, identifier_of_all
 from report import numbers
 from report.inputs import Benchmark, Dataset, Donor, Fidelity, LedgerSum, Metrics, Score
@@ -310,7 +310,7 @@ def render(inputs: CardInputs) -> str:
         asked_how={benchmark.name: asked_how(benchmark) for benchmark in inputs.benchmarks},
         descriptions=describe_models(sorted(models), [stage.metrics for stage in inputs.stages]),
         was_evaluated=bool(_own_scores(inputs)),
-        has_control=inputs.stage + CONTROL_SUFFIX in models,
+        has_control=any(is_control(model) and base_of(model) == inputs.stage for model in models),
         fidelity_rows=fidelity_rows(inputs.fidelity)[0],
         architecture_rows=architecture_rows(inputs.model_config, inputs.stages),
         training_rows={stage.metrics.stage: training_rows(stage) for stage in inputs.stages},

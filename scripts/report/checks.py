@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.model_names import CONTROL_SUFFIX, is_control
+from common.model_names import base_of, is_control
 from report.inputs import Benchmark, Metrics, Record, Score, require
 
 # What the score table counts of the records of one row.
@@ -110,7 +110,7 @@ def _check_other_pictures(
     if all(record.image_sha256 == reference[index].image_sha256 for index, record in records.items()):
         raise UserError(
             f"{path}: every question was asked with the same picture as in {reference_path}, so this is no control; "
-            "evaluate it again with its pictures shuffled"
+            "evaluate it again with its pictures shuffled, or without them"
         )
 
 
@@ -144,7 +144,7 @@ def check_same_weights(benchmark: Benchmark, stages: Sequence[Metrics], provenan
     for metrics in stages:
         for model, found in benchmark.provenance.items():
             asked = found.get("checkpoint_sha256")
-            if model.removesuffix(CONTROL_SUFFIX) == metrics.stage and asked != metrics.checkpoint_sha256:
+            if base_of(model) == metrics.stage and asked != metrics.checkpoint_sha256:
                 raise UserError(
                     f"{provenance_path}: {model} was asked with the weights {asked}, but {metrics.stage} made "
                     f"{metrics.checkpoint_sha256}; evaluate {model} again"

@@ -1,9 +1,11 @@
 """What the score tables say in words: the best stage, chance, the control, and what a reader should be warned of."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.model_names import CONTROL_SUFFIX, is_control, pipeline_order
+from common.model_names import CONTROLS, base_of, control_of, is_control, pipeline_order
+from common.paired_comparison import PairedComparison, compare
 from report.inputs import Benchmark, LedgerSum, Metrics, Record, Score
 from report.numbers import count, interval, percent, size
 
@@ -43,6 +45,14 @@ class GroupTable:
     group: str
     models: list[str]
     rows: list[tuple[str, int, list[Cell | None]]]
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """Two models of one split at a time, question by question; the controls only beside their own models."""
+
+    split: str
+    rows: list[tuple[str, str, PairedComparison]]
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,30 @@ def group_tables(benchmark: Benchmark) -> list[GroupTable]:
     return tables
 
 
+def pair_tables(benchmark: Benchmark) -> list[PairTable]:
+    """A table for each split, in the order of the score tables; none where there is nothing to compare."""
+    models = sorted(benchmark.records, key=pipeline_order)
+    pairs = [pair for pair in itertools.combinations(models, 2) if _is_worth_comparing(*pair)]
+    tables = []
+    for split in (table.split for table in split_tables(benchmark)):
+        right = {
+            model: {record.index: record.correct for record in records if record.split == split}
+            for model, records in benchmark.records.items()
+        }
+        rows = [
+            (first, second, compare(list(right[first].values()), [right[second][index] for index in right[first]]))
+            for first, second in pairs
+        ]
+        if rows:
+            tables.append(PairTable(split, rows))
+    return tables
+
+
+def _is_worth_comparing(first: str, second: str) -> bool:
+    controls = [model for model in (first, second) if is_control(model)]
+    return not controls or (len(controls) == 1 and base_of(first) == base_of(second))
+
+
 def best_row(rows: Sequence[Score]) -> Score | None:
     """The most accurate row that the pipeline made, the later one of equals; None when there is none."""
     made = [score for score in rows if score.model not in NOT_MADE_HERE]
@@ -146,7 +180,7 @@ def headline(benchmark: Benchmark) -> Headline:
         context.append(
             f"Guessing would give {percent(table.chance)}: this result cannot be told from guessing, or is below it."
         )
-    context.append(_control_sentence(best, table.controls))
+    context += _control_sentences(best, table.controls)
     if parent is not None:
         context.append(
             f"The parent model, in the same harness, reaches {_with_interval(parent)}{_apart(best, parent)}."
@@ -165,25 +199,29 @@ def _apart(best: Score, parent: Score) -> str:
     return "; the intervals overlap"
 
 
-def _control_sentence(best: Score, controls: Sequence[Score]) -> str:
-    control = next((score for score in controls if score.model == best.model + CONTROL_SUFFIX), None)
-    if control is None:
-        if not controls:
-            return "No control with shuffled pictures was run, so nothing here shows that the pictures were used."
-        others = ", ".join(score.model.removesuffix(CONTROL_SUFFIX) for score in controls)
-        return (
-            f"The control with shuffled pictures was run for {others} only, so nothing here shows that "
-            f"{best.model} used the pictures."
-        )
-    shuffled = f"With the pictures shuffled among the questions it falls to {_with_interval(control)}"
+def _control_sentences(best: Score, controls: Sequence[Score]) -> list[str]:
+    """One for each control of the best row, or one that says that there is none."""
+    own = [score for score in controls if base_of(score.model) == best.model]
+    if own:
+        return [_control_sentence(best, control) for control in own]
+    if not controls:
+        return [
+            "No control with shuffled pictures or without any was run, so nothing here shows that the pictures were used."
+        ]
+    others = ", ".join(dict.fromkeys(base_of(score.model) for score in controls))
+    return [f"Controls were run for {others} only, so nothing here shows that {best.model} used the pictures."]
+
+
+def _control_sentence(best: Score, control: Score) -> str:
+    done = CONTROLS[control_of(control.model)].capitalize()
     if best.ci95_low > control.ci95_high:
-        return f"{shuffled}, so its answers come from the pictures."
+        return f"{done}, it falls to {_with_interval(control)}, so its answers come from the pictures."
     if best.accuracy > control.accuracy:
-        return f"{shuffled}; the intervals overlap, so this does not show that the pictures were used."
-    return (
-        f"With the pictures shuffled among the questions it reaches {_with_interval(control)}, no less: "
-        "nothing here shows that the pictures were used."
-    )
+        return (
+            f"{done}, it falls to {_with_interval(control)}; the intervals overlap, so this does not show that the pictures "
+            "were used."
+        )
+    return f"{done}, it reaches {_with_interval(control)}, no less: nothing here shows that the pictures were used."
 
 
 def warnings(

@@ -71,7 +71,7 @@ class Record:
     extracted: str | None
     correct: bool
     status: str
-    image_sha256: str
+    image_sha256: str | None  # None: no picture was shown
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ def read_records(path: Path) -> list[Record]:
             extracted=require(value, "extracted", text, where),
             correct=require(value, "correct", bool, where),
             status=require(value, "status", str, where),
-            image_sha256=require(value, "image_sha256", str, where),
+            image_sha256=require(value, "image_sha256", text, where),
         )
         if record.status not in RECORD_STATUSES:
             raise UserError(

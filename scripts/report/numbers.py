@@ -33,6 +33,17 @@ def interval(low: float, high: float) -> str:
     return f"{percent_digits(low)}{NO_BREAK}–{NO_BREAK}{percent_digits(high)}"
 
 
+def points(difference: float) -> str:
+    """0.0525 as `+5.3`, in percentage points with a sign; −0.0 is `0.0`."""
+    rounded = f"{difference * 100:+.1f}"
+    return "0.0" if float(rounded) == 0 else rounded.replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    """0.0123 as `0.012`, smaller than a ten-thousandth as `<0.0001`."""
+    return "<0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
+
+
 def size(num_bytes: int) -> str:
     """17740000000 as `17.74 GB` (decimal units, as disks are sold)."""
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

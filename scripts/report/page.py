@@ -10,15 +10,17 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from common.model_names import CONTROL_SUFFIX, is_control
+from common.model_names import CONTROLS, base_of, control_of, is_control
 from report import curves, numbers
 from report.findings import (
     NOT_MADE_HERE,
     GroupTable,
     Headline,
+    PairTable,
     SplitTable,
     group_tables,
     headline,
+    pair_tables,
     split_tables,
     warnings,
 )
@@ -115,6 +117,7 @@ class BenchmarkView:
     name: str
     headline: Headline
     tables: list[SplitTable]
+    pair_tables: list[PairTable]
     group_tables: list[GroupTable]
     gallery: list[GalleryGroup]
     pictures: dict[str, list[Picture]]
@@ -134,6 +137,8 @@ def _environment() -> jinja2.Environment:
         count=numbers.count,
         percent=numbers.percent,
         percent_digits=numbers.percent_digits,
+        points=numbers.points,
+        p_value=numbers.p_value,
         size=numbers.size,
         duration=numbers.duration,
         decimal=numbers.decimal,
@@ -150,9 +155,9 @@ def describe_models(models: Sequence[str], stages: Sequence[Metrics]) -> dict[st
     trained = {metrics.stage: _trained_modules(metrics) for metrics in stages}
     words = {}
     for model in models:
-        base = model.removesuffix(CONTROL_SUFFIX)
+        base = base_of(model)
         if is_control(model):
-            words[model] = f"{base}, pictures shuffled among the questions"
+            words[model] = f"{base}, {CONTROLS[control_of(model)]}"
         elif base in NOT_MADE_HERE:
             words[model] = "the vision donor itself"
         elif base == "graft":
@@ -241,6 +246,7 @@ def _benchmark_view(benchmark: Benchmark, num_pictures: int, budget_bytes: int) 
         benchmark.name,
         headline(benchmark),
         split_tables(benchmark),
+        pair_tables(benchmark),
         group_tables(benchmark),
         gallery,
         pictures,

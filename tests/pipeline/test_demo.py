@@ -31,12 +31,21 @@ def weights(results: Path) -> dict[str, str]:
     return {str(path.relative_to(results)): sha256_of_file(path) for path in sorted(files)}
 
 
-def test_the_stages_learn_to_see_and_the_shuffled_control_does_not(finished_demo: WorkflowRun) -> None:
+def test_the_stages_learn_to_see_and_the_controls_fall_to_chance(finished_demo: WorkflowRun) -> None:
     accuracy = accuracies(finished_demo.results / "eval/digits.csv")
-    assert list(accuracy) == ["graft", "stage1", "stage2", "stage2-shuffled"]
+    assert list(accuracy) == ["graft", "stage1", "stage2", "stage2-blind", "stage2-shuffled"]
     assert accuracy["stage1"] >= 0.80
     assert accuracy["stage2"] >= 0.95
-    assert accuracy["stage2-shuffled"] <= 0.33
+    assert max(accuracy["stage2-shuffled"], accuracy["stage2-blind"]) <= 0.33
+
+
+def test_the_comparison_says_that_stage_2_beats_its_controls_on_the_same_questions(finished_demo: WorkflowRun) -> None:
+    with open(finished_demo.results / "eval/digits.comparison.csv", newline="", encoding="utf-8") as file:
+        rows = {(row["model"], row["other"]): row for row in csv.DictReader(file)}
+    for control in ("stage2-shuffled", "stage2-blind"):
+        row = rows["stage2", control]
+        assert int(row["num_model_only"]) > int(row["num_other_only"])
+        assert float(row["mcnemar_p"]) < 1e-6 and float(row["ci95_high"]) < 0
 
 
 def test_stage_1_changed_the_aligner_alone_and_stage_2_everything(finished_demo: WorkflowRun) -> None:
@@ -114,6 +123,7 @@ def test_stage_2s_learning_rate_leaves_stage_1_and_its_scores_alone(finished_dem
     assert {job for job in jobs if job.startswith(("stage", "evaluate"))} == {
         "stage2 stage=stage2",
         "evaluate benchmark=digits, model=stage2",
+        "evaluate benchmark=digits, model=stage2-blind",
         "evaluate benchmark=digits, model=stage2-shuffled",
     }
 

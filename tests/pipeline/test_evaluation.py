@@ -69,6 +69,8 @@ def test_a_graft_is_asked_about_pictures_and_about_shuffled_ones_and_both_make_a
         f"{eval_dir}.csv",
         "--output-json",
         f"{eval_dir}.json",
+        "--output-comparison",
+        f"{eval_dir}.comparison.csv",
     ]
     command += ["--records", *map(str, sorted(eval_dir.glob("*.jsonl"), reverse=True))]
     command += ["--provenances", *map(str, sorted(eval_dir.glob("*.json")))]

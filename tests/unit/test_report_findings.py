@@ -7,9 +7,9 @@ import pytest
 from report_inputs import wilson
 
 from common.model_names import pipeline_order
-from report.findings import Headline, best_row, chance_level, headline, warnings
+from report.findings import Headline, best_row, chance_level, headline, pair_tables, warnings
 from report.inputs import Benchmark, LedgerSum, LossPoint, Metrics, Record, Score
-from report.numbers import count, decimal, duration, interval, percent, size
+from report.numbers import count, decimal, duration, interval, p_value, percent, points, size
 
 NUM_QUESTIONS = 400
 
@@ -82,9 +82,50 @@ def test_a_control_that_does_as_well_takes_the_claim_back() -> None:
 
 
 def test_without_a_control_of_the_best_model_nothing_is_claimed_about_pictures() -> None:
-    assert "No control with shuffled pictures was run" in said(score("stage2", 0.9))
+    assert "No control with shuffled pictures or without any was run" in said(score("stage2", 0.9))
     other = said(score("stage1", 0.5), score("stage2", 0.9), score("stage1-shuffled", 0.25))
     assert "run for stage1 only, so nothing here shows that stage2 used the pictures" in other
+
+
+def test_both_controls_of_the_best_model_are_compared_with_it() -> None:
+    text = said(score("stage2", 0.9), score("stage2-shuffled", 0.25), score("stage2-blind", 0.9))
+    assert "With the pictures shuffled among the questions, it falls to 25.0 %" in text
+    assert "Asked without pictures, it reaches 90.0 %" in text and "no less: nothing here shows" in text
+
+
+def test_models_are_compared_question_by_question_and_controls_with_their_own_model_alone() -> None:
+    models = ("graft", "stage2", "stage2-shuffled", "stage2-blind", "graft-blind")
+    made = benchmark(*(score(model, 0.5) for model in models))
+    right = {"graft": 100, "stage2": 300}
+    for model in models:
+        made.records[model] = [
+            dataclasses.replace(record(index, 4), correct=index < right.get(model, 50))
+            # another order, as a file may have it
+            for index in reversed(range(NUM_QUESTIONS))
+        ]
+    made.records["stage2"].reverse()
+    (table,) = pair_tables(made)
+    assert [(first, second) for first, second, _ in table.rows] == [
+        ("graft", "stage2"), ("graft", "graft-blind"), ("stage2", "stage2-blind"), ("stage2", "stage2-shuffled"),
+    ]  # fmt: skip
+    gained = table.rows[0][2]
+    assert (gained.num_both, gained.num_first_only, gained.num_second_only, gained.num_neither) == (100, 0, 200, 100)
+
+
+def test_one_model_is_compared_with_nothing() -> None:
+    assert pair_tables(benchmark(score("stage2", 0.5))) == []
+
+
+@pytest.mark.parametrize(
+    ("difference", "text"), [(0.0525, "+5.2"), (-0.5, "−50.0"), (0.0, "0.0"), (-0.0001, "0.0"), (1.0, "+100.0")]
+)
+def test_a_difference_has_its_sign_in_points(difference: float, text: str) -> None:
+    assert points(difference) == text
+
+
+@pytest.mark.parametrize(("p", "text"), [(1.0, "1.000"), (0.0312, "0.031"), (0.00407, "0.0041"), (1e-9, "<0.0001")])
+def test_a_p_value_is_never_zero(p: float, text: str) -> None:
+    assert p_value(p) == text
 
 
 def test_neither_the_parent_nor_a_control_is_the_best_row_but_the_parent_is_compared() -> None:
@@ -112,8 +153,16 @@ def test_chance_is_the_mean_of_one_over_the_number_of_options() -> None:
 
 
 def test_models_stand_in_pipeline_order_with_controls_last() -> None:
-    models = ["stage2-shuffled", "zebra", "stage2", "graft", "parent", "stage1"]
-    assert sorted(models, key=pipeline_order) == ["parent", "graft", "stage1", "stage2", "zebra", "stage2-shuffled"]
+    models = ["stage2-shuffled", "stage2-blind", "zebra", "stage2", "graft", "parent", "stage1"]
+    assert sorted(models, key=pipeline_order) == [
+        "parent",
+        "graft",
+        "stage1",
+        "stage2",
+        "zebra",
+        "stage2-blind",
+        "stage2-shuffled",
+    ]
 
 
 def test_a_sound_run_has_no_warning(metrics: Metrics) -> None:

@@ -218,7 +218,7 @@ def test_a_run_with_a_parent_two_splits_and_no_control_has_a_page(tmp_path: Path
     assert "split validation : 20 questions" in text.replace("validation:", "validation :")
     assert "split dev: 10 questions" in text
     assert "the vision donor itself" in text
-    assert "No control with shuffled pictures was run" in text
+    assert "No control with shuffled pictures or without any was run" in text
 
 
 def test_questions_without_options_or_subjects_have_a_place(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
         argv = ["make_table.py", "--records", *[str(tmp_path / f"{model}.jsonl") for model in models]]
         argv += ["--provenances", *[str(tmp_path / f"{model}.json") for model in reversed(models)]]
         argv += ["--output-csv", str(tmp_path / "out/t.csv"), "--output-json", str(tmp_path / "out/t.json")]
+        argv += ["--output-comparison", str(tmp_path / "out/t.comparison.csv")]
         monkeypatch.setattr(sys, "argv", argv)
         make_table.main()
         return list(csv.DictReader(io.StringIO((tmp_path / "out/t.csv").read_text())))
@@ -148,9 +150,7 @@ def test_a_question_that_changed_is_named(make: Callable[..., Any], tmp_path: Pa
 def test_other_pictures_are_refused_except_in_a_control(make: Callable[..., Any], tmp_path: Path) -> None:
     other = records(image_sha256="cd")
     assert make({"graft": records(), "graft-shuffled": other})
-    (tmp_path / "out/t.csv").unlink()
-    (tmp_path / "out/t.json").unlink()
-    (tmp_path / "out").rmdir()
+    shutil.rmtree(tmp_path / "out")
     refused(make, tmp_path, "image_sha256 of question 0", {"graft": records(), "stage1": other})
 
 
@@ -176,3 +176,29 @@ def test_a_record_that_was_cut_off_is_refused(make: Callable[..., Any], tmp_path
 
 def test_a_model_without_records_is_refused(make: Callable[..., Any], tmp_path: Path) -> None:
     refused(make, tmp_path, "no records found", {"graft": []})
+
+
+def comparison(tmp_path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((tmp_path / "out/t.comparison.csv").read_text())))
+
+
+def test_each_two_models_are_compared_on_each_split(make: Callable[..., Any], tmp_path: Path) -> None:
+    make(
+        {"stage2": records(correct=True), "graft": records(), "stage2-blind": records(correct=False, image_sha256=None)}
+    )
+    rows = comparison(tmp_path)
+    pairs = [("graft", "stage2"), ("graft", "stage2-blind"), ("stage2", "stage2-blind")]
+    assert [(row["model"], row["other"], row["split"]) for row in rows] == [
+        (*pair, split) for pair in pairs for split in ("dev", "test")
+    ]
+    test = rows[1]  # odd questions of 5 to 14: five right, five wrong
+    counts = [test[f"num_{name}"] for name in ("questions", "both", "model_only", "other_only", "neither")]
+    assert counts == ["10", "5", "0", "5", "0"]
+    assert (test["difference"], test["mcnemar_p"]) == ("0.500000", "0.0625")
+    assert float(test["ci95_low"]) < 0.5 < float(test["ci95_high"])
+
+
+def test_a_table_of_one_model_compares_nothing(make: Callable[..., Any], tmp_path: Path) -> None:
+    make({"stage2": records()})
+    assert comparison(tmp_path) == []
+    assert (tmp_path / "out/t.comparison.csv").read_text().startswith("model,other,split,")
