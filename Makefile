@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SNAKEMAKE = . .venv/bin/activate && snakemake --cores all
 ROLES = train evaluate
 
-.PHONY: demo study test test-unit test-model test-serving test-pipeline test-cluster lint bench environments status
+.PHONY: demo serve chat study test test-unit test-model test-serving test-pipeline test-cluster lint bench environments status
 
 # The environments in a call of their own: one that was deleted is built again without rerunning what was made with it.
 demo: environments
@@ -41,6 +41,16 @@ lint: .venv/ok
 	. .venv/bin/activate && snakemake --lint
 	. .venv/bin/activate && snakemake --lint --configfile config/demo.yaml
 	. .venv/bin/activate && snakemake --lint --snakefile study/Snakefile
+
+# For people: an OpenAI-compatible endpoint, or questions from the terminal; with the settings that the run's scores come from.
+CHECKPOINT = results/stage2/checkpoint
+CONFIG = $(firstword $(wildcard $(CHECKPOINT)/../../config.json) config.yaml)
+
+serve: .venv/ok
+	@.venv/bin/python scripts/serve.py --checkpoint-dir $(CHECKPOINT) --config $(CONFIG)
+
+chat: .venv/ok
+	@.venv/bin/python scripts/chat.py --checkpoint-dir $(CHECKPOINT) --config $(CONFIG)
 
 # How far each training is, from its files alone.
 status: .venv/ok

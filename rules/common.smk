@@ -3,6 +3,7 @@ import json
 import sys
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+from common import environment_paths
 from common.configuration import validate
 from common.errors import UserError
 from common.failed_jobs import told
@@ -46,9 +47,8 @@ def section(*keys):
 
 
 def environment_dir(role):
-    """Where an environment is; for training the configuration names it."""
-    name = config["environments"]["train"] if role == "train" else role
-    return f".venvs/{name}" if config["environments"]["kind"] == "venv" else f".venvs/image/{name}"
+    """Where an environment is."""
+    return environment_paths.environment_dir(config["environments"], role)
 
 
 def python_of(role):

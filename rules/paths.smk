@@ -20,7 +20,7 @@ MODEL_PACKAGE = sorted(str(path) for path in Path("model/qwen2_5_vl_qwen3").glob
 STAGES = ["stage1", "stage2"]
 BENCHMARKS = config["evaluate"]["benchmarks"]
 MODELS = config["evaluate"]["models"]
-SERVE_ROLE = "serve" if config["evaluate"]["serve"]["backend"] == "vllm" else "train"
+SERVE_ROLE = environment_paths.serving_role(config["evaluate"]["serve"]["backend"])
 # Whose environments a run needs.
 ROLES = sorted({"train", "evaluate", SERVE_ROLE})
 

@@ -1,11 +1,14 @@
 """Real checkpoints served by `swift deploy` and asked by EvalScope, on a CPU, from one command to a table."""
 
+import base64
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -102,6 +105,36 @@ def check_whole(run: EvaluationRun) -> None:
     assert provenance["benchmark_md5"] == md5_of_file(run.tsv)
     assert 'HTTP/1.1" 200' in run.log_path.read_text()  # the server's log
     assert "evalscope" in run.log_path.read_text()
+
+
+def test_people_are_served_until_they_end_it(root: Path, graft_dir: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/serve.py", "--checkpoint-dir", str(graft_dir), "--config", "config/demo.yaml"]
+    said_path = tmp_path / "said"
+    with said_path.open("w") as said:
+        process = subprocess.Popen(command, cwd=root, stderr=said)
+    ready = wait_for(lambda: re.search(r"^ready: (http://127\.0\.0\.1:\d+/v1) ", said_path.read_text(), re.MULTILINE))
+    children = psutil.Process(process.pid).children(recursive=True)
+    body = {"model": "Qwen3-VL", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+    request = urllib.request.Request(
+        f"{ready.group(1)}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        assert json.load(response)["choices"][0]["finish_reason"] in ("stop", "length")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    assert said_path.read_text().endswith("ended\n")
+    assert children and not any(child.is_running() for child in children)
+
+
+def test_people_can_ask_about_a_picture_from_the_terminal(root: Path, graft_dir: Path, tmp_path: Path) -> None:
+    picture_path = tmp_path / "picture.png"
+    picture_path.write_bytes(base64.b64decode(benchmark_rows(1)[0]["image"]))
+    command = [sys.executable, "scripts/chat.py", "--checkpoint-dir", str(graft_dir), "--config", "config/demo.yaml"]
+    typed = f"<image>Which digit?\n{picture_path}\nquit\n"
+    finished = subprocess.run(command, cwd=root, input=typed, text=True, capture_output=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    prompt, answer = finished.stdout.partition("Input an image path or URL <<< ")[1:]
+    assert prompt and answer.partition("-----")[0].strip()
 
 
 def test_a_stock_checkpoint_whose_server_is_killed_half_way_is_refused_at_once(
