@@ -42,6 +42,25 @@ rule evaluate:
         " --provenance {output.provenance} --log {log}"
 
 
+rule disagreements:
+    input:
+        script=program("make_disagreements"),
+        page=sorted(str(path) for path in Path("scripts/report").glob("*.*")),
+        benchmark=lambda wildcards: benchmark_identity(wildcards.benchmark),
+        records=expand(result("eval/{{benchmark}}/{model}.jsonl"), model=config["evaluate"]["models"]),
+    output:
+        result("eval/{benchmark}.disagreements.html"),
+    log:
+        f"logs/{RESULTS}/disagreements-{{benchmark}}.log",
+    localrule: True
+    params:
+        tsv=lambda wildcards: benchmark_tsv(wildcards.benchmark),
+        python=python_of("workflow"),
+    shell:
+        "{params.python} scripts/make_disagreements.py --name {wildcards.benchmark} --benchmark {params.tsv}"
+        " --records {input.records} --output {output} 2>&1 | tee {log}"
+
+
 rule table:
     input:
         script=program("make_table"),

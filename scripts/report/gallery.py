@@ -51,6 +51,11 @@ class Question:
     answer: str
     answers: list[tuple[str, Record]]
 
+    @property
+    def right_models(self) -> list[str]:
+        """The models that answered right, in pipeline order."""
+        return [model for model, record in self.answers if record.correct]
+
 
 @dataclass(frozen=True)
 class Picture:

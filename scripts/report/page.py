@@ -124,7 +124,7 @@ class BenchmarkView:
     num_questions: int
 
 
-def _environment() -> jinja2.Environment:
+def template_environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE_DIR),
         autoescape=True,
@@ -258,7 +258,7 @@ def render(inputs: Inputs) -> str:
     """The whole page."""
     models = {score.model for benchmark in inputs.benchmarks for score in benchmark.scores}
     modules = list(dict.fromkeys(name for metrics in inputs.stages for name in metrics.num_parameters))
-    environment = _environment()
+    environment = template_environment()
     budget_bytes = PICTURE_BUDGET_BYTES // max(len(inputs.benchmarks), 1)
     return environment.get_template(TEMPLATE_NAME).render(
         inputs=inputs,

@@ -115,7 +115,7 @@ def test_the_control_stands_apart_and_is_not_in_the_gallery(page: str) -> None:
 def test_the_gallery_shows_as_many_questions_as_asked_for(page: str) -> None:
     found = Page(page)
     assert sum(tag == "img" for tag, _ in found.tags) == 6
-    assert page.count('<li class="card">') == 6
+    assert page.count('<li class="card"') == 6
 
 
 def test_right_and_wrong_are_told_by_words_and_signs_not_by_colour_alone(page: str) -> None:

@@ -1,0 +1,59 @@
+"""A page of the questions that some models answered right and others wrong, with pictures, to be filtered by the reader."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from report.gallery import Question, check_pictures, embed_all, questions_of, read_pictures
+from report.inputs import Benchmark
+from report.page import MAX_PREDICTION_LENGTH, MAX_QUESTION_LENGTH, STYLE_NAME, TEMPLATE_DIR, template_environment
+
+TEMPLATE_NAME = "disagreements.html.j2"
+SCRIPT_NAME = "disagreements.js"
+# Every question on which models differ is shown, so this page may be larger than the report; MMMU has 900 questions.
+PICTURE_BUDGET_BYTES = 16_000_000
+
+
+def disagreed(questions: Sequence[Question]) -> list[Question]:
+    """Those that some models answered right and others wrong, in the benchmark's order."""
+    return [question for question in questions if 0 < len(question.right_models) < len(question.answers)]
+
+
+def first_choice(questions: Sequence[Question]) -> tuple[str | None, str | None]:
+    """What the page shows first: what the first model (the parent, if it was asked) has over the last, else the reverse."""
+    if questions:
+        first, last = (questions[0].answers[place][0] for place in (0, -1))
+        for right, wrong in ((first, last), (last, first)):
+            if any(right in question.right_models and wrong not in question.right_models for question in questions):
+                return right, wrong
+    return None, None
+
+
+def render_disagreements(benchmark: Benchmark) -> str:
+    """The whole page; needs nothing from outside itself, and runs no script but its own."""
+    questions = questions_of(benchmark)
+    chosen = disagreed(questions)
+    encoded = read_pictures(benchmark.tsv_path, {question.index for question in chosen})
+    check_pictures(chosen, encoded, benchmark.tsv_path)
+    first_right, first_wrong = first_choice(chosen)
+    script = (TEMPLATE_DIR / SCRIPT_NAME).read_text(encoding="utf-8")
+    return template_environment().get_template(TEMPLATE_NAME).render(
+        name=benchmark.name,
+        first_right=first_right,
+        first_wrong=first_wrong,
+        models=[model for model, _ in questions[0].answers] if questions else [],
+        subjects=sorted({question.subject for question in chosen if question.subject}),
+        num_questions=len(questions),
+        num_agreed_right=sum(len(question.right_models) == len(question.answers) for question in questions),
+        num_agreed_wrong=sum(not question.right_models for question in questions),
+        questions=chosen,
+        pictures=embed_all(encoded, benchmark.tsv_path, PICTURE_BUDGET_BYTES),
+        style=Markup((TEMPLATE_DIR / STYLE_NAME).read_text(encoding="utf-8")),
+        script=Markup(script),
+        # Content-Security-Policy: the browser runs this very text and no other.
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        max_question_length=MAX_QUESTION_LENGTH,
+        max_prediction_length=MAX_PREDICTION_LENGTH,
+    )  # fmt: skip
