@@ -17,7 +17,7 @@ from common.front_matter import read_front_matter
 pytestmark = pytest.mark.slow
 DEMO = ("--configfile", "config/demo.yaml")
 # What follows every change of a score.
-AFTER_SCORES = {"table", "report", "model_card", "check_checkpoint"}
+AFTER_SCORES = {"table", "disagreements", "report", "model_card", "check_checkpoint"}
 
 
 def accuracies(csv_path: Path) -> dict[str, float]:
