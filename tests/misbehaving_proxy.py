@@ -1,0 +1,141 @@
+"""The interpreter of the serve environment with a proxy in front of its server, which misbehaves at chosen questions.
+
+Called as `THIS PYTHON -m swift.cli.deploy --port N …` it starts PYTHON's `swift deploy` on another port and listens on N
+itself; called in any other way it becomes PYTHON. The variable PROXY holds what to do as JSON:
+
+  state_path  a file that gets a line for each question asked, its text as JSON, and a line `start` for each start
+  fault       what happens to a question whose text holds `text`:
+                http_500, http_400   the server never sees it
+                null        its answer's content is null
+                not_json    its answer is no JSON
+                cut         the connection ends in the middle of its answer
+                slow        its answer comes after `delay_s`
+                dies        the server is killed, and this program with it
+                renamed     every answer, and the list of models, has another model's name
+  num_times   how often the fault happens, counted over all starts; for ever if absent
+"""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+HOST = "127.0.0.1"
+BEHAVIOUR: dict[str, Any] = json.loads(os.environ.get("PROXY", "{}"))
+lock = threading.Lock()
+
+
+def note(line: str) -> None:
+    with lock, Path(BEHAVIOUR["state_path"]).open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def happens(text: str) -> bool:
+    """Whether the fault happens to this question now; counts it."""
+    if BEHAVIOUR["text"] not in text:
+        return False
+    with lock:
+        path = Path(BEHAVIOUR["state_path"])
+        num_before = path.read_text(encoding="utf-8").split("\n").count("fault")
+        if num_before >= BEHAVIOUR.get("num_times", num_before + 1):
+            return False
+        with path.open("a", encoding="utf-8") as file:
+            file.write("fault\n")
+    return True
+
+
+def text_of(body: bytes) -> str:
+    """The text of a request's last message."""
+    content = json.loads(body)["messages"][-1]["content"]
+    if isinstance(content, str):
+        return content
+    return " ".join(part["text"] for part in content if part["type"] == "text")
+
+
+class Proxy(BaseHTTPRequestHandler):
+    server_port = 0
+    process: subprocess.Popen[bytes]
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def forward(self, body: bytes | None) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(HOST, self.server_port, timeout=300)
+        try:
+            connection.request(self.command, self.path, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def reply(self, status: int, data: bytes, num_sent: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[:num_sent])
+
+    def do_GET(self) -> None:
+        try:
+            status, data = self.forward(None)
+        except OSError:  # it is still loading
+            status, data = 503, b"{}"
+        if BEHAVIOUR["fault"] == "renamed" and status == 200 and self.path.endswith("/models"):
+            data = data.replace(b"Qwen3-VL", b"another-model")
+        self.reply(status, data)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        text = text_of(body)
+        note(json.dumps(text))
+        fault = BEHAVIOUR["fault"] if happens(text) else None
+        if fault in ("http_500", "http_400"):
+            self.reply(int(fault[-3:]), b'{"message": "the proxy refuses this question"}')
+            return
+        if fault == "dies":
+            print("RuntimeError: the proxy died half-way", file=sys.stderr, flush=True)
+            self.process.kill()
+            os._exit(3)
+        if fault == "slow":
+            time.sleep(BEHAVIOUR["delay_s"])
+        status, data = self.forward(body)
+        if fault == "null":
+            answer = json.loads(data)
+            answer["choices"][0]["message"]["content"] = None
+            data = json.dumps(answer).encode()
+        if fault == "not_json":
+            data = b"<html>Bad gateway</html>"
+        if fault == "cut":
+            self.reply(status, data, num_sent=len(data) // 2)
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self.reply(status, data)
+
+
+def main() -> None:
+    command = sys.argv[1:]
+    if command[1:3] != ["-m", "swift.cli.deploy"]:
+        os.execv(command[0], command)
+    note("start")
+    place = command.index("--port") + 1
+    own_port = int(command[place])
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        Proxy.server_port = probe.getsockname()[1]
+    command[place] = str(Proxy.server_port)
+    Proxy.process = subprocess.Popen(command)
+    server = ThreadingHTTPServer((HOST, own_port), Proxy)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.exit(Proxy.process.wait())
+
+
+if __name__ == "__main__":
+    main()
