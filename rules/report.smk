@@ -29,6 +29,7 @@ rule report:
     input:
         script=program("make_report"),
         page=sorted(str(path) for path in Path("scripts/report").glob("*.*")),
+        published="config/published_scores.yaml",
         config=result("config.json"),
         metrics=expand(result("{stage}/metrics.json"), stage=STAGES),
         ledger=LEDGER,

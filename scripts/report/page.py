@@ -45,6 +45,7 @@ from report.inputs import (
     LossPoint,
     Metrics,
 )
+from report.published import PublishedScore, published_scores
 
 TEMPLATE_DIR = Path(__file__).resolve().parent
 TEMPLATE_NAME = "page.html.j2"
@@ -117,6 +118,7 @@ class BenchmarkView:
     name: str
     headline: Headline
     tables: list[SplitTable]
+    published: list[PublishedScore]
     pair_tables: list[PairTable]
     group_tables: list[GroupTable]
     gallery: list[GalleryGroup]
@@ -235,9 +237,9 @@ def _stage_view(metrics: Metrics) -> StageView:
     )
 
 
-def _benchmark_view(benchmark: Benchmark, num_pictures: int, budget_bytes: int) -> BenchmarkView:
+def _benchmark_view(inputs: Inputs, benchmark: Benchmark, budget_bytes: int) -> BenchmarkView:
     questions = questions_of(benchmark)
-    gallery = choose(questions, num_pictures, benchmark.name)
+    gallery = choose(questions, inputs.num_gallery_pictures, benchmark.name)
     chosen = [question for group in gallery for question in group.questions]
     encoded = read_pictures(benchmark.tsv_path, {question.index for question in chosen})
     check_pictures(chosen, encoded, benchmark.tsv_path)
@@ -246,6 +248,7 @@ def _benchmark_view(benchmark: Benchmark, num_pictures: int, budget_bytes: int) 
         benchmark.name,
         headline(benchmark),
         split_tables(benchmark),
+        published_scores(inputs.config, benchmark.name),
         pair_tables(benchmark),
         group_tables(benchmark),
         gallery,
@@ -263,9 +266,7 @@ def render(inputs: Inputs) -> str:
     return environment.get_template(TEMPLATE_NAME).render(
         inputs=inputs,
         style=Markup((TEMPLATE_DIR / STYLE_NAME).read_text(encoding="utf-8")),
-        benchmarks=[
-            _benchmark_view(benchmark, inputs.num_gallery_pictures, budget_bytes) for benchmark in inputs.benchmarks
-        ],
+        benchmarks=[_benchmark_view(inputs, benchmark, budget_bytes) for benchmark in inputs.benchmarks],
         stages=[_stage_view(metrics) for metrics in inputs.stages],
         modules=modules,
         descriptions=describe_models(sorted(models), inputs.stages),

@@ -1,0 +1,28 @@
+"""Scores that others have published, to stand beside ours with their source."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PUBLISHED_PATH = Path(__file__).resolve().parent.parent.parent / "config" / "published_scores.yaml"
+
+
+@dataclass(frozen=True)
+class PublishedScore:
+    """One published accuracy in 0..1."""
+
+    model: str
+    split: str
+    accuracy: float
+    harness: str
+    source: str
+
+
+def published_scores(config: Mapping[str, Any], benchmark: str) -> list[PublishedScore]:
+    """Those of a benchmark of the configuration, by the name that VLMEvalKit has for it; none for one of the user's own."""
+    dataset = config.get("evaluate", {}).get("benchmarks", {}).get(benchmark, {}).get("dataset")
+    published = yaml.safe_load(PUBLISHED_PATH.read_text(encoding="utf-8"))
+    return [PublishedScore(**score) for score in published.get(dataset, [])]
