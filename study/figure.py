@@ -89,6 +89,7 @@ def draw_all(config: Mapping[str, Any], results_dir: Path, outcomes: Outcomes) -
         draw_arms(words, config, size, values, "after stage 2: right in words, no picture")
         values = stage2_values(config, outcomes, size, "perplexity", "donor")
         draw_arms(english, config, size, values, "after stage 2: perplexity of English / the donor's")
+        english.set_xscale("log")  # a rate that is too high for an untrained aligner costs orders of magnitude
         for axes in (words, english):
             axes.set_yticklabels([])
     handles = [Line2D([], [], color=colour_of(config, name), linewidth=2, label=name) for name in config["variants"]]
