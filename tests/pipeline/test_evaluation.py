@@ -15,13 +15,13 @@ import psutil
 import pytest
 from evaluation_inputs import benchmark_rows
 from evaluation_run import EvaluationRun, refusal, wait_for
+from graft_run import graft_donors
 
 from common.checkpoint_files import model_sha256
 from common.files import md5_of_file
 
 pytestmark = pytest.mark.slow
 NAMES = ("graft", "graft-shuffled")
-GRAFT = {"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4, "link": "auto"}
 SERVE = {
     "backend": "transformers",
     "environment": {"MAX_PIXELS": 3136},
@@ -33,14 +33,8 @@ SERVE = {
 @pytest.fixture(scope="module")
 def graft_dir(root: Path, tiny_vl_dir: Path, tiny_llm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A graft of two random donors, made by the programs that make one."""
-    directory = tmp_path_factory.mktemp("results") / "graft"
-    donors = ["--vl-dir", str(tiny_vl_dir), "--llm-dir", str(tiny_llm_dir), "--settings", json.dumps(GRAFT)]
-    derive = ["scripts/derive_config.py", *donors, "--output", f"{directory}/config.json"]
-    graft = ["scripts/graft.py", *donors, "--config", f"{directory}/config.json", "--seed", "0"]
-    graft += ["--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", str(directory)]
-    for command in (derive, graft):
-        subprocess.run([sys.executable, *command], cwd=root, check=True)
-    return directory
+    output_dir = tmp_path_factory.mktemp("results") / "graft"
+    return graft_donors(root, tiny_vl_dir, tiny_llm_dir, output_dir, "qwen3", "fresh")
 
 
 def make_run(root: Path, directory: Path, evaluate_python: Path, train_python: Path, model_dir: Path) -> EvaluationRun:
