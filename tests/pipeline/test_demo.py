@@ -149,7 +149,7 @@ def test_each_result_says_with_which_settings_it_was_made(finished_demo: Workflo
         settings_path = finished_demo.results / stage / "checkpoint/settings.json"
         assert json.loads(settings_path.read_text(encoding="utf-8")) == {"stage": stage, "seed": seed, **config[stage]}
     models = saved["eval/digits.json"]["models"]
-    assert list(models) == config["evaluate"]["models"]
+    assert models.keys() == set(config["evaluate"]["models"])
     for model in models.values():
         assert (model["serve"], model["settings"], model["seed"]) == (
             config["evaluate"]["serve"],
