@@ -34,8 +34,8 @@ include: "rules/prefetch.smk"
 rule all:
     default_target: True
     input:
-        expand(result("eval/{benchmark}.csv"), benchmark=config["evaluate"]["benchmarks"]),
-        expand(result("eval/{benchmark}.disagreements.html"), benchmark=config["evaluate"]["benchmarks"]),
+        expand(result("eval/{benchmark}.csv"), benchmark=BENCHMARKS),
+        expand(result("eval/{benchmark}.disagreements.html"), benchmark=BENCHMARKS),
         result("report.html"),
         # Both: a card that went with an older export is missed only if it is asked for by itself.
         expand(result("{stage}/checkpoint/README.md"), stage=STAGES),

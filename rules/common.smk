@@ -4,6 +4,7 @@ import sys
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from common import environment_paths
+from common.benchmark_list import listed_benchmarks, pictures_named_in
 from common.configuration import validate
 from common.errors import UserError
 from common.failed_jobs import told

@@ -76,3 +76,38 @@ rule benchmark:
     shell:
         "{params.python} scripts/fetch_benchmark.py --benchmark {wildcards.dataset} --tsv {params.tsv}"
         " --checksum {output} 2>&1 | tee {log}"
+
+
+rule native_benchmark:
+    # As with `benchmark`, the table is not declared: it is verified in place, never deleted before it is fetched anew.
+    input:
+        script=program("fetch_native_benchmark"),
+        env=environment("evaluate"),
+    output:
+        "resources/benchmarks/native/{dataset}.json",
+    log:
+        "logs/data/native-benchmark-{dataset}.log",
+    localrule: True
+    params:
+        tsv="resources/benchmarks/native/{dataset}.tsv",
+        source=lambda wildcards: native_source(wildcards.dataset),
+        python=python_of("evaluate"),
+    shell:
+        "{params.python} scripts/fetch_native_benchmark.py --adapter {wildcards.dataset} {params.source}"
+        " --tsv {params.tsv} --record {output} 2>&1 | tee {log}"
+
+
+rule own_questions:
+    input:
+        own_list,
+        script=program("tabulate_benchmark"),
+    output:
+        result("questions/{benchmark}.tsv"),
+    log:
+        f"logs/{RESULTS}/questions-{{benchmark}}.log",
+    localrule: True
+    params:
+        list_path=lambda wildcards: BENCHMARKS[wildcards.benchmark].own_path,
+        python=python_of("workflow"),
+    shell:
+        "{params.python} scripts/tabulate_benchmark.py --list {params.list_path} --output {output} 2>&1 | tee {log}"

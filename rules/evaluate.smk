@@ -22,23 +22,25 @@ rule evaluate:
     threads: 1
     resources:
         nodes=1,
-        gres="gpu:1",
+        gres=f"gpu:{NUM_SERVING_GPUS}",
     params:
         model_dir=lambda wildcards: checkpoint_dir(base_of(wildcards.model)),
-        dataset=lambda wildcards: config["evaluate"]["benchmarks"][wildcards.benchmark]["dataset"],
+        backend=BACKEND,
+        dataset=lambda wildcards: BENCHMARKS[wildcards.benchmark].dataset,
         tsv=lambda wildcards: benchmark_tsv(wildcards.benchmark),
         control=lambda wildcards: control_of(wildcards.model),
         serve=section("evaluate", "serve"),
-        settings=section("evaluate", "vlmevalkit"),
+        settings=lambda wildcards: section("evaluate", BACKEND),  # a function: the prompts have braces
         seed=config["seed"],
+        num_seeds=config["evaluate"]["num_seeds"],
         serve_python=python_of(SERVE_ROLE),
         work_dir=lambda wildcards: f"{WORK}/eval/{wildcards.benchmark}/{wildcards.model}",
         python=python_of("evaluate"),
     shell:
         "{params.python} scripts/evaluate.py --model-name {wildcards.model} --model-dir {params.model_dir:q}"
-        " --benchmark {params.dataset} --benchmark-tsv {params.tsv} --control {params.control}"
-        " --serve {params.serve:q} --settings {params.settings:q} --seed {params.seed}"
-        " --serve-python {params.serve_python} --work-dir {params.work_dir} --records {output.records}"
+        " --backend {params.backend} --benchmark {params.dataset} --benchmark-tsv {params.tsv}"
+        " --control {params.control} --serve {params.serve:q} --settings {params.settings:q}"
+        " --seed {params.seed} --num-seeds {params.num_seeds} --serve-python {params.serve_python} --work-dir {params.work_dir} --records {output.records}"
         " --provenance {output.provenance} --log {log}"
 
 

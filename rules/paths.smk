@@ -18,9 +18,13 @@ def named(name, path):
 LEDGER = result("graft/ledger.tsv")
 MODEL_PACKAGE = sorted(str(path) for path in Path("model/qwen2_5_vl_qwen3").glob("*.py"))
 STAGES = ["stage1", "stage2"]
-BENCHMARKS = config["evaluate"]["benchmarks"]
+BENCHMARKS = listed_benchmarks(config["evaluate"])
+BACKEND = config["evaluate"]["backend"]
 MODELS = config["evaluate"]["models"]
 SERVE_ROLE = environment_paths.serving_role(config["evaluate"]["serve"]["backend"])
+NUM_SERVING_GPUS = config["evaluate"]["serve"]["num_replicas"] * config["evaluate"]["serve"]["flags"].get(
+    "vllm_tensor_parallel_size", 1
+)
 # Whose environments a run needs.
 ROLES = sorted({"train", "evaluate", SERVE_ROLE})
 
@@ -98,10 +102,30 @@ def stages_up_to(stage):
 
 def benchmark_tsv(benchmark):
     """The questions."""
-    return BENCHMARKS[benchmark]["tsv"]
+    listed = BENCHMARKS[benchmark]
+    if listed.own_path and listed.own_path.suffix == ".tsv":
+        return str(listed.own_path)
+    if listed.own_path and listed.own_path.suffix == ".jsonl":
+        return result(f"questions/{benchmark}.tsv")
+    return f"resources/benchmarks/{'native/' * (BACKEND == 'native')}{listed.dataset}.tsv"
 
 
 def benchmark_identity(benchmark):
     """The file that changes with the questions: for a benchmark that is fetched, the record of its checksum."""
     path = Path(benchmark_tsv(benchmark))
-    return str(path.with_suffix(".md5") if path.is_relative_to("resources/benchmarks") else path)
+    if path.is_relative_to("resources/benchmarks"):
+        path = path.with_suffix(".json" if BACKEND == "native" else ".md5")
+    return str(path)
+
+
+def own_list(wildcards):
+    """The user's own list of questions, and its pictures."""
+    list_path = BENCHMARKS[wildcards.benchmark].own_path
+    return [str(path) for path in (list_path, *pictures_named_in(list_path))]
+
+
+def native_source(dataset):
+    """Options that say where EvalScope's native backend finds a dataset: a hub, or the user's snapshot of it."""
+    snapshot_dir = next((each.own_path for each in BENCHMARKS.values() if each.dataset == dataset), None)
+    hub = config["evaluate"]["native"]["hub"]
+    return f"--hub {hub}" + (f" --snapshot-dir {snapshot_dir}" if snapshot_dir else "")

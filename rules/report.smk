@@ -19,7 +19,8 @@ rule effective_config:
         f"logs/{RESULTS}/config.log",
     localrule: True
     params:
-        config=json.dumps(config, sort_keys=True),
+        # A function, or the braces of the prompts would be taken for wildcards.
+        config=lambda wildcards: json.dumps(config, sort_keys=True),
         python=python_of("workflow"),
     shell:
         "{params.python} scripts/save_config.py --config {params.config:q} --output {output} > {log} 2>&1"

@@ -24,7 +24,7 @@ rule model_card:
         checks=lambda wildcards: expand(
             named("{stage}", "data/{stage}.check.json"), stage=stages_up_to(wildcards.stage)
         ),
-        benchmarks=[f"{benchmark}={settings['dataset']}" for benchmark, settings in BENCHMARKS.items()],
+        benchmarks=[f"{name}={listed.dataset}" for name, listed in BENCHMARKS.items()],
         scores=expand(named("{benchmark}", "eval/{benchmark}.csv"), benchmark=BENCHMARKS),
         provenances=expand(named("{benchmark}", "eval/{benchmark}.json"), benchmark=BENCHMARKS),
         python=python_of("workflow"),

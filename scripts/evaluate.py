@@ -1,17 +1,18 @@
 """Serves one model, asks it one benchmark through EvalScope, and writes one checked record per question.
 
-The model server (ms-swift, in its own environment) and EvalScope (VLMEvalKit backend, in this one) start together and are
-children that end with this program. The records are written only when each question was asked once, answered by this
+The model servers (ms-swift, in their own environment) and EvalScope (VLMEvalKit or native backend, in this one) start together
+and are children that end with this program. The records are written only when each question was asked once, answered by this
 model and judged by that very answer: a question that failed, is missing or was judged by an older answer refuses all.
 
 Questions that fail are asked again, once, by a server started anew. After an interruption the same command goes on with
-what was not answered: answers are kept in WORK_DIR/KEY/answers.jsonl (scripts/common/answer_log.py), where the key covers
-checkpoint, questions, settings and versions; of VLMEvalKit's own files nothing is taken over.
+what was not answered: answers are kept in WORK_DIR/KEY/answers-SEED.jsonl (scripts/common/answer_log.py), where the key covers
+checkpoint, questions, settings and versions; of EvalScope's own files nothing is taken over.
 
 By hand:
   .venvs/evaluate/bin/python scripts/evaluate.py --model-name stage2 --model-dir results/demo/stage2/checkpoint \
-    --benchmark DigitsTest --benchmark-tsv resources/data/digits/test.tsv --control none --seed 0 \
-    --serve '{"backend": "transformers", "environment": {"MAX_PIXELS": 3136}, "startup_timeout_s": 600,
+    --backend vlmevalkit --benchmark digits --benchmark-tsv resources/data/digits/test.tsv --control none \
+    --seed 0 --num-seeds 1 \
+    --serve '{"backend": "transformers", "num_replicas": 1, "startup_timeout_s": 600, "environment": {"MAX_PIXELS": 3136},
               "flags": {"torch_dtype": "float32", "attn_impl": "sdpa", "max_new_tokens": 16}}' \
     --settings '{"mode": "all", "temperature": 0, "max_tokens": 16, "img_size": -1, "video_llm": false,
                  "reuse": false, "nproc": 16, "judge": "exact_matching"}' \
@@ -35,10 +36,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas
-from shuffle_pictures import with_shuffled_pictures, write_benchmark
+from shuffle_pictures import with_shuffled_pictures
 
-from common.asking import ANSWERS_NAME, Serving, Task, Timing, ask_all, log_paths
-from common.benchmark_tables import Question, pictures_of, questions_of, read_benchmark
+from common.asking import HARNESSES, Serving, Task, Timing, ask_all, is_answers_name, log_paths
+from common.benchmark_tables import Question, pictures_of, questions_of, read_benchmark, write_benchmark
 from common.checkpoint_files import model_sha256
 from common.child_processes import end_on_signals
 from common.errors import UserError, run_program
@@ -57,26 +58,35 @@ class Evaluation:
 
     model_name: str
     model_dir: Path
+    backend: str
     benchmark: str
     benchmark_tsv: Path
     control: str
     serve: Mapping[str, Any]
     settings: Mapping[str, Any]
     seed: int
+    num_seeds: int
     serve_python: Path
     work_dir: Path
+
+    @property
+    def seeds(self) -> list[int]:
+        """Each question is asked once for each."""
+        return list(range(self.seed, self.seed + self.num_seeds))
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model-name", required=True, help="the row of the table")
     parser.add_argument("--model-dir", type=Path, required=True)
-    parser.add_argument("--benchmark", required=True, help="VLMEvalKit's name, or one of your own")
+    parser.add_argument("--backend", choices=tuple(HARNESSES), required=True, help="EvalScope's")
+    parser.add_argument("--benchmark", required=True, help="the backend's name, or one of your own")
     parser.add_argument("--benchmark-tsv", type=Path, required=True)
     parser.add_argument("--control", choices=(NO_CONTROL, *CONTROLS), required=True)
     parser.add_argument("--serve", type=json.loads, required=True, metavar="JSON")
     parser.add_argument("--settings", type=json.loads, required=True, metavar="JSON")
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True, help="the first of as many as there are")
+    parser.add_argument("--num-seeds", type=int, required=True)
     parser.add_argument("--serve-python", type=Path, required=True, help="interpreter of the server's environment")
     parser.add_argument("--work-dir", type=Path, required=True, help="for logs and files under way")
     parser.add_argument("--records", type=Path, required=True)
@@ -105,7 +115,7 @@ def key_of(identity: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def held_directory(work_dir: Path, key: str) -> Iterator[Path]:
-    """`work_dir/key`, held alone, with nothing in it but answers: VLMEvalKit takes any older verdict or picture it finds."""
+    """`work_dir/key`, held alone, with nothing in it but answers: EvalScope takes any older verdict or picture it finds."""
     work_dir.mkdir(parents=True, exist_ok=True)
     with open(work_dir / f"{key}.lock", "w", encoding="utf-8") as lock:
         if not try_lock(lock, fcntl.LOCK_EX):
@@ -115,7 +125,7 @@ def held_directory(work_dir: Path, key: str) -> Iterator[Path]:
         for path in directory.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != ANSWERS_NAME:
+            elif not is_answers_name(path.name):
                 path.unlink()
         yield directory
 
@@ -139,13 +149,14 @@ def prepare_task(
     task = Task(
         directory=directory,
         key=key,
+        backend=evaluation.backend,
         dataset=evaluation.benchmark,
         tsv=evaluation.benchmark_tsv,
         control=evaluation.control,
         settings=evaluation.settings,
-        seed=evaluation.seed,
+        seeds=evaluation.seeds,
         indices=frozenset(question.index for question in questions),
-        smoke_picture=pictures[0][0],
+        smoke_picture=next(shown[0] for shown in pictures if shown),
     )
     return task, questions
 
@@ -158,15 +169,15 @@ def versions(serve_python: Path, backend: str) -> dict[str, str]:
 
 
 def identity_of(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything that decides the answers; read before anything is asked."""
+    """Everything that decides the answers but their seed; read before anything is asked."""
     return {
         "checkpoint_sha256": model_sha256(evaluation.model_dir),
+        "harness": evaluation.backend,
         "benchmark": evaluation.benchmark,
         "benchmark_md5": md5_of_file(evaluation.benchmark_tsv),
         "control": evaluation.control,
         "serve": dict(evaluation.serve),
         "settings": dict(evaluation.settings),
-        "seed": evaluation.seed,
         "versions": versions(evaluation.serve_python, evaluation.serve["backend"]),
     }
 
@@ -180,8 +191,9 @@ def provenance(
         "model_dir": os.path.relpath(evaluation.model_dir, ROOT),
         **identity,
         "backend": evaluation.serve["backend"],
+        "seeds": evaluation.seeds,
         "num_questions": num_questions,
-        "num_asked_before": num_questions - timing.num_asked,
+        "num_asked_before": num_questions * evaluation.num_seeds - timing.num_asked,
         "startup_s": round(timing.startup_s, 1),
         "wall_time_s": round(timing.startup_s + timing.asking_s, 1),
         "questions_per_s": round(timing.num_asked / timing.asking_s, 3),
@@ -200,7 +212,8 @@ def append_logs(directory: Path, log_path: Path) -> None:
 def evaluate(evaluation: Evaluation, records_path: Path, provenance_path: Path, log_path: Path) -> None:
     """Everything: the two outputs, or a UserError and neither."""
     say = narrator(log_path)
-    table = read_benchmark(evaluation.benchmark_tsv)
+    # VLMEvalKit leaves out a question without a picture; EvalScope's native backend asks it.
+    table = read_benchmark(evaluation.benchmark_tsv, needs_pictures=evaluation.backend == "vlmevalkit")
     if not (evaluation.model_dir / "config.json").exists():
         raise UserError(
             f"{evaluation.model_dir}/config.json: not found; expected a checkpoint in the hub's format there; check "
@@ -214,15 +227,21 @@ def evaluate(evaluation: Evaluation, records_path: Path, provenance_path: Path, 
         task, questions = prepare_task(evaluation, table, directory, key)
         serving = Serving(evaluation.serve_python, evaluation.model_dir, evaluation.serve)
         try:
-            answers, judgements, timing = ask_all(task, serving, lambda line: say(f"{evaluation.model_name}: {line}"))
+            asked = ask_all(task, serving, lambda line: say(f"{evaluation.model_name}: {line}"))
         finally:
             append_logs(directory, log_path)
-        records = make_records(questions, answers, judgements, str(task.answers_path))
-    about = provenance(evaluation, identity, len(records), timing)
+        records = [
+            record
+            for seed in task.seeds
+            for record in make_records(
+                questions, asked.answers[seed], asked.judgements[seed], seed, str(task.answers_path(seed))
+            )
+        ]
+    about = provenance(evaluation, identity, len(questions), asked.timing)
     write_text_atomically(records_path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
     write_json_atomically(provenance_path, about)
-    share = sum(record["correct"] for record in records) / len(records)
-    say(f"{evaluation.model_name}: {share:.3f} of {len(records)} questions right, in {about['wall_time_s']:.0f} s")
+    mean = sum(record["score"] for record in records) / len(records)
+    say(f"{evaluation.model_name}: score {mean:.3f} over {len(records)} answers, in {about['wall_time_s']:.0f} s")
 
 
 def main() -> None:

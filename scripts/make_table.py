@@ -18,34 +18,38 @@ import csv
 import io
 import itertools
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError, run_program
 from common.files import read_json, write_json_atomically, write_text_atomically
-from common.intervals import wilson_interval
+from common.intervals import score_interval
 from common.model_names import is_control, pipeline_order
 from common.paired_comparison import compare
 
 COLUMNS = (
     "model", "split", "group", "name", "num_questions", "num_correct", "accuracy", "ci95_low", "ci95_high",
-    "num_unparsed", "num_truncated",
+    "num_unparsed", "num_truncated", "num_seeds", "metric",
 )  # fmt: skip
 COMPARISON_COLUMNS = (
     "model", "other", "split", "num_questions", "num_both", "num_model_only", "num_other_only", "num_neither",
     "difference", "ci95_low", "ci95_high", "mcnemar_p",
 )  # fmt: skip
 # What must agree for two models to stand in one table.
-SHARED_FIELDS = ("benchmark", "benchmark_md5", "settings", "serve", "seed", "versions")
-SHARED_RECORD_FIELDS = ("split", "discipline", "subject", "question", "options", "answer")
+SHARED_FIELDS = ("harness", "benchmark", "benchmark_md5", "settings", "serve", "seeds", "versions")
+SHARED_RECORD_FIELDS = ("split", "discipline", "subject", "question", "options", "answer", "metric")
 
 Record = Mapping[str, Any]
+# Of a question and a seed.
+Key = tuple[str, int]
 
 
-def read_records(path: Path) -> dict[str, Record]:
-    """Records by index; raises UserError when the file is absent, broken, empty or has an index twice."""
-    records: dict[str, Record] = {}
+def read_records(path: Path) -> dict[Key, Record]:
+    """Records by index and seed; raises UserError when the file is absent, broken, empty or has a question twice."""
+    records: dict[Key, Record] = {}
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
@@ -55,14 +59,21 @@ def read_records(path: Path) -> dict[str, Record]:
             continue
         try:
             record = json.loads(line)
-            index = record["index"]
+            key = (record["index"], record["seed"])
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path}: line {number} is no record; evaluate this model again") from None
-        if index in records:
-            raise UserError(f"{path}: question {index} is there twice; evaluate this model again")
-        records[index] = record
+        if key in records:
+            raise UserError(f"{path}: question {key[0]} is there twice for seed {key[1]}; evaluate this model again")
+        records[key] = record
     if not records:
         raise UserError(f"{path}: no records found; evaluate this model again")
+    nums_asked = Counter(index for index, _ in records)
+    if len(set(nums_asked.values())) > 1:
+        index = min(nums_asked, key=lambda index: nums_asked[index])
+        raise UserError(
+            f"{path}: question {index} was asked for {nums_asked[index]} seeds, others for {max(nums_asked.values())}; "
+            "evaluate this model again"
+        )
     return records
 
 
@@ -78,23 +89,23 @@ def check_same_way(provenances: Mapping[str, Mapping[str, Any]], paths: Mapping[
                 )
 
 
-def check_same_questions(records: Mapping[str, Mapping[str, Record]], paths: Mapping[str, Path]) -> None:
+def check_same_questions(records: Mapping[str, Mapping[Key, Record]], paths: Mapping[str, Path]) -> None:
     """Raises UserError when two models were not asked the same questions about the same pictures (controls: others)."""
     first, *others = records
     for model in others:
         if differing := sorted(records[model].keys() ^ records[first].keys()):
             raise UserError(
                 f"{paths[model]}: {len(differing)} questions differ from those in {paths[first]} "
-                f"({', '.join(differing[:5])}); evaluate both models on the same benchmark file"
+                f"({', '.join(index for index, _ in differing[:5])}); evaluate both models on the same benchmark file"
             )
         is_with_control = is_control(model) or is_control(first)
         fields = SHARED_RECORD_FIELDS if is_with_control else (*SHARED_RECORD_FIELDS, "image_sha256")
-        for index, record in records[model].items():
+        for key, record in records[model].items():
             for field in fields:
-                if record[field] != records[first][index][field]:
+                if record[field] != records[first][key][field]:
                     raise UserError(
-                        f"{paths[model]}: {field} of question {index} is {record[field]!r}, but {paths[first]} has "
-                        f"{records[first][index][field]!r}; evaluate both models on the same benchmark file"
+                        f"{paths[model]}: {field} of question {key[0]} is {record[field]!r}, but {paths[first]} has "
+                        f"{records[first][key][field]!r}; evaluate both models on the same benchmark file"
                     )
 
 
@@ -106,34 +117,47 @@ def groups_of(records: Sequence[Record]) -> Iterator[tuple[str, str, list[Record
             yield group, name, [record for record in records if record[group] == name]
 
 
+def question_scores(records: Iterable[Record]) -> dict[str, float]:
+    """One value a question, the mean over its seeds."""
+    scores: dict[str, list[float]] = {}
+    for record in records:
+        scores.setdefault(record["index"], []).append(record["score"])
+    return {index: math.fsum(each) / len(each) for index, each in scores.items()}
+
+
 def rows_of(model: str, records: Sequence[Record]) -> Iterator[tuple[Any, ...]]:
     """The table's rows of one model."""
     for split in sorted({record["split"] for record in records}):
         for group, name, members in groups_of([record for record in records if record["split"] == split]):
+            scores = list(question_scores(members).values())
             num_correct = sum(record["correct"] for record in members)
-            low, high = wilson_interval(num_correct, len(members))
+            mean = math.fsum(scores) / len(scores)
             counted = [sum(record["status"] == status for record in members) for status in ("unparsed", "truncated")]
-            shares = (f"{share:.6f}" for share in (num_correct / len(members), low, high))
-            yield model, split, group, name, len(members), num_correct, *shares, *counted
+            shares = (f"{share:.6f}" for share in (mean, *score_interval(scores)))
+            num_seeds, metric = len({record["seed"] for record in members}), members[0]["metric"]
+            yield model, split, group, name, len(scores), num_correct, *shares, *counted, num_seeds, metric
 
 
-def table_text(records: Mapping[str, Mapping[str, Record]]) -> str:
+def table_text(records: Mapping[str, Mapping[Key, Record]]) -> str:
     """The whole CSV, models in the order given; the same records give the same bytes."""
     return csv_text(COLUMNS, (row for model in records for row in rows_of(model, list(records[model].values()))))
 
 
-def comparison_rows(records: Mapping[str, Mapping[str, Record]]) -> Iterator[tuple[Any, ...]]:
+def comparison_rows(records: Mapping[str, Mapping[Key, Record]]) -> Iterator[tuple[Any, ...]]:
     """A row for each split and each two models, the one that stands first in the table first; the difference is other's less."""
     for model, other in itertools.combinations(records, 2):
         for split in sorted({record["split"] for record in records[model].values()}):
-            indices = [index for index, record in records[model].items() if record["split"] == split]
-            pair = compare(*([records[name][index]["correct"] for index in indices] for name in (model, other)))
+            first, second = (
+                question_scores(record for record in records[name].values() if record["split"] == split)
+                for name in (model, other)
+            )
+            pair = compare(list(first.values()), [second[index] for index in first])
             counts = (pair.num_both, pair.num_first_only, pair.num_second_only, pair.num_neither)
             shares = (f"{value:.6f}" for value in (pair.difference, *pair.interval()))
             yield model, other, split, pair.num_questions, *counts, *shares, f"{pair.p_value():.3g}"
 
 
-def comparison_text(records: Mapping[str, Mapping[str, Record]]) -> str:
+def comparison_text(records: Mapping[str, Mapping[Key, Record]]) -> str:
     """The whole comparison as CSV; with one model a header alone."""
     return csv_text(COMPARISON_COLUMNS, comparison_rows(records))
 
@@ -152,7 +176,7 @@ def overall_lines(text: str) -> Iterator[str]:
     for row in csv.DictReader(io.StringIO(text)):
         if row["group"] == "overall":
             yield (
-                f"{row['model']:<16} {row['split']:<12} {row['num_correct']:>5} of {row['num_questions']:>5}  "
+                f"{row['model']:<16} {row['split']:<12} {row['num_questions']:>5} questions  {row['metric']} "
                 f"{float(row['accuracy']):.3f}  ({float(row['ci95_low']):.3f}–{float(row['ci95_high']):.3f})"
             )
 

@@ -2,13 +2,13 @@
 
 A child of evaluate.py: it imports (about 20 s) while the model server loads, then waits for the server's address on stdin.
 VLMEvalKit keeps neither why an answer ended nor whether a request failed, so its API model is subclassed here to write
-answers.jsonl, one line a question: a proxy in between would have to speak HTTP for every request, and the tables that it
-leaves behind no longer know. A question whose answer is in that file already is not asked again. For the control without
-pictures they are taken out of the request. judgements.jsonl is VLMEvalKit's table of verdicts with what its own parser
+answers-SEED.jsonl, one line a question: a proxy in between would have to speak HTTP for every request, and the tables that
+it leaves behind no longer know. A question whose answer is in that file already is not asked again. For the control without
+pictures they are taken out of the request. judgements-SEED.jsonl is VLMEvalKit's table of verdicts with what its own parser
 finds in each answer now.
 
-By hand (the server must be up):
-  echo http://127.0.0.1:8000/v1 | LMUData=DIR .venvs/evaluate/bin/python scripts/run_vlmevalkit.py --task task.json
+By hand (the servers must be up; task.json as evaluate.py leaves it in its work directory):
+  echo '["http://127.0.0.1:8000/v1"]' | LMUData=DIR .venvs/evaluate/bin/python scripts/run_vlmevalkit.py --task task.json
 """
 
 import argparse
@@ -21,14 +21,17 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from common.addresses import Addresses
 from common.answer_log import line_of, read_answers
 from common.errors import UserError, run_program
 from common.files import md5_of_file
-from common.question_records import Answer
+from common.model_names import NO_CONTROL
+from common.question_records import Answer, Judgement, write_judgements
 
 # Names that make VLMEvalKit ask each question in several turns of its options and score the group (image_mcq.py).
 CIRCULAR_MARKS = ("mmbench", "ccbench", "circular", "mmcr")
@@ -67,18 +70,36 @@ def without_pictures(message: Sequence[Mapping[str, Any]]) -> list[Mapping[str, 
     return [part for part in message if part["type"] != "image"]
 
 
-def recording_model(base: type, answers_path: Path, key: str, *, is_blind: bool) -> type:
-    """VLMEvalKit's API model, which here also writes each answer down with why it ended, and asks nothing twice."""
+class Request(threading.local):
+    """The request that a thread has under way, and how its last try ended."""
+
+    base_url = ""  # none yet: VLMEvalKit only logs it then
+    finish_reason: str | None = None
+    error: str | None = None
+
+
+def recording_model(base: type, answers_path: Path, key: str, addresses: Addresses, *, is_blind: bool) -> type:
+    """VLMEvalKit's API model, which here writes each answer down with why it ended, asks nothing twice, and has replicas."""
     lock = threading.Lock()
-    thread = threading.local()
+    thread = Request()
     answered_before = {answer.index: answer for answer in read_answers(answers_path, key)}
 
     class RecordingModel(base):  # type: ignore[misc]
+        @property
+        def api_base(self) -> str:
+            """Where this thread's request goes."""
+            return f"{thread.base_url}/chat/completions"
+
+        @api_base.setter
+        def api_base(self, of_all: str) -> None:
+            """VLMEvalKit knows one address; here each request has its own."""
+
         def generate_inner(self, inputs: Any, **options: Any) -> tuple[int, str, Any]:
             """One try of one request; leaves finish_reason, or the error, with this thread."""
             thread.finish_reason, thread.error = None, "no answer"
             try:
-                status, answer, response = super().generate_inner(inputs, **options)
+                with addresses.one() as thread.base_url:
+                    status, answer, response = super().generate_inner(inputs, **options)
             except Exception as error:
                 thread.error = f"{type(error).__name__}: {error}"
                 raise
@@ -125,14 +146,15 @@ def check_dataset(name: str, tsv_path: Path, is_control: bool) -> None:
     if any(mark in name.lower() for mark in CIRCULAR_MARKS):
         raise UserError(
             f"{name}: VLMEvalKit scores benchmarks with {', '.join(CIRCULAR_MARKS)} in their name in groups of turned "
-            "options, which this table does not hold; give your own TSV another name, or choose another benchmark"
-        )
-    if DATASET_TYPE(name) != "MCQ":
-        raise UserError(
-            f"{name}: {DATASET_TYPE(name)} for VLMEvalKit; expected a multiple-choice benchmark (MCQ), since only those "
-            "are scored without a judge; choose another one"
+            "options, which this table does not hold; give your own another name, or choose evaluate.backend: native"
         )
     known = [each for each in DATASET_CLASSES if name in each.supported_datasets()]
+    kind = DATASET_TYPE(name)
+    if not (kind in CHOICE_TYPES or (known and name in OTHER_VERDICTS)):
+        raise UserError(
+            f"{name}: {kind} for VLMEvalKit; expected a multiple-choice benchmark ({', '.join(CHOICE_TYPES)}) or one of "
+            f"{', '.join(OTHER_VERDICTS)}, since only those are scored without a judge; choose evaluate.backend: native"
+        )
     if not known:
         require_scorable(read_benchmark(tsv_path), tsv_path)
         return
@@ -146,42 +168,111 @@ def check_dataset(name: str, tsv_path: Path, is_control: bool) -> None:
         md5_of.pop(name, None)  # the copy that is asked has other pictures; VLMEvalKit would fetch the original over it
 
 
-def judgements(result_path: Path, dataset: str) -> list[dict[str, Any]]:
-    """VLMEvalKit's verdicts with what its parser finds in each answer."""
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """A table that VLMEvalKit left, as text."""
     import pandas
+
+    table = pandas.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def choice_judgements(run_dir: Path, dataset: str) -> list[Judgement]:
+    """VLMEvalKit's verdicts on choices with what its parser finds in each answer."""
     from vlmeval.utils.matching_util import can_infer
 
-    rows = []
-    table = pandas.read_csv(result_path, sep="\t", dtype=str, keep_default_na=False)
-    for row in table.to_dict("records"):
+    judgements = []
+    for row in rows_of(the_table(run_dir, f"{dataset}_exact_matching_result.tsv")):
         options = {letter: row[letter] for letter in string.ascii_uppercase if row.get(letter)}
         answer = row["answer"]
         if "MMMU" in dataset and answer not in tuple(string.ascii_uppercase):
             answer = "A"  # as mcq_vanilla_eval does: an open question has become one whose option A is right
-        rows.append({
-            "index": row["index"],
-            "prediction": row["prediction"],
-            "options": options,
-            "answer": answer,
-            "hit": int(float(row["hit"])),
-            "log": row["log"],
-            "extracted": can_infer(row["prediction"], dict(options)) or None,
-        })  # fmt: skip
-    return rows
+        extracted = can_infer(row["prediction"], dict(options)) or None
+        judgements.append(
+            Judgement(row["index"], row["prediction"], options, answer, float(row["hit"]), extracted, log=row["log"])
+        )
+    return judgements
 
 
-def ask(task: Mapping[str, Any], base_url: str) -> Path:
-    """Runs EvalScope and returns the table of verdicts; raises UserError with VLMEvalKit's reason when there is none."""
+def yes_no_judgements(run_dir: Path, dataset: str) -> list[Judgement]:
+    """Verdicts on questions to be answered by yes or no."""
+    from vlmeval.dataset.utils.yorn import YOrN_Extraction
+
+    judgements = []
+    for row in rows_of(the_table(run_dir, f"{dataset}_auxmatch.tsv")):
+        found = YOrN_Extraction(row["prediction"])
+        extracted = None if found == "Unknown" else found
+        judgements.append(
+            Judgement(row["index"], row["prediction"], {}, row["answer"], float(found == row["answer"]), extracted)
+        )
+    return judgements
+
+
+def open_judgements(run_dir: Path, dataset: str) -> list[Judgement]:
+    """Scores of open answers, by VLMEvalKit's own sum over one question (relaxed accuracy for ChartQA, ANLS for DocVQA)."""
+    import ast
+
+    from vlmeval.dataset.utils.vqa_eval import hit_calculate
+
+    judgements = []
+    for row in rows_of(the_table(run_dir, f"{dataset}_results.tsv")):
+        (score,) = hit_calculate([{"match": ast.literal_eval(row["eval_match"])}], dataset)
+        judgements.append(replace(open_judgement(row, float(score)), metric=OPEN_METRICS[dataset]))
+    return judgements
+
+
+def reading_judgements(run_dir: Path, dataset: str) -> list[Judgement]:
+    """OCRBench's verdicts: VLMEvalKit only sums them up, so each question is given to it alone."""
+    import pandas
+    from vlmeval.dataset.image_vqa import OCRBench
+
+    judgements = []
+    alone_path = run_dir / f"alone_{dataset}.tsv"
+    for row in rows_of(the_table(run_dir, f"{dataset}.tsv")):
+        pandas.DataFrame([row]).to_csv(alone_path, sep="\t", index=False)
+        judgements.append(open_judgement(row, float(OCRBench.evaluate(str(alone_path))["Final Score"])))
+    return judgements
+
+
+def open_judgement(row: Mapping[str, str], score: float) -> Judgement:
+    """The whole answer counts; a blank one holds nothing that could be read."""
+    return Judgement(row["index"], row["prediction"], {}, row["answer"], score, row["prediction"].strip() or None)
+
+
+# What VLMEvalKit's own sum is the mean of (dataset/image_vqa.py: evaluate_heuristic).
+OPEN_METRICS = {"ChartQA_TEST": "relaxed_accuracy", "DocVQA_VAL": "anls"}
+# VLMEvalKit's types of multiple choice (DATASET_TYPE), and the other benchmarks that it scores by a fixed rule.
+CHOICE_TYPES = ("MCQ", "MCQ_MMMU_Pro")
+OTHER_VERDICTS: dict[str, Callable[[Path, str], list[Judgement]]] = {
+    "POPE": yes_no_judgements,
+    "HallusionBench": yes_no_judgements,
+    "ChartQA_TEST": open_judgements,
+    "DocVQA_VAL": open_judgements,
+    "OCRBench": reading_judgements,
+}
+
+
+def the_table(run_dir: Path, ending: str) -> Path:
+    """The one table of a run with this ending."""
+    found = [path for path in run_dir.glob(f"*/*_{ending}") if path.is_file()]
+    if len(found) != 1:
+        raise UserError(
+            f"{run_dir}: {len(found)} tables *_{ending} of VLMEvalKit found, 1 expected; see this log above"
+        )
+    return found[0]
+
+
+def ask(task: Mapping[str, Any], round_: Mapping[str, Any], addresses: Addresses, base_url: str) -> list[Judgement]:
+    """Runs EvalScope for one seed and returns the verdicts; raises UserError with VLMEvalKit's reason when there are none."""
     import vlmeval.config
     import vlmeval.inference
     from evalscope import TaskConfig, run_task
     from vlmeval.smp import get_logger
 
-    original = vlmeval.config.supported_VLM["CustomAPIModel"]
-    recording = recording_model(original.func, Path(task["answers"]), task["key"], is_blind=task["is_blind"])
-    vlmeval.config.supported_VLM["CustomAPIModel"] = partial(recording, **original.keywords)
-    vlmeval.inference.track_progress_rich = with_index(vlmeval.inference.track_progress_rich)
-
+    dataset, seed = task["dataset"], round_["seed"]
+    original, track = vlmeval.config.supported_VLM["CustomAPIModel"], vlmeval.inference.track_progress_rich
+    recording = recording_model(
+        original.func, Path(round_["answers"]), round_["key"], addresses, is_blind=task["control"] == "blind"
+    )
     errors: list[str] = []
 
     class ErrorList(logging.Handler):
@@ -189,20 +280,24 @@ def ask(task: Mapping[str, Any], base_url: str) -> Path:
             reason = traceback.format_exception_only(record.exc_info[1])[-1].strip() if record.exc_info else ""
             errors.append(reason or record.getMessage())
 
-    Path(task["begun"]).touch()
-    get_logger("VLMEvalKit").addHandler(ErrorList(logging.ERROR))
-    run_dir = Path(task["run_dir"])
-    config = eval_config(task["dataset"], base_url, task["served_name"], task["settings"], task["seed"])
-    run_task(
-        TaskConfig(
-            eval_backend="VLMEvalKit", eval_config=config, work_dir=str(run_dir), no_timestamp=True, seed=task["seed"]
+    handler = ErrorList(logging.ERROR)
+    run_dir = Path(round_["run_dir"])
+    config = eval_config(dataset, base_url, task["served_name"], task["settings"], seed)
+    vlmeval.config.supported_VLM["CustomAPIModel"] = partial(recording, **original.keywords)
+    vlmeval.inference.track_progress_rich = with_index(track)
+    get_logger("VLMEvalKit").addHandler(handler)
+    try:
+        run_task(
+            TaskConfig(
+                eval_backend="VLMEvalKit", eval_config=config, work_dir=str(run_dir), no_timestamp=True, seed=seed
+            )
         )
-    )
-    results = list(run_dir.glob(f"*/*_{task['dataset']}_exact_matching_result.tsv"))
-    if errors or len(results) != 1:
-        reason = errors[-1] if errors else f"{len(results)} tables of verdicts found, 1 expected"
-        raise UserError(f"{task['dataset']}: VLMEvalKit did not finish: {reason}; see this log above")
-    return results[0]
+    finally:
+        get_logger("VLMEvalKit").removeHandler(handler)
+        vlmeval.config.supported_VLM["CustomAPIModel"], vlmeval.inference.track_progress_rich = original, track
+    if errors:
+        raise UserError(f"{dataset}: VLMEvalKit did not finish: {errors[-1]}; see this log above")
+    return OTHER_VERDICTS.get(dataset, choice_judgements)(run_dir, dataset)
 
 
 def main() -> None:
@@ -212,13 +307,14 @@ def main() -> None:
 
     for module in ("evalscope.backend.vlm_eval_kit", "vlmeval.run"):  # what takes its time
         importlib.import_module(module)
-    check_dataset(task["dataset"], Path(task["tsv"]), task["is_control"])
-    base_url = sys.stdin.readline().strip()
-    if not base_url:
+    check_dataset(task["dataset"], Path(task["tsv"]), is_control=task["control"] != NO_CONTROL)
+    line = sys.stdin.readline().strip()
+    if not line:
         return
-    rows = judgements(ask(task, base_url), task["dataset"])
-    with open(task["judgements"], "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    base_urls = json.loads(line)
+    Path(task["begun"]).touch()
+    for round_ in task["rounds"]:
+        write_judgements(Path(round_["judgements"]), ask(task, round_, Addresses(base_urls), base_urls[0]))
 
 
 if __name__ == "__main__":

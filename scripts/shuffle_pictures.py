@@ -10,7 +10,6 @@ By hand:
 """
 
 import argparse
-import os
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pandas
 
-from common.benchmark_tables import picture_sha256, pictures_of, read_benchmark
+from common.benchmark_tables import picture_sha256, pictures_of, read_benchmark, write_benchmark
 from common.errors import UserError, run_program
 
 
@@ -44,7 +43,8 @@ def deranged(contents: Sequence[str], rng: random.Random) -> list[int]:
 def with_shuffled_pictures(table: pandas.DataFrame, path: Path, seed: int) -> pandas.DataFrame:
     """A copy of the table with pictures deranged within each split; raises UserError when a split has one question.
 
-    A question keeps its number of pictures (its text may name them): of a question with fewer, some come twice.
+    A question keeps its number of pictures (its text may name them): of a question with fewer, some come twice. One that
+    has none takes no part.
     """
     pictures = pictures_of(table, path)
     contents = [picture_sha256(each) for each in pictures]
@@ -52,10 +52,10 @@ def with_shuffled_pictures(table: pandas.DataFrame, path: Path, seed: int) -> pa
     images = [""] * len(table)
     rng = random.Random(seed)
     for split in sorted(set(splits)):
-        rows = [row for row, row_split in enumerate(splits) if row_split == split]
+        rows = [row for row, row_split in enumerate(splits) if row_split == split and pictures[row]]
         if len(rows) == 1:
             raise UserError(
-                f"{path}: split {split!r} has one question, so its picture cannot be exchanged; evaluate without the "
+                f"{path}: split {split!r} has one question with a picture, so it cannot be exchanged; evaluate without the "
                 "shuffled control or add questions"
             )
         sources = deranged([contents[row] for row in rows], rng)
@@ -64,17 +64,6 @@ def with_shuffled_pictures(table: pandas.DataFrame, path: Path, seed: int) -> pa
             taken = [others[number % len(others)] for number in range(len(pictures[row]))]
             images[row] = taken[0] if len(taken) == 1 else repr(taken)
     return table.assign(image=images)
-
-
-def write_benchmark(table: pandas.DataFrame, path: Path) -> None:
-    """Writes a table that reads back the same, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.to_csv(temporary, sep="\t", index=False)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """Asks a served model all questions of a benchmark through EvalScope: starts both, watches both, asks again what failed.
 
-A start is one model server (ms-swift, in its own environment) and one EvalScope (run_vlmevalkit.py, in this one), side by
-side. Questions that failed are asked once more by a second start; those answered already, now or before an interruption,
-are not asked again (common/answer_log.py). What a start leaves lies in DIRECTORY/start1, start2.
+A start is the model's servers (ms-swift, in its own environment; one a replica) and one EvalScope (run_vlmevalkit.py or
+run_native.py, in this one), side by side. Questions that failed are asked once more by a second start; those answered
+already, now or before an interruption, are not asked again (common/answer_log.py). With sampling each question is asked
+once for each seed. What a start leaves lies in DIRECTORY/start1, start2.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,16 +22,15 @@ from common.answer_log import keep_sound_answers, read_answers
 from common.child_processes import process_group
 from common.errors import UserError
 from common.files import write_json_atomically
-from common.model_names import NO_CONTROL
-from common.model_server import DEFAULT_SERVED_NAME, ModelServer, last_error, model_server
-from common.question_records import NUM_NAMED, Answer, Judgement, is_failed, named
+from common.model_server import DEFAULT_SERVED_NAME, ModelServer, last_error, model_server, replica_environments
+from common.question_records import NUM_NAMED, Answer, Judgement, is_failed, named, read_judgements
 
-if TYPE_CHECKING:  # started below; named here so that what depends on this module depends on it
+if TYPE_CHECKING:  # started below; named here so that what depends on this module depends on them
+    import run_native  # noqa: F401
     import run_vlmevalkit  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-HARNESS_PATH = ROOT / "scripts" / "run_vlmevalkit.py"
-ANSWERS_NAME = "answers.jsonl"
+HARNESSES = {name: ROOT / "scripts" / f"run_{name}.py" for name in ("vlmevalkit", "native")}
 NUM_STARTS = 2  # the second for questions that failed at the first
 POLL_S = 0.2
 PROGRESS_S = 10.0
@@ -48,21 +48,44 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be asked, in a directory whose `lmu_data` holds the benchmark as it is asked."""
+    """What is to be asked, in a directory whose `lmu_data` holds the benchmark as it is asked (with a control's pictures)."""
 
     directory: Path
-    key: str  # of everything that decides the answers
-    dataset: str  # VLMEvalKit's name
+    key: str  # of everything that decides the answers but the seed
+    backend: str
+    dataset: str  # the backend's name
     tsv: Path  # as the user has it
     control: str
     settings: Mapping[str, Any]
-    seed: int
+    seeds: Sequence[int]
     indices: frozenset[str]
     smoke_picture: str  # base64
 
     @property
-    def answers_path(self) -> Path:
-        return self.directory / ANSWERS_NAME
+    def lmu_data(self) -> Path:
+        return self.directory / "lmu_data"
+
+    def answers_path(self, seed: int) -> Path:
+        return self.directory / answers_name(seed)
+
+    def key_of(self, seed: int) -> str:
+        """What the answers of one seed are signed with."""
+        return f"{self.key}:{seed}"
+
+    @property
+    def num_answers(self) -> int:
+        """How many there are in the end."""
+        return len(self.indices) * len(self.seeds)
+
+    def answers(self) -> dict[int, list[Answer]]:
+        """What was answered so far, by seed."""
+        return {seed: read_answers(self.answers_path(seed), self.key_of(seed)) for seed in self.seeds}
+
+    def keep_sound_answers(self) -> int:
+        """Leaves in the files what need not be asked for again, and counts it."""
+        return sum(
+            len(keep_sound_answers(self.answers_path(seed), self.key_of(seed), self.indices)) for seed in self.seeds
+        )
 
 
 @dataclass(frozen=True)
@@ -80,157 +103,202 @@ class Serving:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds until the first question and of asking, and how many questions were asked in that time, over all starts."""
+    """Seconds until the first question and of asking, and how many answers came in that time, over all starts."""
 
     startup_s: float
     asking_s: float
     num_asked: int
 
 
-def harness_environment(inherited: Mapping[str, str], lmu_data: Path) -> dict[str, str]:
-    """Variables of EvalScope: its data lies where we put it, nothing is fetched, requests stay on this machine."""
+@dataclass(frozen=True)
+class Asked:
+    """All answers and verdicts, by seed; answers may still hold failures, which the caller refuses."""
+
+    answers: Mapping[int, list[Answer]]
+    judgements: Mapping[int, list[Judgement]]
+    timing: Timing
+
+
+def answers_name(seed: int) -> str:
+    return f"answers-{seed}.jsonl"
+
+
+def is_answers_name(name: str) -> bool:
+    return name.startswith("answers-") and name.endswith(".jsonl")
+
+
+def harness_environment(inherited: Mapping[str, str], task: Task) -> dict[str, str]:
+    """Variables of EvalScope: its data and caches lie where we put them, nothing is fetched, requests stay on this machine."""
     kept = {k: v for k, v in inherited.items() if k not in (*_VLMEVALKIT_VARIABLES, *_PROXY_VARIABLES)}
-    # A TSV, unlike a workbook, does not take an answer that starts with "=" for a formula.
-    own = {"LMUData": str(lmu_data), "PRED_FORMAT": "tsv", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    own = {
+        "LMUData": str(task.lmu_data),
+        # A TSV, unlike a workbook, does not take an answer that starts with "=" for a formula.
+        "PRED_FORMAT": "tsv",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
     return {**kept, **own}
 
 
 def write_task(task: Task, serving: Serving, start_dir: Path) -> Path:
-    """What run_vlmevalkit.py reads."""
+    """What run_vlmevalkit.py and run_native.py read."""
+    rounds = [
+        {
+            "seed": seed,
+            "key": task.key_of(seed),
+            "answers": str(task.answers_path(seed)),
+            "judgements": str(judgements_path(start_dir, seed)),
+            "run_dir": str(start_dir / f"seed{seed}"),
+        }
+        for seed in task.seeds
+    ]
     content = {
         "dataset": task.dataset,
         "tsv": str(task.tsv),
-        "key": task.key,
-        "is_control": task.control != NO_CONTROL,
-        "is_blind": task.control == "blind",
+        "asked_tsv": str(task.lmu_data / f"{task.dataset}.tsv"),
+        "control": task.control,
         "served_name": serving.served_name,
         "settings": dict(task.settings),
-        "seed": task.seed,
-        "run_dir": str(start_dir),
-        "answers": str(task.answers_path),
         "begun": str(start_dir / "begun"),
-        "judgements": str(start_dir / "judgements.jsonl"),
+        "rounds": rounds,
     }
     path = start_dir / "task.json"
     write_json_atomically(path, content)
     return path
 
 
+def judgements_path(start_dir: Path, seed: int) -> Path:
+    return start_dir / f"judgements-{seed}.jsonl"
+
+
 def require_running(harness: subprocess.Popen[bytes], harness_log: Path) -> None:
     """Raises UserError with EvalScope's reason when it has failed."""
     if status := harness.poll():
         reason = last_error(harness_log)
-        if reason.startswith("error: "):  # said by run_vlmevalkit.py for the user
+        if reason.startswith("error: "):  # said by the program for the user
             raise UserError(reason.removeprefix("error: "))
         raise UserError(f"{harness_log}: EvalScope ended (exit status {status}): {reason}; see this file")
 
 
-def wait_until_ready(server: ModelServer, harness: subprocess.Popen[bytes], harness_log: Path) -> None:
-    """Returns when the server answers; raises UserError when either of the two has ended."""
-    while not server.is_ready():
+def wait_until_ready(servers: Sequence[ModelServer], harness: subprocess.Popen[bytes], harness_log: Path) -> None:
+    """Returns when all servers answer; raises UserError when one of them or EvalScope has ended."""
+    while sum(server.is_ready() for server in servers) < len(
+        servers
+    ):  # each is looked at, so that any that died is seen
         require_running(harness, harness_log)
         time.sleep(POLL_S)
 
 
 def watch_answers(
-    server: ModelServer | None, harness: subprocess.Popen[bytes], task: Task, start_dir: Path, say: Say
+    servers: Sequence[ModelServer], harness: subprocess.Popen[bytes], task: Task, start_dir: Path, say: Say
 ) -> float:
     """Returns when it began, once EvalScope is through or several questions have failed.
 
-    Raises UserError when the server dies or EvalScope fails.
+    Raises UserError when a server dies or EvalScope fails.
     """
     started = said = time.monotonic()
-    num_before = len(read_answers(task.answers_path, task.key))
+    num_before = sum(map(len, task.answers().values()))
     while harness.poll() is None:
         time.sleep(POLL_S)
-        if server:
+        for server in servers:
             server.require_alive()
         if not (start_dir / "begun").exists():  # EvalScope is still being imported
             started = said = time.monotonic()
         elif (now := time.monotonic()) - said >= PROGRESS_S:
             said = now
-            answers = read_answers(task.answers_path, task.key)
+            answers = [answer for of_seed in task.answers().values() for answer in of_seed]
             if sum(map(is_failed, answers)) >= NUM_NAMED:
                 return started
             if num_new := len(answers) - num_before:
                 rate = num_new / (now - started)
-                left_s = (len(task.indices) - len(answers)) / rate
-                say(f"answered {len(answers)} of {len(task.indices)}, {rate:.1f} a second, about {left_s:.0f} s left")
+                left_s = (task.num_answers - len(answers)) / rate
+                say(f"answered {len(answers)} of {task.num_answers}, {rate:.1f} a second, about {left_s:.0f} s left")
     require_running(harness, start_dir / "evalscope.log")
     return started
 
 
-def tell(harness: subprocess.Popen[bytes], base_url: str) -> None:
+def tell(harness: subprocess.Popen[bytes], base_urls: Sequence[str]) -> None:
     """Lets EvalScope begin."""
     assert harness.stdin
     with contextlib.suppress(BrokenPipeError):  # it has ended; what follows says why
-        harness.stdin.write(f"{base_url}\n".encode())
+        harness.stdin.write(f"{json.dumps(list(base_urls))}\n".encode())
         harness.stdin.flush()
 
 
 @contextlib.contextmanager
-def ready_server(
+def ready_servers(
     serving: Serving, harness: subprocess.Popen[bytes], task: Task, start_dir: Path, say: Say
-) -> Iterator[ModelServer]:
-    """A server that has answered a first question about a picture soundly."""
-    with model_server(serving.python, ROOT, serving.model_dir, serving.settings, os.environ, start_dir) as server:
-        say(f"the model server is starting, its log is {server.log_path}")
-        wait_until_ready(server, harness, start_dir / "evalscope.log")
-        server.require_sound_answer(task.smoke_picture)
-        yield server
+) -> Iterator[list[ModelServer]]:
+    """One server a replica, each of which has answered a first question about a picture soundly."""
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for number, environment in enumerate(replica_environments(os.environ, serving.settings["num_replicas"])):
+            directory = start_dir / f"replica{number}"
+            directory.mkdir()
+            server = stack.enter_context(
+                model_server(serving.python, ROOT, serving.model_dir, serving.settings, environment, directory)
+            )
+            say(f"the model server is starting, its log is {server.log_path}")
+            servers.append(server)
+        wait_until_ready(servers, harness, start_dir / "evalscope.log")
+        for server in servers:
+            server.require_sound_answer(task.smoke_picture)
+        yield servers
 
 
 def ask_once(task: Task, serving: Serving, start_dir: Path, num_kept: int, say: Say) -> Timing:
-    """One start: both children from their beginning to their end."""
+    """One start: all children from their beginning to their end."""
     start_dir.mkdir()
-    num_left = len(task.indices) - num_kept
-    harness_command = [sys.executable, str(HARNESS_PATH), "--task", str(write_task(task, serving, start_dir))]
-    environment = harness_environment(os.environ, task.directory / "lmu_data")
+    num_left = task.num_answers - num_kept
+    harness_command = [
+        sys.executable,
+        str(HARNESSES[task.backend]),
+        "--task",
+        str(write_task(task, serving, start_dir)),
+    ]
+    environment = harness_environment(os.environ, task)
     started = time.monotonic()
     with process_group(harness_command, environment, start_dir, start_dir / "evalscope.log") as harness:
         if num_left:
-            with ready_server(serving, harness, task, start_dir, say) as server:
+            with ready_servers(serving, harness, task, start_dir, say) as servers:
                 say(f"ready after {time.monotonic() - started:.0f} s; asking {num_left} questions")
-                tell(harness, server.base_url)
-                asking_started = watch_answers(server, harness, task, start_dir, say)
+                tell(harness, [server.base_url for server in servers])
+                asking_started = watch_answers(servers, harness, task, start_dir, say)
         else:
-            tell(harness, NOWHERE)
-            asking_started = watch_answers(None, harness, task, start_dir, say)
-    num_asked = len(read_answers(task.answers_path, task.key)) - num_kept
+            tell(harness, [NOWHERE])
+            asking_started = watch_answers([], harness, task, start_dir, say)
+    num_asked = sum(map(len, task.answers().values())) - num_kept
     return Timing(asking_started - started, time.monotonic() - asking_started, num_asked)
 
 
-def read_judgements(path: Path) -> list[Judgement]:
-    """What VLMEvalKit made of the answers; none when it did not come so far."""
-    if not path.exists():
-        return []
-    return [Judgement(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def ask_all(task: Task, serving: Serving, say: Say) -> tuple[list[Answer], list[Judgement], Timing]:
-    """Every question, those that failed a second time too; answers may still hold failures, which the caller refuses."""
+def ask_all(task: Task, serving: Serving, say: Say) -> Asked:
+    """Every question for every seed, those that failed a second time too."""
     timings = []
     for number in range(1, NUM_STARTS + 1):
         start_dir = task.directory / f"start{number}"
-        kept = keep_sound_answers(task.answers_path, task.key, task.indices)
-        if kept:
-            say(f"{len(kept)} of {len(task.indices)} questions were answered before and are not asked again")
-        timings.append(ask_once(task, serving, start_dir, len(kept), say))
-        answers = read_answers(task.answers_path, task.key)
-        failed = [answer for answer in answers if is_failed(answer)]
+        if num_kept := task.keep_sound_answers():
+            say(f"{num_kept} of {task.num_answers} questions were answered before and are not asked again")
+        timings.append(ask_once(task, serving, start_dir, num_kept, say))
+        answers = task.answers()
+        failed = [answer for of_seed in answers.values() for answer in of_seed if is_failed(answer)]
         if not failed:
             break
         if number < NUM_STARTS:
             reason = failed[0].error or failed[0].prediction
-            say(f"{named(a.index for a in failed)} failed: {reason}; asked again by a server started anew")
-    shutil.rmtree(task.directory / "lmu_data")  # a copy of the benchmark and its pictures, decoded
+            say(f"{named({a.index for a in failed})} failed: {reason}; asked again by a server started anew")
+    shutil.rmtree(task.lmu_data)  # a copy of the benchmark and its pictures, decoded
     total = Timing(
         *(sum(values) for values in zip(*((t.startup_s, t.asking_s, t.num_asked) for t in timings), strict=True))
     )
-    return answers, read_judgements(start_dir / "judgements.jsonl"), total
+    return Asked(answers, {seed: read_judgements(judgements_path(start_dir, seed)) for seed in task.seeds}, total)
 
 
 def log_paths(directory: Path) -> list[Path]:
     """The logs of all children, in the order of their starts."""
     starts = sorted(directory.glob("start*"))
-    return [path for start in starts for name in ("server.log", "evalscope.log") if (path := start / name).exists()]
+    return [
+        path
+        for start in starts
+        for path in (*sorted(start.glob("replica*/server.log")), start / "evalscope.log")
+        if path.exists()
+    ]

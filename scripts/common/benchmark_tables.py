@@ -1,9 +1,13 @@
-"""Benchmarks as VLMEvalKit keeps them: a TSV with a row per question and the pictures inside, in base64."""
+"""Benchmarks as VLMEvalKit keeps them: a TSV with a row per question and the pictures inside, in base64.
+
+Those of EvalScope's native backend are kept in the same form (common/native_samples.py).
+"""
 
 import ast
 import base64
 import binascii
 import hashlib
+import os
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +39,7 @@ class Question:
     image_sha256: str | None  # None: no picture is shown
 
 
-def read_benchmark(path: Path) -> pandas.DataFrame:
+def read_benchmark(path: Path, *, needs_pictures: bool = True) -> pandas.DataFrame:
     """The whole table as text; raises UserError when a question could not be asked or would be asked twice."""
     if not path.exists():
         raise UserError(
@@ -60,7 +64,8 @@ def read_benchmark(path: Path) -> pandas.DataFrame:
             f"{path}: index {', '.join(doubled[:5])} stands on more than one row ({len(doubled)} such); "
             "expected each index once, since answers are kept by it"
         )
-    if unseen := list(table["index"][table["image"] == ""]):
+    unseen = list(table["index"][table["image"] == ""]) if needs_pictures else []
+    if unseen:
         raise UserError(
             f"{path}: question {', '.join(unseen[:5])} has no picture ({len(unseen)} such); VLMEvalKit would leave "
             "it out without a word; give it one or take the row out"
@@ -71,8 +76,11 @@ def read_benchmark(path: Path) -> pandas.DataFrame:
 def pictures_of(table: pandas.DataFrame, path: Path) -> list[list[str]]:
     """The base64 pictures of each question, in the order of the rows; raises UserError naming a broken one."""
     fields = dict(zip(table["index"], table["image"], strict=True))
-    pictures = []
+    pictures: list[list[str]] = []
     for index, field in fields.items():
+        if not field:
+            pictures.append([])
+            continue
         if len(field) <= _LONGEST_REFERENCE:
             if len(fields.get(field, "")) <= _LONGEST_REFERENCE:
                 raise UserError(
@@ -105,12 +113,23 @@ def questions_of(table: pandas.DataFrame, pictures: Sequence[list[str]]) -> list
         return list(table[name]) if name in table else [""] * len(table)
 
     return [
-        Question(index, split or "all", discipline or None, subject or None, question, picture_sha256(shown))
+        Question(index, split or "all", discipline or None, subject or None, question, picture_sha256(shown) if shown else None)
         for index, split, discipline, subject, question, shown in zip(
             table["index"], column("split"), column("l2-category"), column("category"), table["question"], pictures,
             strict=True,
         )
     ]  # fmt: skip
+
+
+def write_benchmark(table: pandas.DataFrame, path: Path) -> None:
+    """Writes a table that reads back the same, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        table.to_csv(temporary, sep="\t", index=False)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def require_scorable(table: pandas.DataFrame, path: Path) -> None:

@@ -14,6 +14,7 @@ import jsonschema
 import yaml
 
 from common import swift_command
+from common.benchmark_list import benchmark_findings
 from common.errors import UserError
 
 # Published spellings that ms-swift 4 replaced (its base_args.py and rlhf_trainers/args_mixin.py).
@@ -164,6 +165,14 @@ def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"evaluate.serve.flags.{flag}: contradicts backend {backend}; remove it or set backend: vllm"
     if config["donors"]["vl"]["kind"] == "demo" and any(m.startswith("parent") for m in evaluate["models"]):
         yield "evaluate.models: parent contradicts donors.vl.kind demo: the demo's vision donor has no trained language model"
+    if evaluate["num_seeds"] > 1 and evaluate[evaluate["backend"]]["temperature"] == 0:
+        yield (
+            f"evaluate.num_seeds: {evaluate['num_seeds']} contradicts evaluate.{evaluate['backend']}.temperature: 0, which gives "
+            "one answer whatever the seed; write num_seeds: 1, or a temperature"
+        )
+    if evaluate["serve"]["num_replicas"] > 1 and "port" in flags:
+        yield "evaluate.serve.flags.port: contradicts num_replicas above 1, which need a port each; remove it"
+    yield from benchmark_findings(config)
     if evaluate["vlmevalkit"]["reuse"]:
         yield "evaluate.vlmevalkit.reuse: true would take old answers for new ones; expected false"
 

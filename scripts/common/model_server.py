@@ -76,6 +76,32 @@ def server_environment(inherited: Mapping[str, str], root: Path, serve: Mapping[
     return {**inherited, **own, **{name: str(value) for name, value in serve["environment"].items()}}
 
 
+def visible_gpus(inherited: Mapping[str, str]) -> list[str]:
+    """The GPUs that a child would see, by the names that CUDA_VISIBLE_DEVICES has for them; none on a CPU."""
+    if (chosen := inherited.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [device for device in chosen.split(",") if device]
+    found = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
+    return sorted(found, key=int)
+
+
+def replica_environments(inherited: Mapping[str, str], num_replicas: int) -> list[dict[str, str]]:
+    """One environment for each replica: with several, each sees an equal share of the GPUs, in their order.
+
+    Raises UserError when they cannot be shared evenly.
+    """
+    gpus = visible_gpus(inherited)
+    if num_replicas == 1 or not gpus:
+        return [dict(inherited) for _ in range(num_replicas)]
+    share, rest = divmod(len(gpus), num_replicas)
+    if rest or not share:
+        raise UserError(
+            f"evaluate.serve.num_replicas: {num_replicas} replicas cannot share {len(gpus)} GPUs ({','.join(gpus)}) evenly; "
+            "change it, or set CUDA_VISIBLE_DEVICES to the GPUs that are to be used"
+        )
+    shares = [gpus[number * share : (number + 1) * share] for number in range(num_replicas)]
+    return [{**inherited, "CUDA_VISIBLE_DEVICES": ",".join(each)} for each in shares]
+
+
 def last_error(log_path: Path) -> str:
     """The exception that a log ends with, else its last lines."""
     lines = [line.strip() for line in log_path.read_text(encoding="utf-8", errors="replace").splitlines()]

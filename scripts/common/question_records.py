@@ -1,13 +1,16 @@
-"""One record per question, joined from what was asked, what the server said and what VLMEvalKit made of it.
+"""One record per question, joined from what was asked, what the server said and what EvalScope made of it.
 
 VLMEvalKit ends with exit status 0 whatever happened, counts a request that failed as a wrong answer, and keeps judgements
-of older answers. So nothing of its score table is used: each question is checked here, and one that failed, is missing
-or was judged by another answer refuses the whole benchmark.
+of older answers; the native backend counts a refused request (HTTP 400) as an answer. So nothing of their score tables is
+used: each question is checked here, and one that failed, is missing or was judged by another answer refuses the whole
+benchmark.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from common.benchmark_tables import Question
@@ -33,15 +36,29 @@ class Answer:
 
 @dataclass(frozen=True)
 class Judgement:
-    """VLMEvalKit's verdict, and the option that its own parser finds in the answer now (`Z` or None: no option)."""
+    """A backend's verdict: what its own parser finds in the answer (`Z` or None: nothing), and the score of it in 0..1."""
 
     index: str
     prediction: str
     options: dict[str, str]
     answer: str
-    hit: int
-    log: str
+    score: float
     extracted: str | None
+    metric: str = "accuracy"
+    log: str | None = None  # VLMEvalKit's words on a choice, by which a verdict on an older answer is known
+
+
+def write_judgements(path: Path, judgements: Iterable[Judgement]) -> None:
+    """A line each."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(asdict(judgement), ensure_ascii=False) + "\n" for judgement in judgements)
+
+
+def read_judgements(path: Path) -> list[Judgement]:
+    """What a backend made of the answers; none when it did not come so far."""
+    if not path.exists():
+        return []
+    return [Judgement(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def index_order(index: str) -> tuple[bool, int, str]:
@@ -85,17 +102,17 @@ def same_answer(said: str, judged: str) -> bool:
 
 
 def is_stale(answer: Answer, judgement: Judgement) -> bool:
-    """Whether the verdict is not that of VLMEvalKit's parser on this very answer."""
+    """Whether the verdict is not that of the backend's parser on this very answer."""
+    if not same_answer(answer.prediction, judgement.prediction):
+        return True
+    if judgement.log is None:
+        return False
     log = judgement.log.strip().removeprefix("Match Log:").strip()
     if judgement.extracted is None:
         log_agrees = log.startswith(UNPARSED_MARK)
     else:
         log_agrees = same_answer(judgement.prediction, log.removesuffix("."))
-    return not (
-        log_agrees
-        and same_answer(answer.prediction, judgement.prediction)
-        and judgement.hit == (judgement.extracted == judgement.answer)
-    )
+    return not (log_agrees and judgement.score == (judgement.extracted == judgement.answer))
 
 
 def status_of(answer: Answer, extracted: str | None) -> str:
@@ -120,9 +137,9 @@ def by_index(items: Sequence[Any], questions: Sequence[Question], what: str, whe
 
 
 def make_records(
-    questions: Sequence[Question], answers: Sequence[Answer], judgements: Sequence[Judgement], where: str
+    questions: Sequence[Question], answers: Sequence[Answer], judgements: Sequence[Judgement], seed: int, where: str
 ) -> list[dict[str, Any]]:
-    """The records in the order of their indices; raises UserError rather than leave a question in doubt."""
+    """The records of one seed in the order of their indices; raises UserError rather than leave a question in doubt."""
     require_no_failures(answers, len(questions), where)
     answer_of = by_index(answers, questions, "answers", where)
     judgement_of = by_index(judgements, questions, "judgements", where)
@@ -137,6 +154,9 @@ def make_records(
         extracted = None if judgement.extracted == NO_OPTION else judgement.extracted
         record = {name: value for name, value in asdict(question).items() if name != "image_sha256"}
         record |= {"options": judgement.options, "answer": judgement.answer, "prediction": answer.prediction}
-        record |= {"extracted": extracted, "correct": bool(judgement.hit), "status": status_of(answer, extracted)}
-        records.append({**record, "image_sha256": question.image_sha256})
+        record |= {"extracted": extracted, "score": judgement.score, "correct": judgement.score == 1}
+        record["metric"] = judgement.metric
+        records.append(
+            {**record, "status": status_of(answer, extracted), "seed": seed, "image_sha256": question.image_sha256}
+        )
     return records

@@ -7,7 +7,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.model_names import base_of, is_control
-from report.inputs import Benchmark, Metrics, Record, Score, require
+from report.inputs import Benchmark, Metrics, Record, Score, of_first_seed, require
 
 # What the score table counts of the records of one row.
 Counts = tuple[int, int, int, int]
@@ -18,7 +18,7 @@ def counts_of(records: list[Record]) -> Counts:
     """Questions, correct ones, unparsed and truncated answers."""
     statuses = Counter(record.status for record in records)
     num_correct = sum(record.correct for record in records)
-    return len(records), num_correct, statuses["unparsed"], statuses["truncated"]
+    return len({record.index for record in records}), num_correct, statuses["unparsed"], statuses["truncated"]
 
 
 def records_of_row(records: list[Record], score: Score) -> list[Record]:
@@ -69,9 +69,9 @@ def _words(counts: Counts) -> str:
 def check_same_questions(benchmark: Benchmark, record_paths: dict[str, Path]) -> None:
     """Refuses records of models that were not asked the same questions."""
     reference_model = next(iter(benchmark.records))
-    reference = {record.index: record for record in benchmark.records[reference_model]}
+    reference = of_first_seed(benchmark.records[reference_model])
     for model, records in benchmark.records.items():
-        by_index = {record.index: record for record in records}
+        by_index = of_first_seed(records)
         if differing := sorted(by_index.keys() ^ reference.keys()):
             has, lacks = (model, reference_model) if differing[0] in by_index else (reference_model, model)
             raise UserError(

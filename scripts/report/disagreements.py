@@ -35,7 +35,7 @@ def render_disagreements(benchmark: Benchmark) -> str:
     """The whole page; needs nothing from outside itself, and runs no script but its own."""
     questions = questions_of(benchmark)
     chosen = disagreed(questions)
-    encoded = read_pictures(benchmark.tsv_path, {question.index for question in chosen})
+    encoded = read_pictures(benchmark.tsv_path, {question.index for question in chosen if question.has_picture})
     check_pictures(chosen, encoded, benchmark.tsv_path)
     first_right, first_wrong = first_choice(chosen)
     script = (TEMPLATE_DIR / SCRIPT_NAME).read_text(encoding="utf-8")

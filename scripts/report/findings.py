@@ -118,7 +118,7 @@ def pair_tables(benchmark: Benchmark) -> list[PairTable]:
     tables = []
     for split in (table.split for table in split_tables(benchmark)):
         right = {
-            model: {record.index: record.correct for record in records if record.split == split}
+            model: question_scores([record for record in records if record.split == split])
             for model, records in benchmark.records.items()
         }
         rows = [
@@ -128,6 +128,14 @@ def pair_tables(benchmark: Benchmark) -> list[PairTable]:
         if rows:
             tables.append(PairTable(split, rows))
     return tables
+
+
+def question_scores(records: Sequence[Record]) -> dict[str, float]:
+    """One value a question, the mean over its seeds."""
+    scores: dict[str, list[float]] = {}
+    for record in records:
+        scores.setdefault(record.index, []).append(record.score)
+    return {index: sum(each) / len(each) for index, each in scores.items()}
 
 
 def _is_worth_comparing(first: str, second: str) -> bool:
@@ -241,9 +249,10 @@ def warnings(
     for benchmark in benchmarks:
         for table in split_tables(benchmark):
             for score in table.rows:
-                if (num_lost := score.num_unparsed + score.num_truncated) * 20 > score.num_questions:
+                num_answers = score.num_questions * score.num_seeds
+                if (num_lost := score.num_unparsed + score.num_truncated) * 20 > num_answers:
                     found.append(
-                        f"{benchmark.name}, {score.model}: {count(num_lost)} of {count(score.num_questions)} answers "
+                        f"{benchmark.name}, {score.model}: {count(num_lost)} of {count(num_answers)} answers "
                         "were unparsed or cut off; its accuracy measures the format as much as the knowledge."
                     )
     return found

@@ -17,7 +17,7 @@ from PIL import Image
 from common.errors import UserError
 from common.model_names import is_control, pipeline_order
 from report.findings import NOT_MADE_HERE
-from report.inputs import Benchmark, Record
+from report.inputs import Benchmark, Record, of_first_seed
 
 # VLMEvalKit takes an `image` of at most this many characters for the index of another row that holds the picture
 # (vlmeval/dataset/image_base.py, ImageBaseDataset.__init__).
@@ -56,6 +56,11 @@ class Question:
         """The models that answered right, in pipeline order."""
         return [model for model, record in self.answers if record.correct]
 
+    @property
+    def has_picture(self) -> bool:
+        """Some benchmarks ask a few questions without one."""
+        return self.answers[0][1].image_sha256 is not None
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -83,7 +88,7 @@ def questions_of(benchmark: Benchmark) -> list[Question]:
     stages = [model for model in models if model not in NOT_MADE_HERE] or models
     if not models:
         return []
-    by_model = {model: {record.index: record for record in benchmark.records[model]} for model in models}
+    by_model = {model: of_first_seed(benchmark.records[model]) for model in models}
     questions = []
     for index, record in by_model[models[0]].items():
         was_right = [by_model[model][index].correct for model in stages]
@@ -160,7 +165,8 @@ def check_pictures(questions: Sequence[Question], encoded: dict[str, list[bytes]
     """Refuses a picture that is not the one that the models were shown."""
     for question in questions:
         # One sha256 over the bytes of all pictures of a question, as common.benchmark_tables.picture_sha256 makes it.
-        found = hashlib.sha256(b"".join(encoded[question.index])).hexdigest()
+        shown = encoded.get(question.index)
+        found = hashlib.sha256(b"".join(shown)).hexdigest() if shown else None
         for model, record in question.answers:
             if record.image_sha256 != found:
                 raise UserError(

@@ -22,8 +22,10 @@ from common.files import read_json, sha256_of_file
 
 SCORE_COLUMNS = (
     "model", "split", "group", "name", "num_questions", "num_correct", "accuracy", "ci95_low", "ci95_high",
-    "num_unparsed", "num_truncated",
+    "num_unparsed", "num_truncated", "num_seeds", "metric",
 )  # fmt: skip
+SCORE_COUNTS = ("num_questions", "num_correct", "num_unparsed", "num_truncated", "num_seeds")
+SCORE_SHARES = ("accuracy", "ci95_low", "ci95_high")
 LEDGER_COLUMNS = ("name", "donor", "policy", "bytes", "reason")
 # In the order of the page.
 LEDGER_POLICIES = ("copied", "refitted", "initialised", "dropped")
@@ -47,18 +49,20 @@ class Score:
     split: str
     group: str
     name: str
+    metric: str
     num_questions: int
     num_correct: int
+    num_unparsed: int
+    num_truncated: int
+    num_seeds: int
     accuracy: float
     ci95_low: float
     ci95_high: float
-    num_unparsed: int
-    num_truncated: int
 
 
 @dataclass(frozen=True)
 class Record:
-    """One question as one model answered it."""
+    """One question as one model answered it for one seed."""
 
     index: str
     split: str
@@ -69,8 +73,11 @@ class Record:
     answer: str
     prediction: str
     extracted: str | None
+    score: float
     correct: bool
+    metric: str
     status: str
+    seed: int
     image_sha256: str | None  # None: no picture was shown
 
 
@@ -254,27 +261,22 @@ def read_scores(path: Path) -> list[Score]:
     rows = read_table(path, SCORE_COLUMNS, ",", "a score table")
     for number, row in enumerate(rows, start=2):
         where = f"{path}: row {number}"
-        score = Score(
-            row["model"],
-            row["split"],
-            row["group"],
-            row["name"],
-            *(_number(row, name, int, where) for name in ("num_questions", "num_correct")),
-            *(_number(row, name, float, where) for name in ("accuracy", "ci95_low", "ci95_high")),
-            *(_number(row, name, int, where) for name in ("num_unparsed", "num_truncated")),
-        )
+        counts = [_number(row, name, int, where) for name in SCORE_COUNTS]
+        shares = [_number(row, name, float, where) for name in SCORE_SHARES]
+        score = Score(row["model"], row["split"], row["group"], row["name"], row["metric"], *counts, *shares)
         if score.group not in SCORE_GROUPS:
             raise UserError(f"{where}: group is {score.group!r}; expected one of {', '.join(SCORE_GROUPS)}")
-        if not 0 < score.num_questions >= score.num_correct:
+        num_answers = score.num_questions * score.num_seeds
+        if not 0 < num_answers >= score.num_correct:
             raise UserError(
-                f"{where}: {score.num_correct} correct of {score.num_questions} questions; "
-                "expected at least one question and no more correct ones than that; make the table again"
+                f"{where}: {score.num_correct} correct of {num_answers} answers; "
+                "expected at least one answer and no more correct ones than that; make the table again"
             )
-        # The table is written with 6 decimals.
-        if abs(score.accuracy - score.num_correct / score.num_questions) > 1e-6:
+        # The table is written with 6 decimals. Other metrics give a score to answers that are not wholly correct.
+        if score.metric == "accuracy" and abs(score.accuracy - score.num_correct / num_answers) > 1e-6:
             raise UserError(
                 f"{where}: accuracy {score.accuracy} contradicts {score.num_correct} correct of "
-                f"{score.num_questions}; make the table again"
+                f"{num_answers}; make the table again"
             )
         if not score.ci95_low - 1e-6 <= score.accuracy <= score.ci95_high + 1e-6:
             raise UserError(
@@ -309,8 +311,11 @@ def read_records(path: Path) -> list[Record]:
             answer=require(value, "answer", str, where),
             prediction=require(value, "prediction", str, where),
             extracted=require(value, "extracted", text, where),
+            score=float(require(value, "score", (int, float), where)),
             correct=require(value, "correct", bool, where),
+            metric=require(value, "metric", str, where),
             status=require(value, "status", str, where),
+            seed=require(value, "seed", int, where),
             image_sha256=require(value, "image_sha256", text, where),
         )
         if record.status not in RECORD_STATUSES:
@@ -321,9 +326,15 @@ def read_records(path: Path) -> list[Record]:
         if record.status == "unparsed" and record.correct:
             raise UserError(f"{where}: question {record.index} is both unparsed and correct; evaluate this model again")
         records.append(record)
-    if repeated := _first_repeated([record.index for record in records]):
+    if repeated := _first_repeated([f"{record.index} (seed {record.seed})" for record in records]):
         raise UserError(f"{path}: question {repeated} is there twice; evaluate this model again")
     return records
+
+
+def of_first_seed(records: list[Record]) -> dict[str, Record]:
+    """One record a question, by its index: with several seeds, that of the first."""
+    first = min(record.seed for record in records)
+    return {record.index: record for record in records if record.seed == first}
 
 
 def _first_repeated(names: list[str]) -> str | None:

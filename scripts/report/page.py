@@ -241,7 +241,7 @@ def _benchmark_view(inputs: Inputs, benchmark: Benchmark, budget_bytes: int) -> 
     questions = questions_of(benchmark)
     gallery = choose(questions, inputs.num_gallery_pictures, benchmark.name)
     chosen = [question for group in gallery for question in group.questions]
-    encoded = read_pictures(benchmark.tsv_path, {question.index for question in chosen})
+    encoded = read_pictures(benchmark.tsv_path, {question.index for question in chosen if question.has_picture})
     check_pictures(chosen, encoded, benchmark.tsv_path)
     pictures = embed_all(encoded, benchmark.tsv_path, budget_bytes)
     return BenchmarkView(

@@ -22,7 +22,6 @@ class PublishedScore:
 
 
 def published_scores(config: Mapping[str, Any], benchmark: str) -> list[PublishedScore]:
-    """Those of a benchmark of the configuration, by the name that VLMEvalKit has for it; none for one of the user's own."""
-    dataset = config.get("evaluate", {}).get("benchmarks", {}).get(benchmark, {}).get("dataset")
+    """Those of a benchmark that the configuration asks for by its name in config/benchmarks.yaml; none for the user's own."""
     published = yaml.safe_load(PUBLISHED_PATH.read_text(encoding="utf-8"))
-    return [PublishedScore(**score) for score in published.get(dataset, [])]
+    return [PublishedScore(**score) for score in published.get(benchmark, [])]
