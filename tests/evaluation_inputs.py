@@ -62,5 +62,5 @@ def judgement(index: str = "0", prediction: str = "B", extracted: str | None = "
     said = (
         prediction if extracted else "Failed in Prefetch, no GPT-based answer matching under `exact_matching` policy."
     )
-    verdict = Judgement(index, prediction, options, "B", int(extracted == "B"), f"Match Log: {said}. ", extracted)
+    verdict = Judgement(index, prediction, options, "B", float(extracted == "B"), extracted, log=f"Match Log: {said}. ")
     return replace(verdict, **changes)

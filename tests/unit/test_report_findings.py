@@ -23,7 +23,9 @@ def score(model: str, share: float, num_unparsed: int = 0, split: str = "test") 
     num_correct = round(share * NUM_QUESTIONS)
     low, high = wilson(num_correct, NUM_QUESTIONS)
     accuracy = num_correct / NUM_QUESTIONS
-    return Score(model, split, "overall", "", "accuracy", NUM_QUESTIONS, num_correct, num_unparsed, 0, 1, accuracy, low, high)
+    return Score(
+        model, split, "overall", "", "accuracy", NUM_QUESTIONS, num_correct, num_unparsed, 0, 1, accuracy, low, high
+    )
 
 
 def benchmark(*scores: Score, num_options: int = 4) -> Benchmark:
