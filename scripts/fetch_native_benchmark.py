@@ -73,7 +73,8 @@ def rows_of(benchmark: Any) -> Iterator[dict[str, str]]:
         for number, sample in enumerate(benchmark.test_dataset[subset]):
             index = str(number) if len(subsets) == 1 else f"{subset}/{number}"
             row = row_of(index, subset, benchmark.eval_split or "all", sample)
-            yield {**row, "category": "" if subset == ONLY_SUBSET else subset}
+            group = sample.metadata.get("category") or ("" if subset == ONLY_SUBSET else subset)
+            yield {**row, "category": str(group)}
 
 
 def write_table(benchmark: Any, adapter: str, tsv_path: Path) -> int:

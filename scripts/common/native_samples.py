@@ -55,6 +55,7 @@ def row_of(index: str, subset: str, split: str, sample: Any) -> dict[str, str]:
     pictures: list[str] = []
     texts: list[str] = []
     for message in content["input"]:
+        message.pop("id", None)  # EvalScope draws it at random
         parts = (
             message["content"]
             if isinstance(message["content"], list)
