@@ -4,16 +4,60 @@
 wildcard_constraints:
     benchmark="[a-z0-9_]+",
     model="(parent|graft|stage1|stage2)(-shuffled|-blind)?",
+    share="[0-9]+",
+
+
+# What evaluate.py and answer_share.py have in common.
+EVALUATION_INPUT = {
+    "package": MODEL_PACKAGE,
+    "env": environment("evaluate"),
+    "serve_env": environment(SERVE_ROLE),
+    "model": lambda wildcards: checkpoint_identity(base_of(wildcards.model)),
+    "benchmark": lambda wildcards: benchmark_identity(wildcards.benchmark),
+}
+EVALUATION_PARAMS = {
+    "model_dir": lambda wildcards: checkpoint_dir(base_of(wildcards.model)),
+    "backend": BACKEND,
+    "dataset": lambda wildcards: BENCHMARKS[wildcards.benchmark].dataset,
+    "tsv": lambda wildcards: benchmark_tsv(wildcards.benchmark),
+    "control": lambda wildcards: control_of(wildcards.model),
+    "serve": section("evaluate", "serve"),
+    "settings": lambda wildcards: section("evaluate", BACKEND),  # a function: the prompts have braces
+    "seed": config["seed"],
+    "num_seeds": config["evaluate"]["num_seeds"],
+    "serve_python": python_of(SERVE_ROLE),
+    "work_dir": lambda wildcards: f"{WORK}/eval/{wildcards.benchmark}/{wildcards.model}",
+    "python": python_of("evaluate"),
+}
+
+
+rule answer_share:
+    # One node's part of the questions, where several share them; evaluate.py puts the answers together.
+    input:
+        **EVALUATION_INPUT,
+        script=program("answer_share"),
+    output:
+        result("eval/{benchmark}/{model}.shares/{share}.json"),
+    log:
+        f"logs/{RESULTS}/eval-{{benchmark}}-{{model}}-share{{share}}.log",
+    threads: 1
+    resources:
+        **serving_resources(),
+    params:
+        **EVALUATION_PARAMS,
+    shell:
+        "{params.python} scripts/answer_share.py --share {wildcards.share} --output {output}"
+        " --model-name {wildcards.model} --model-dir {params.model_dir:q} --backend {params.backend}"
+        " --benchmark {params.dataset} --benchmark-tsv {params.tsv} --control {params.control}"
+        " --serve {params.serve:q} --settings {params.settings:q} --seed {params.seed} --num-seeds {params.num_seeds}"
+        " --serve-python {params.serve_python} --work-dir {params.work_dir} --log {log}"
 
 
 rule evaluate:
     input:
-        MODEL_PACKAGE,
+        **EVALUATION_INPUT,
         script=program("evaluate"),
-        env=environment("evaluate"),
-        serve_env=environment(SERVE_ROLE),
-        model=lambda wildcards: checkpoint_identity(base_of(wildcards.model)),
-        benchmark=lambda wildcards: benchmark_identity(wildcards.benchmark),
+        shares=expand(result("eval/{{benchmark}}/{{model}}.shares/{share}.json"), share=SHARES),
     output:
         records=result("eval/{benchmark}/{model}.jsonl"),
         provenance=result("eval/{benchmark}/{model}.json"),
@@ -21,27 +65,15 @@ rule evaluate:
         f"logs/{RESULTS}/eval-{{benchmark}}-{{model}}.log",
     threads: 1
     resources:
-        nodes=1,
-        gres=f"gpu:{NUM_SERVING_GPUS}",
+        **({} if SHARES else serving_resources()),
     params:
-        model_dir=lambda wildcards: checkpoint_dir(base_of(wildcards.model)),
-        backend=BACKEND,
-        dataset=lambda wildcards: BENCHMARKS[wildcards.benchmark].dataset,
-        tsv=lambda wildcards: benchmark_tsv(wildcards.benchmark),
-        control=lambda wildcards: control_of(wildcards.model),
-        serve=section("evaluate", "serve"),
-        settings=lambda wildcards: section("evaluate", BACKEND),  # a function: the prompts have braces
-        seed=config["seed"],
-        num_seeds=config["evaluate"]["num_seeds"],
-        serve_python=python_of(SERVE_ROLE),
-        work_dir=lambda wildcards: f"{WORK}/eval/{wildcards.benchmark}/{wildcards.model}",
-        python=python_of("evaluate"),
+        **EVALUATION_PARAMS,
     shell:
-        "{params.python} scripts/evaluate.py --model-name {wildcards.model} --model-dir {params.model_dir:q}"
-        " --backend {params.backend} --benchmark {params.dataset} --benchmark-tsv {params.tsv}"
-        " --control {params.control} --serve {params.serve:q} --settings {params.settings:q}"
-        " --seed {params.seed} --num-seeds {params.num_seeds} --serve-python {params.serve_python} --work-dir {params.work_dir} --records {output.records}"
-        " --provenance {output.provenance} --log {log}"
+        "{params.python} scripts/evaluate.py --records {output.records} --provenance {output.provenance}"
+        " --model-name {wildcards.model} --model-dir {params.model_dir:q} --backend {params.backend}"
+        " --benchmark {params.dataset} --benchmark-tsv {params.tsv} --control {params.control}"
+        " --serve {params.serve:q} --settings {params.settings:q} --seed {params.seed} --num-seeds {params.num_seeds}"
+        " --serve-python {params.serve_python} --work-dir {params.work_dir} --log {log}"
 
 
 rule disagreements:

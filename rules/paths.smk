@@ -22,9 +22,9 @@ BENCHMARKS = listed_benchmarks(config["evaluate"])
 BACKEND = config["evaluate"]["backend"]
 MODELS = config["evaluate"]["models"]
 SERVE_ROLE = environment_paths.serving_role(config["evaluate"]["serve"]["backend"])
-NUM_SERVING_GPUS = config["evaluate"]["serve"]["num_replicas"] * config["evaluate"]["serve"]["flags"].get(
-    "vllm_tensor_parallel_size", 1
-)
+# The parts of the questions, one a node, where several nodes share them.
+NUM_NODES = config["evaluate"]["serve"]["num_nodes"]
+SHARES = list(range(NUM_NODES)) if NUM_NODES > 1 else []
 # Whose environments a run needs.
 ROLES = sorted({"train", "evaluate", SERVE_ROLE})
 

@@ -23,3 +23,9 @@ def training_resources(stage):
     if num_nodes > 1:
         resources |= {"tasks": num_nodes, "tasks_per_gpu": 0, "mpi": "srun"}
     return resources
+
+
+def serving_resources():
+    """One node, with the GPUs of all replicas on it."""
+    serve = config["evaluate"]["serve"]
+    return {"nodes": 1, "gres": f"gpu:{serve['num_replicas'] * serve['flags'].get('vllm_tensor_parallel_size', 1)}"}

@@ -30,7 +30,6 @@ from common.addresses import Addresses
 from common.answer_log import line_of, read_answers
 from common.errors import UserError, run_program
 from common.files import md5_of_file
-from common.model_names import NO_CONTROL
 from common.question_records import Answer, Judgement, write_judgements
 
 # Names that make VLMEvalKit ask each question in several turns of its options and score the group (image_mcq.py).
@@ -137,7 +136,7 @@ def with_index(track: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     return tracked
 
 
-def check_dataset(name: str, tsv_path: Path, is_control: bool) -> None:
+def check_dataset(name: str, tsv_path: Path, *, is_original: bool) -> None:
     """Raises UserError when VLMEvalKit would fetch another file than `tsv_path`, ask in turns, or need a judge."""
     from vlmeval.dataset import DATASET_CLASSES, DATASET_TYPE
 
@@ -164,8 +163,8 @@ def check_dataset(name: str, tsv_path: Path, is_control: bool) -> None:
             f"{tsv_path}: md5 {found} found; VLMEvalKit expects {md5_of[name]} under the name {name}; move the file away "
             "and fetch it with scripts/fetch_benchmark.py, or give your own TSV its own name"
         )
-    if is_control:
-        md5_of.pop(name, None)  # the copy that is asked has other pictures; VLMEvalKit would fetch the original over it
+    if not is_original:
+        md5_of.pop(name, None)  # the copy that is asked is another file; VLMEvalKit would fetch the original over it
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -271,7 +270,7 @@ def ask(task: Mapping[str, Any], round_: Mapping[str, Any], addresses: Addresses
     dataset, seed = task["dataset"], round_["seed"]
     original, track = vlmeval.config.supported_VLM["CustomAPIModel"], vlmeval.inference.track_progress_rich
     recording = recording_model(
-        original.func, Path(round_["answers"]), round_["key"], addresses, is_blind=task["control"] == "blind"
+        original.func, Path(round_["answers"]), round_["key"], addresses, is_blind=task["is_blind"]
     )
     errors: list[str] = []
 
@@ -307,7 +306,7 @@ def main() -> None:
 
     for module in ("evalscope.backend.vlm_eval_kit", "vlmeval.run"):  # what takes its time
         importlib.import_module(module)
-    check_dataset(task["dataset"], Path(task["tsv"]), is_control=task["control"] != NO_CONTROL)
+    check_dataset(task["dataset"], Path(task["tsv"]), is_original=task["is_original"])
     line = sys.stdin.readline().strip()
     if not line:
         return

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas
 
-from common.benchmark_tables import picture_sha256, pictures_of, read_benchmark, write_benchmark
+from common.benchmark_tables import picture_field, picture_sha256, pictures_of, read_benchmark, write_benchmark
 from common.errors import UserError, run_program
 
 
@@ -62,7 +62,7 @@ def with_shuffled_pictures(table: pandas.DataFrame, path: Path, seed: int) -> pa
         for row, source in zip(rows, sources, strict=True):
             others = pictures[rows[source]]
             taken = [others[number % len(others)] for number in range(len(pictures[row]))]
-            images[row] = taken[0] if len(taken) == 1 else repr(taken)
+            images[row] = picture_field(taken)
     return table.assign(image=images)
 
 

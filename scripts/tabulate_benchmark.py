@@ -21,7 +21,7 @@ from typing import Any
 import pandas
 from PIL import Image, UnidentifiedImageError
 
-from common.benchmark_tables import read_benchmark, write_benchmark
+from common.benchmark_tables import picture_field, read_benchmark, write_benchmark
 from common.errors import UserError, run_program
 
 NEEDED_KEYS = ("question", "images", "answer")
@@ -77,7 +77,7 @@ def row_of(entry: Any, number: int, list_path: Path) -> dict[str, str]:
     pictures = [read_picture(list_path.parent / path, where) for path in images]
     return {
         "index": str(entry.get("index", number - 1)),
-        "image": pictures[0] if len(pictures) == 1 else repr(pictures),
+        "image": picture_field(pictures),
         "question": str(entry["question"]),
         **{letter: str(option) for letter, option in zip(letters, options, strict=True)},
         "answer": answer_field(entry["answer"], letters, where),

@@ -81,8 +81,8 @@ def score(name: str, lmu_data: Path, work_dir: Path) -> dict[str, Any]:
     columns = tuple(dict.fromkeys(column for each in rows for column in each))
     tsv_path = write_rows(rows, lmu_data / f"{name}.tsv", columns)
     forget_md5(name)
-    run_vlmevalkit.check_dataset(name, tsv_path, is_control=False)
-    task = {"dataset": name, "control": "none", "served_name": "Qwen3-VL", "settings": SETTINGS}
+    run_vlmevalkit.check_dataset(name, tsv_path, is_original=True)
+    task = {"dataset": name, "is_blind": False, "served_name": "Qwen3-VL", "settings": SETTINGS}
     scored = {}
     for seed, (kind, texts) in enumerate(zip(("right", "wrong"), answers, strict=True)):
         run_dir = work_dir / name / kind

@@ -55,7 +55,8 @@ class Task:
     backend: str
     dataset: str  # the backend's name
     tsv: Path  # as the user has it
-    control: str
+    is_original: bool  # asked as it is: no control's pictures, no share of the questions
+    is_blind: bool
     settings: Mapping[str, Any]
     seeds: Sequence[int]
     indices: frozenset[str]
@@ -156,7 +157,8 @@ def write_task(task: Task, serving: Serving, start_dir: Path) -> Path:
         "dataset": task.dataset,
         "tsv": str(task.tsv),
         "asked_tsv": str(task.lmu_data / f"{task.dataset}.tsv"),
-        "control": task.control,
+        "is_original": task.is_original,
+        "is_blind": task.is_blind,
         "served_name": serving.served_name,
         "settings": dict(task.settings),
         "begun": str(start_dir / "begun"),

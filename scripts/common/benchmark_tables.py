@@ -98,6 +98,11 @@ def pictures_of(table: pandas.DataFrame, path: Path) -> list[list[str]]:
     return pictures
 
 
+def picture_field(pictures: Sequence[str]) -> str:
+    """The field of the column `image` for these base64 pictures, which `pictures_of` reads."""
+    return pictures[0] if len(pictures) == 1 else repr(list(pictures)) if pictures else ""
+
+
 def picture_sha256(pictures: list[str]) -> str:
     """One fingerprint for the bytes of all pictures of a question."""
     digest = hashlib.sha256()

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from common.benchmark_tables import picture_field
 from common.errors import UserError
 
 # Where a picture stood in a sample: `data:image/png;base64,` is kept in front of it, since it is sent along.
@@ -82,7 +83,7 @@ def row_of(index: str, subset: str, split: str, sample: Any) -> dict[str, str]:
         "question": "".join(texts),
         **{letter: str(text) for letter, text in choices.items()},
         "answer": target,
-        "image": pictures[0] if len(pictures) == 1 else repr(pictures) if pictures else "",
+        "image": picture_field(pictures),
         "subset": subset,
         "sample": json.dumps(content, ensure_ascii=False),
     }
