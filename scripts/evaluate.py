@@ -81,8 +81,8 @@ def adopt_shares(evaluation: Evaluation, task: Task) -> None:
     if (num_found := task.keep_sound_answers()) < task.num_answers:
         raise UserError(
             f"{evaluation.work_dir}: {num_found} of {task.num_answers} answers found in the shares of {num_nodes} nodes; "
-            "expected all, to these very questions of this checkpoint with these settings and versions; run the rule answer_share again "
-            "(`snakemake --forcerun answer_share …`)"
+            "expected all, to these very questions, of this checkpoint with these settings and versions; run the shares "
+            "again (`snakemake --forcerun answer_share …`)"
         )
 
 

@@ -1,0 +1,266 @@
+"""Questions per second: our evaluation beside vLLM's own benchmark client, on one server, with the same requests.
+
+One server (`swift deploy` with vLLM) answers the same questions from three clients in turn, at several numbers of requests
+under way: `vllm bench serve`, EvalScope's VLMEvalKit backend and its native backend, the latter two as evaluate.py runs them.
+Prefix and picture caches of the server are off, or the second client would find the work of the first done. `asking` is from
+the start of the questions to the last answer, which is what vLLM's client measures; `whole` has EvalScope's loading and
+scoring, too. VLMEvalKit's requests differ from the others' in the encoding of the picture (JPEG).
+
+By hand, after `make demo` and `make test-serving` (which builds vLLM for CPUs); on a GPU give .venvs/serve and --dtype bfloat16:
+    .venv/bin/python benchmarks/throughput.py            # writes benchmarks/results/throughput.md
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from common.asking import HARNESSES, Serving, Task, harness_environment, require_running, tell, write_task  # noqa: E402
+from common.benchmark_tables import pictures_of, read_benchmark, write_benchmark  # noqa: E402
+from common.child_processes import process_group  # noqa: E402
+from common.errors import UserError, run_program  # noqa: E402
+from common.files import write_text_atomically  # noqa: E402
+from common.installed_packages import versions_in  # noqa: E402
+from common.model_server import model_server  # noqa: E402
+from common.native_samples import data_url, letters_of  # noqa: E402
+
+CLIENTS = ("vllm bench serve", "vlmevalkit", "native")
+NUMS_UNDER_WAY = (1, 4, 16, 64)
+MAX_TOKENS = 16
+# VLLM_* are for CPUs alone and mean nothing on a GPU.
+SERVER_ENVIRONMENT = {
+    "MAX_PIXELS": 3136, "VLLM_CPU_KVCACHE_SPACE": 1, "VLLM_HOST_IP": "127.0.0.1", "VLLM_NO_USAGE_STATS": 1,
+}  # fmt: skip
+ENVIRONMENT_OF_CLIENTS = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Questions a second, of one run."""
+
+    asking: float
+    whole: float
+
+
+def serve_settings(dtype: str) -> dict[str, Any]:
+    """As `evaluate.serve`, without what would make the second client faster than the first."""
+    flags = {
+        "torch_dtype": dtype, "max_new_tokens": MAX_TOKENS, "served_model_name": "Qwen3-VL", "vllm_max_model_len": 2048,
+        "vllm_enable_prefix_caching": False, "vllm_mm_processor_cache_gb": 0, "vllm_enforce_eager": True,
+    }  # fmt: skip
+    return {
+        "backend": "vllm", "num_replicas": 1, "num_nodes": 1, "environment": SERVER_ENVIRONMENT, "flags": flags,
+        "startup_timeout_s": 900,
+    }  # fmt: skip
+
+
+# The prompt of the demo's data, which is VLMEvalKit's; the clients get it in the same words.
+CHOICE_PROMPT = "Question: {question}\nOptions:\n{options}\nPlease select the correct answer from the options above. \n"
+
+
+def settings_of(backend: str, num_under_way: int) -> dict[str, Any]:
+    if backend == "native":
+        return {
+            "temperature": 0, "max_tokens": MAX_TOKENS, "batch_size": num_under_way, "choice_prompt": CHOICE_PROMPT,
+            "open_prompt": "{question}",
+        }  # fmt: skip
+    return {
+        "mode": "all", "temperature": 0, "max_tokens": MAX_TOKENS, "img_size": -1, "video_llm": False, "reuse": False,
+        "nproc": num_under_way, "judge": "exact_matching",
+    }  # fmt: skip
+
+
+def write_requests(tsv_path: Path, num_questions: int, directory: Path) -> tuple[Path, Path]:
+    """The first questions as a table for EvalScope, and the same requests as a list for vLLM's client."""
+
+    table = read_benchmark(tsv_path).head(num_questions)
+    if len(table) < num_questions:
+        raise UserError(f"{tsv_path}: {len(table)} questions found; expected {num_questions}; lower --num-questions")
+    subset_path, list_path = directory / "lmu_data" / "throughput.tsv", directory / "requests.jsonl"
+    write_benchmark(table, subset_path)
+    lines = []
+    rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+    for row, pictures in zip(rows, pictures_of(table, tsv_path), strict=True):
+        options = "\n".join(f"{letter}. {row[letter]}" for letter in letters_of(row))
+        text = CHOICE_PROMPT.format(question=row["question"], options=options)
+        parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(each)}} for each in pictures]
+        lines.append(json.dumps({"content": [*parts, {"type": "text", "text": text}]}) + "\n")
+    list_path.write_text("".join(lines), encoding="utf-8")
+    return subset_path, list_path
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What each run needs to know."""
+
+    model_dir: Path
+    serve_python: Path
+    evaluate_python: Path
+    tsv_path: Path
+    list_path: Path
+    num_questions: int
+    directory: Path
+
+    def client_rate(self, base_url: str, num_under_way: int, name: str) -> Rate:
+        """vLLM's own client."""
+        result_path = self.directory / f"{name}.json"
+        command = [
+            str(self.serve_python), "-m", "vllm.entrypoints.cli.main", "bench", "serve", "--backend", "openai-chat",
+            "--base-url", base_url.removesuffix("/v1"), "--endpoint", "/v1/chat/completions", "--model", "Qwen3-VL",
+            "--tokenizer", str(self.model_dir), "--dataset-name", "custom_image", "--dataset-path", str(self.list_path),
+            "--custom-output-len", str(MAX_TOKENS), "--num-prompts", str(self.num_questions), "--disable-shuffle",
+            "--max-concurrency", str(num_under_way), "--temperature", "0", "--save-result", "--result-filename",
+            str(result_path), "--trust-remote-code",
+        ]  # fmt: skip
+        started_s = time.monotonic()
+        with open(self.directory / f"{name}.log", "wb") as log:
+            environment = {**os.environ, **ENVIRONMENT_OF_CLIENTS}
+            finished = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        if finished.returncode:
+            raise UserError(f"{log.name}: vllm bench serve ended with exit status {finished.returncode}; see this file")
+        result = json.loads(result_path.read_text())
+        if result["completed"] != self.num_questions:
+            raise UserError(
+                f"{log.name}: {result['completed']} of {self.num_questions} requests completed; see this file"
+            )
+        return Rate(result["request_throughput"], self.num_questions / (time.monotonic() - started_s))
+
+    def harness_rate(self, backend: str, base_url: str, num_under_way: int, name: str) -> Rate:
+        """One of EvalScope's backends, by the program that evaluate.py runs."""
+
+        run_dir = self.directory / name
+        run_dir.mkdir()
+        (run_dir / "lmu_data").symlink_to(self.tsv_path.parent)
+        indices = frozenset(str(number) for number in range(self.num_questions))
+        settings = settings_of(backend, num_under_way)
+        task = Task(
+            run_dir, "key", backend, "throughput", self.tsv_path, True, False, settings, [0], indices, smoke_picture=""
+        )
+        serving = Serving(self.serve_python, self.model_dir, {"flags": {"served_model_name": "Qwen3-VL"}})
+        start_dir = run_dir / "start1"
+        start_dir.mkdir()
+        log_path = start_dir / "evalscope.log"
+        command = [
+            str(self.evaluate_python),
+            str(HARNESSES[backend]),
+            "--task",
+            str(write_task(task, serving, start_dir)),
+        ]
+        environment = harness_environment({**os.environ, **ENVIRONMENT_OF_CLIENTS}, task)
+        with process_group(command, environment, start_dir, log_path) as harness:
+            tell(harness, [base_url])
+            harness.wait()
+            ended_s = time.time()
+            require_running(harness, log_path)
+        begun_s = (start_dir / "begun").stat().st_mtime
+        answers_path = task.answers_path(0)
+        if (num_found := len(answers_path.read_text().splitlines())) != self.num_questions:
+            raise UserError(f"{log_path}: {num_found} of {self.num_questions} questions were answered; see this file")
+        num = self.num_questions
+        return Rate(num / (answers_path.stat().st_mtime - begun_s), num / (ended_s - begun_s))
+
+    def rate(self, client: str, base_url: str, num_under_way: int, turn: int) -> Rate:
+        name = f"{client.split()[0]}-{num_under_way}-{turn}"
+        if client in ("vlmevalkit", "native"):
+            return self.harness_rate(client, base_url, num_under_way, name)
+        return self.client_rate(base_url, num_under_way, name)
+
+
+def measure(
+    bench: Bench, base_url: str, num_turns: int, say: Callable[[str], None]
+) -> dict[tuple[int, str], list[Rate]]:
+    """Every client at every number of requests under way, the clients in another order each turn."""
+    bench.rate(CLIENTS[0], base_url, NUMS_UNDER_WAY[-1], -1)  # the server compiles and warms up
+    rates: dict[tuple[int, str], list[Rate]] = {}
+    for turn in range(num_turns):
+        for num_under_way in NUMS_UNDER_WAY:
+            for place in range(len(CLIENTS)):
+                client = CLIENTS[(place + turn) % len(CLIENTS)]
+                rate = bench.rate(client, base_url, num_under_way, turn)
+                rates.setdefault((num_under_way, client), []).append(rate)
+                say(f"{num_under_way} under way, {client}: {rate.asking:.2f} a second, {rate.whole:.2f} as a whole")
+    return rates
+
+
+def report(
+    rates: Mapping[tuple[int, str], list[Rate]], num_questions: int, dtype: str, versions: Mapping[str, str]
+) -> str:
+    """The page of results: medians over the turns."""
+    num_turns = len(next(iter(rates.values())))
+    rows = []
+    for num_under_way in NUMS_UNDER_WAY:
+        own = statistics.median(rate.asking for rate in rates[num_under_way, CLIENTS[0]])
+        cells = [f"{own:.2f}"]
+        for client in CLIENTS[1:]:
+            ours = rates[num_under_way, client]
+            asking, whole = (
+                statistics.median(values) for values in zip(*((r.asking, r.whole) for r in ours), strict=True)
+            )
+            cells += [f"{asking:.2f}", f"{asking / own:.2f}", f"{whole:.2f}"]
+        rows.append(f"| {num_under_way} | {' | '.join(cells)} |")
+    pins = ", ".join(f"{name}=={version}" for name, version in versions.items())
+    return f"""# Questions per second, beside vLLM's own client
+
+{datetime.date.today().isoformat()}, {os.cpu_count()} cores ({platform.machine()}), no GPU; {pins}; {dtype}.
+The demo's second stage, {num_questions} questions of its test set a run, at most {MAX_TOKENS} tokens an answer;
+medians of {num_turns} turns.
+Client and server share the cores. "of client" is the ratio to `vllm bench serve` at the same number of requests under way.
+
+| requests under way | vllm bench serve | VLMEvalKit asking | of client | as a whole | native asking | of client | as a whole |
+|---|---|---|---|---|---|---|---|
+{chr(10).join(rows)}
+
+By `benchmarks/throughput.py`.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model-dir", type=Path, default=ROOT / "results/demo/stage2/checkpoint")
+    parser.add_argument("--benchmark-tsv", type=Path, default=ROOT / "resources/data/digits/test.tsv")
+    parser.add_argument("--serve-python", type=Path, default=ROOT / ".venvs/serve_cpu/bin/python")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--num-questions", type=int, default=200)
+    parser.add_argument("--num-turns", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/throughput.md")
+    arguments = parser.parse_args()
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    evaluate_python = ROOT / ".venvs/evaluate/bin/python"
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        tsv_path, list_path = write_requests(arguments.benchmark_tsv, arguments.num_questions, directory)
+        model_dir = arguments.model_dir.absolute()
+        bench = Bench(
+            model_dir, arguments.serve_python, evaluate_python, tsv_path, list_path, arguments.num_questions, directory
+        )
+        serve = serve_settings(arguments.dtype)
+        with model_server(arguments.serve_python, ROOT, model_dir, serve, os.environ, directory) as server:
+            say(f"the model server is starting, its log is {server.log_path}")
+            while not server.is_ready():
+                time.sleep(0.5)
+            rates = measure(bench, server.base_url, arguments.num_turns, say)
+    versions = versions_in(arguments.serve_python, ["vllm", "ms-swift", "torch", "transformers"])
+    versions |= versions_in(evaluate_python, ["evalscope", "ms-vlmeval"])
+    text = report(rates, arguments.num_questions, arguments.dtype, versions)
+    write_text_atomically(arguments.output, text)
+    print(text)
+
+
+if __name__ == "__main__":
+    run_program(main)
