@@ -120,7 +120,7 @@ def test_an_interrupted_evaluation_leaves_no_process_behind(make_run: MakeRun, n
     process = run.start()
     wait_for(lambda: (run.directory / "work").exists() and run.server())
     children = psutil.Process(process.pid).children(recursive=True)
-    assert len(children) == 2
+    assert len(children) == 4  # server, EvalScope, and a guard of each
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     wait_for(lambda: all(is_gone(child) for child in children), 30)

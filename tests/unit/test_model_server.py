@@ -102,6 +102,15 @@ def test_a_busy_port_is_refused_by_its_number() -> None:
         ("torch.OutOfMemoryError: CUDA\nshutting down\n", "torch.OutOfMemoryError: CUDA"),
         ("a\nb\nc\nd\n", "b | c | d"),
         ("", "nothing was written"),
+        (
+            "(EngineCore pid=7) ERROR 11-26 02:09:31 [core.py:1503] ValueError: head_dim\n"
+            "RuntimeError: Engine core initialization failed. See root cause above.\n",
+            "ValueError: head_dim",
+        ),
+        (
+            "INFO 1\nvllm.v1.engine.exceptions.EngineDeadError: x. See stack trace (above) for the root cause.\n",
+            "vllm.v1.engine.exceptions.EngineDeadError: x. See stack trace (above) for the root cause.",
+        ),
     ],
 )
 def test_the_last_error_of_a_log_is_the_exception_in_it(tmp_path: Path, log: str, expected: str) -> None:
