@@ -108,9 +108,7 @@ class ModelServer:
     log_path: Path
     startup_timeout_s: float
     started: float = field(default_factory=time.monotonic)
-    engines: list[psutil.Process] = field(
-        default_factory=list
-    )  # its children since it was ready: vLLM computes in them
+    engines: list[psutil.Process] = field(default_factory=list)  # its children when it was ready: vLLM's engine
 
     @property
     def base_url(self) -> str:
