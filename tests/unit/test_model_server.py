@@ -4,15 +4,24 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from run_vlmevalkit import eval_config
 
 from common.errors import UserError
-from common.model_server import ModelServer, deploy_command, last_error, require_free_port, server_environment
+from common.model_server import (
+    ModelServer,
+    deploy_command,
+    has_ended,
+    last_error,
+    require_free_port,
+    server_environment,
+)
 
 QWEN_IDS = {"image_token_id": 151655, "video_token_id": 151656}
 
@@ -102,6 +111,15 @@ def test_a_busy_port_is_refused_by_its_number() -> None:
         ("torch.OutOfMemoryError: CUDA\nshutting down\n", "torch.OutOfMemoryError: CUDA"),
         ("a\nb\nc\nd\n", "b | c | d"),
         ("", "nothing was written"),
+        (
+            "(EngineCore pid=7) ERROR 11-26 02:09:31 [core.py:1503] ValueError: head_dim\n"
+            "RuntimeError: Engine core initialization failed. See root cause above.\n",
+            "ValueError: head_dim",
+        ),
+        (
+            "INFO 1\nvllm.v1.engine.exceptions.EngineDeadError: x. See stack trace (above) for the root cause.\n",
+            "vllm.v1.engine.exceptions.EngineDeadError: x. See stack trace (above) for the root cause.",
+        ),
     ],
 )
 def test_the_last_error_of_a_log_is_the_exception_in_it(tmp_path: Path, log: str, expected: str) -> None:
@@ -122,3 +140,19 @@ def test_a_port_that_another_process_took_meanwhile_is_not_believed(tmp_path: Pa
         with pytest.raises(UserError, match="was taken by another process"):
             server.is_ready()
         loading.kill()
+
+
+def test_a_server_without_the_process_that_computed_is_not_alive(tmp_path: Path) -> None:
+    (tmp_path / "server.log").write_text("RuntimeError: out of memory\n")
+    code = "import subprocess, time; subprocess.Popen(['sleep', '60']); print('started', flush=True); time.sleep(60)"
+    with psutil.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as leader:
+        leader.stdout.readline()
+        (engine,) = leader.children()
+        server = ModelServer(leader, 1, "model", tmp_path / "server.log", 60, engines=[engine])
+        server.require_alive()
+        engine.kill()
+        while not has_ended(engine):
+            time.sleep(0.02)
+        with pytest.raises(UserError, match=f"its child process {engine.pid} is gone.*RuntimeError: out of memory"):
+            server.require_alive()
+        leader.kill()
