@@ -20,6 +20,8 @@ pytestmark = pytest.mark.slow
 
 ENVIRONMENT = {"VLLM_HOST_IP": "127.0.0.1", "VLLM_CPU_KVCACHE_SPACE": 1}  # GiB
 FLAGS = {"vllm_enforce_eager": True, "vllm_max_model_len": 512, "vllm_max_num_seqs": 16}
+# What an answer does not depend on, and is therefore not in the provenance.
+AS_ONE = {"num_replicas": 1, "num_nodes": 1, "startup_timeout_s": 600}
 NUM_BEFORE_THE_END = 20  # of 400 questions
 
 
@@ -59,7 +61,7 @@ def run(
         serve_cpu_python,
         finished_demo.results / "stage2/checkpoint",
         benchmark=before["benchmark"],
-        serve={**serve, "backend": "vllm", "flags": flags, "environment": {**serve["environment"], **ENVIRONMENT}},
+        serve={**AS_ONE, "backend": "vllm", "flags": flags, "environment": {**serve["environment"], **ENVIRONMENT}},
         settings=before["settings"],
     )
     run.tsv = finished_demo.directory / "resources/data/digits/test.tsv"
@@ -67,7 +69,7 @@ def run(
 
 
 def num_answers(run: EvaluationRun) -> int:
-    return sum(path.read_text().count("\n") for path in run.directory.glob("work/*/answers.jsonl"))
+    return sum(path.read_text().count("\n") for path in run.directory.glob("work/*/answers-*.jsonl"))
 
 
 def start_and_wait_for_answers(run: EvaluationRun, num: int) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
@@ -103,7 +105,7 @@ def test_an_engine_that_dies_ends_the_evaluation_and_no_other_server_is_asked(
     assert killed.status == 1, killed.output
     assert killed.records == []
     (message,) = [line for line in killed.output.splitlines() if line.startswith("error: ")]
-    assert "start1/server.log: the model server ended (its child process " in message
+    assert "start1/replica0/server.log: the model server ended (its child process " in message
     assert "asked again" not in killed.output
     assert killed.left == []
 
@@ -127,6 +129,6 @@ def test_the_provenance_names_vllm_and_its_version(run: EvaluationRun, transform
     before = json.loads((transformers_dir / "stage2.json").read_text())
     assert (provenance["backend"], provenance["serve"]["backend"]) == ("vllm", "vllm")
     assert f"vllm-cpu=={provenance['versions']['vllm-cpu']} " in (run.root / "envs/serve_cpu.lock").read_text()
-    same = ("checkpoint_sha256", "benchmark_md5", "settings", "seed", "num_questions")
+    same = ("checkpoint_sha256", "benchmark_md5", "settings", "seeds", "num_questions")
     assert {key: provenance[key] for key in same} == {key: before[key] for key in same}
     assert 0 < provenance["num_asked_before"] < provenance["num_questions"]
