@@ -143,6 +143,12 @@ def prepare_task(
     else:
         shutil.copyfile(evaluation.benchmark_tsv, asked_tsv)  # no link: VLMEvalKit may write to that path
     pictures = pictures_of(table, evaluation.benchmark_tsv)
+    smoke_picture = next((shown[0] for shown in pictures if shown), None)
+    if smoke_picture is None:
+        raise UserError(
+            f"{evaluation.benchmark_tsv}: no question has a picture; expected one at least, about which a server is asked "
+            "first; choose another benchmark"
+        )
     questions = questions_of(table, pictures)
     if evaluation.control == "blind":
         questions = [replace(question, image_sha256=None) for question in questions]
@@ -156,7 +162,7 @@ def prepare_task(
         settings=evaluation.settings,
         seeds=evaluation.seeds,
         indices=frozenset(question.index for question in questions),
-        smoke_picture=next(shown[0] for shown in pictures if shown),
+        smoke_picture=smoke_picture,
     )
     return task, questions
 

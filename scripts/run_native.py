@@ -216,7 +216,7 @@ def main() -> None:
     import evalscope.run  # noqa: F401  # what takes its time
 
     asked_tsv = Path(task["asked_tsv"])
-    table = read_benchmark(asked_tsv)
+    table = read_benchmark(asked_tsv, needs_pictures=False)
     rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
     is_blind = task["control"] == "blind"
     asked = list(samples_of(rows, pictures_of(table, asked_tsv), task["settings"], is_blind=is_blind))

@@ -88,7 +88,7 @@ def test_a_server_that_dies_while_it_loads_is_reported_with_its_last_error(make_
     run.stand_in(crashes=True)
     message = refusal(run, *run.run())
     assert "the model server ended (exit status 3): RuntimeError: the stand-in died while it loaded" in message
-    assert str(run.run_dir / "start1/server.log") in message
+    assert str(run.run_dir / "start1/replica0/server.log") in message
     assert "the stand-in died while it loaded" in run.log_path.read_text()
 
 
@@ -150,7 +150,7 @@ def kill_after(run: EvaluationRun, num_answers: int) -> None:
     """Ends an evaluation as a power cut would, once so many answers are written down."""
     process = run.start()
     answers_path = wait_for(
-        lambda: (run.directory / "work").exists() and run.server() and run.run_dir / "answers.jsonl"
+        lambda: (run.directory / "work").exists() and run.server() and run.answers_path
     )
     wait_for(lambda: answers_path.exists() and len(answers_path.read_text().splitlines()) >= num_answers)
     process.kill()
@@ -186,7 +186,7 @@ def asked(make_run: MakeRun) -> Asked:
             kill_after(runs[name], 4)
         if name == "tampered":
             kill_after(runs[name], 4)
-            answers_path = runs[name].run_dir / "answers.jsonl"
+            answers_path = runs[name].answers_path
             answers_path.write_text(answers_path.read_text().replace('"prediction": "B"', '"prediction": "A"', 2))
         return runs[name].run()
 
@@ -201,14 +201,14 @@ def plant_stale_files(run: EvaluationRun) -> None:
     wait_for(lambda: (run.directory / "work").exists() and run.server())
     process.kill()
     process.wait()
-    model_dir = run.run_dir / "start1/Qwen3-VL"
-    model_dir.mkdir()
+    model_dir = run.run_dir / "start1/seed0/Qwen3-VL"
+    model_dir.mkdir(parents=True)
     for name in ("_exact_matching_result.pkl", "_supp.pkl", "_PREV.pkl"):
         (model_dir / f"Qwen3-VL_{run.benchmark}{name}").write_bytes(b"\x80\x04\x95")  # a pickle that was cut off
     (run.run_dir / "lmu_data/images" / run.benchmark).mkdir(parents=True)
     for row in benchmark_rows(12):
         (run.run_dir / "lmu_data/images" / run.benchmark / f"{row['index']}.jpg").write_bytes(b"another picture")
-    (run.run_dir / "answers.jsonl").write_text(
+    run.answers_path.write_text(
         '{"index": "0", "prediction": "A", "finish_reason": "stop", "error": null}\n'
     )
 

@@ -24,9 +24,9 @@ def test_two_evaluations_never_share_a_directory(tmp_path: Path) -> None:
 def test_a_run_finds_nothing_of_an_earlier_one_but_its_answers(tmp_path: Path) -> None:
     for name in ("key/start1", "other/old", "mine"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("answers.jsonl", "Digits_exact_matching_result.pkl"):
+    for name in ("answers-0.jsonl", "Digits_exact_matching_result.pkl"):
         (tmp_path / "key" / name).touch()
     with evaluate.held_directory(tmp_path, "key") as directory:
-        assert [path.name for path in directory.iterdir()] == ["answers.jsonl"]
+        assert [path.name for path in directory.iterdir()] == ["answers-0.jsonl"]
     assert (tmp_path / "other/old").exists()
     assert (tmp_path / "mine").exists()

@@ -16,7 +16,11 @@ NUM_QUESTIONS = 400
 
 def record(index: int, num_options: int) -> Record:
     options = dict(zip("ABCDEFGH"[:num_options], "abcdefgh", strict=False))
-    return Record(str(index), "test", None, None, "Which?", options, "A", "A", "A", True, "answered", "0")
+    return Record(str(index), "test", None, None, "Which?", options, "A", "A", "A", 1.0, True, "accuracy", "answered", 0, "0")
+
+
+def answered_right(given: Record, is_right: bool) -> Record:
+    return dataclasses.replace(given, correct=is_right, score=float(is_right))
 
 
 def score(model: str, share: float, num_unparsed: int = 0, split: str = "test") -> Score:
@@ -101,7 +105,7 @@ def test_models_are_compared_question_by_question_and_controls_with_their_own_mo
     right = {"graft": 100, "stage2": 300}
     for model in models:
         made.records[model] = [
-            dataclasses.replace(record(index, 4), correct=index < right.get(model, 50))
+            answered_right(record(index, 4), index < right.get(model, 50))
             # another order, as a file may have it
             for index in reversed(range(NUM_QUESTIONS))
         ]

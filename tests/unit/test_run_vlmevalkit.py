@@ -14,6 +14,7 @@ import pytest
 import run_vlmevalkit
 from evaluation_inputs import benchmark_rows, write_rows
 
+from common.addresses import Addresses
 from common.answer_log import line_of
 from common.errors import UserError
 from common.files import md5_of_file
@@ -52,10 +53,16 @@ def reply(content: str | None, finish_reason: str = "stop", status: int = 200) -
     return SimpleNamespace(status_code=status, text=json.dumps(body), json=lambda: body)
 
 
+def recording_model(path: Path, base: type = ApiModel, *, is_blind: bool = False) -> type:
+    """With one server."""
+    addresses = Addresses(["http://127.0.0.1:8000/v1"])
+    return run_vlmevalkit.recording_model(base, path, "key", addresses, is_blind=is_blind)
+
+
 def answered(tmp_path: Path, *replies: Any) -> dict[str, Any]:
     """The one line that is written for a question with these replies."""
     path = tmp_path / "answers.jsonl"
-    model = run_vlmevalkit.recording_model(ApiModel, path, "key", is_blind=False)(list(replies))
+    model = recording_model(path)(list(replies))
     prediction = model.answer_question(index=7, message=[], dataset="Digits")
     (row,) = [json.loads(line) for line in path.read_text().splitlines()]
     assert (row["index"], row["prediction"]) == ("7", prediction)
@@ -92,7 +99,7 @@ def test_the_last_try_says_why_a_question_failed(tmp_path: Path, last: Any, erro
 def test_a_question_that_was_answered_before_is_not_asked_again(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text(line_of(Answer("7", "D", "stop", None), "key"))
-    model = run_vlmevalkit.recording_model(ApiModel, path, "key", is_blind=False)([])  # a question would find no reply
+    model = recording_model(path)([])  # a question would find no reply
     assert model.answer_question(index=7, message=[], dataset="Digits") == "D"
     assert len(path.read_text().splitlines()) == 1
 
@@ -100,7 +107,7 @@ def test_a_question_that_was_answered_before_is_not_asked_again(tmp_path: Path) 
 def test_an_answer_to_another_evaluation_is_asked_for_again(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text(line_of(Answer("7", "D", "stop", None), "another key"))
-    model = run_vlmevalkit.recording_model(ApiModel, path, "key", is_blind=False)([reply("B")])
+    model = recording_model(path)([reply("B")])
     assert model.answer_question(index=7, message=[], dataset="Digits") == "B"
 
 
@@ -114,7 +121,7 @@ def test_the_blind_control_sends_the_text_alone(tmp_path: Path) -> None:
 
     message = [{"type": "image", "value": "a.png"}, {"type": "text", "value": "Which digit?"}]
     for is_blind in (True, False):
-        model = run_vlmevalkit.recording_model(Listening, tmp_path / "a.jsonl", "key", is_blind=is_blind)([reply("B")])
+        model = recording_model(tmp_path / "a.jsonl", Listening, is_blind=is_blind)([reply("B")])
         model.answer_question(index=int(is_blind), message=message, dataset="Digits")
     assert sent == [[message[1]], message]
 
@@ -140,7 +147,7 @@ def test_each_question_is_handed_over_with_its_index() -> None:
 
 def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
-    model = run_vlmevalkit.recording_model(ApiModel, path, "key", is_blind=False)(
+    model = recording_model(path)(
         [reply("B" * 5000) for _ in range(64)]
     )
     threads = [threading.Thread(target=model.answer_question, args=(index, [], "D")) for index in range(64)]
@@ -238,8 +245,8 @@ def test_verdicts_carry_what_the_parser_finds_now(monkeypatch: pytest.MonkeyPatc
             "log": "x",
         },
     ]
-    path = write_rows(rows, tmp_path / "result.tsv", columns)
-    first, second = run_vlmevalkit.judgements(path, "MMMU_DEV_VAL")
-    assert first["options"] == {"A": "1", "B": "None"}
-    assert (first["answer"], first["hit"], first["extracted"]) == ("B", 1, "B")
-    assert (second["answer"], second["hit"], second["extracted"]) == ("A", 0, None)  # an open question
+    write_rows(rows, tmp_path / "Qwen3-VL/Qwen3-VL_MMMU_DEV_VAL_exact_matching_result.tsv", columns)
+    first, second = run_vlmevalkit.choice_judgements(tmp_path, "MMMU_DEV_VAL")
+    assert first.options == {"A": "1", "B": "None"}
+    assert (first.answer, first.score, first.extracted) == ("B", 1, "B")
+    assert (second.answer, second.score, second.extracted) == ("A", 0, None)  # an open question

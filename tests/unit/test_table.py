@@ -17,11 +17,12 @@ from common.intervals import wilson_interval
 
 PROVENANCE = {
     "model": "stage1",
+    "harness": "vlmevalkit",
     "benchmark": "Digits",
     "benchmark_md5": "ab",
     "settings": {"temperature": 0},
     "serve": {"backend": "transformers"},
-    "seed": 0,
+    "seeds": [0],
     "versions": {"torch": "2.13.0"},
     "wall_time_s": 12.5,
 }
@@ -29,10 +30,12 @@ PROVENANCE = {
 
 def record(index: int, **changes: Any) -> dict[str, Any]:
     """Every other question is right; two subjects in one discipline; five of a dev split."""
+    correct = changes.get("correct", index % 2 == 1)
     return {
         "index": str(index), "split": "dev" if index < 5 else "test", "discipline": "digits",
         "subject": "odd" if index % 2 else "even", "question": "Which?", "options": {"A": "1", "B": "2"}, "answer": "B",
-        "prediction": "B", "extracted": "B", "correct": index % 2 == 1, "status": "answered", "image_sha256": f"{index}",
+        "prediction": "B", "extracted": "B", "correct": correct, "status": "answered", "image_sha256": f"{index}",
+        "score": float(correct), "metric": "accuracy", "seed": 0,
         **changes,
     }  # fmt: skip
 
@@ -84,7 +87,7 @@ def test_shares_have_six_decimals_and_wilsons_interval(make: Callable[..., Any])
 
 def test_unparsed_and_truncated_answers_are_counted(make: Callable[..., Any]) -> None:
     lines = records()
-    lines[5] |= {"status": "unparsed", "extracted": None, "correct": False}
+    lines[5] |= {"status": "unparsed", "extracted": None, "correct": False, "score": 0.0}
     lines[6] |= {"status": "truncated"}
     row = next(row for row in make({"stage1": lines}) if row["split"] == "test")
     assert (row["num_unparsed"], row["num_truncated"], row["num_correct"]) == ("1", "1", "4")
@@ -121,9 +124,9 @@ def test_the_overall_rows_are_printed(make: Callable[..., Any], capsys: pytest.C
     assert capsys.readouterr().out.splitlines()[1].split() == [
         "stage1",
         "test",
-        "5",
-        "of",
         "10",
+        "questions",
+        "accuracy",
         "0.500",
         "(0.237–0.763)",
     ]
@@ -154,7 +157,7 @@ def test_other_pictures_are_refused_except_in_a_control(make: Callable[..., Any]
     refused(make, tmp_path, "image_sha256 of question 0", {"graft": records(), "stage1": other})
 
 
-@pytest.mark.parametrize("field", ["settings", "serve", "seed", "benchmark_md5", "versions"])
+@pytest.mark.parametrize("field", ["harness", "settings", "serve", "seeds", "benchmark_md5", "versions"])
 def test_models_that_were_asked_in_another_way_are_refused(
     make: Callable[..., Any], tmp_path: Path, field: str
 ) -> None:
@@ -163,7 +166,7 @@ def test_models_that_were_asked_in_another_way_are_refused(
 
 
 def test_a_doubled_record_is_refused(make: Callable[..., Any], tmp_path: Path) -> None:
-    refused(make, tmp_path, "question 3 is there twice", {"graft": [*records(), record(3)]})
+    refused(make, tmp_path, "question 3 is there twice for seed 0", {"graft": [*records(), record(3)]})
 
 
 def test_a_record_that_was_cut_off_is_refused(make: Callable[..., Any], tmp_path: Path) -> None:
