@@ -149,9 +149,7 @@ def asked_texts(run: EvaluationRun) -> list[str]:
 def kill_after(run: EvaluationRun, num_answers: int) -> None:
     """Ends an evaluation as a power cut would, once so many answers are written down."""
     process = run.start()
-    answers_path = wait_for(
-        lambda: (run.directory / "work").exists() and run.server() and run.answers_path
-    )
+    answers_path = wait_for(lambda: (run.directory / "work").exists() and run.server() and run.answers_path)
     wait_for(lambda: answers_path.exists() and len(answers_path.read_text().splitlines()) >= num_answers)
     process.kill()
     process.communicate()
@@ -208,9 +206,7 @@ def plant_stale_files(run: EvaluationRun) -> None:
     (run.run_dir / "lmu_data/images" / run.benchmark).mkdir(parents=True)
     for row in benchmark_rows(12):
         (run.run_dir / "lmu_data/images" / run.benchmark / f"{row['index']}.jpg").write_bytes(b"another picture")
-    run.answers_path.write_text(
-        '{"index": "0", "prediction": "A", "finish_reason": "stop", "error": null}\n'
-    )
+    run.answers_path.write_text('{"index": "0", "prediction": "A", "finish_reason": "stop", "error": null}\n')
 
 
 @pytest.mark.slow

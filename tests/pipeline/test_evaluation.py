@@ -138,9 +138,7 @@ def test_a_stock_checkpoint_whose_server_is_killed_half_way_is_refused_at_once(
     run = make_run(root, tmp_path / "parent", evaluate_python, train_python, tiny_vl_dir)
     run.settings["nproc"] = 1
     process = run.start()
-    answers_path = wait_for(
-        lambda: (tmp_path / "parent/work").exists() and run.server() and run.answers_path
-    )
+    answers_path = wait_for(lambda: (tmp_path / "parent/work").exists() and run.server() and run.answers_path)
     wait_for(lambda: answers_path.exists() and answers_path.read_text().count("\n") >= 2, limit_s=300)
     server = run.server()
     assert server is not None

@@ -11,8 +11,16 @@ import pytest
 import yaml
 from run_vlmevalkit import eval_config
 
+from common import model_server
 from common.errors import UserError
-from common.model_server import ModelServer, deploy_command, last_error, require_free_port, server_environment
+from common.model_server import (
+    ModelServer,
+    deploy_command,
+    last_error,
+    replica_environments,
+    require_free_port,
+    server_environment,
+)
 
 QWEN_IDS = {"image_token_id": 151655, "video_token_id": 151656}
 
@@ -122,3 +130,30 @@ def test_a_port_that_another_process_took_meanwhile_is_not_believed(tmp_path: Pa
         with pytest.raises(UserError, match="was taken by another process"):
             server.is_ready()
         loading.kill()
+
+
+def test_replicas_share_the_gpus_evenly_and_in_their_order() -> None:
+    inherited = {"HOME": "/h", "CUDA_VISIBLE_DEVICES": "4,5,GPU-c,7"}
+    environments = replica_environments(inherited, 2)
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in environments] == ["4,5", "GPU-c,7"]
+    assert all(each["HOME"] == "/h" for each in environments)
+
+
+@pytest.mark.parametrize("num_replicas", [3, 8])
+def test_gpus_that_cannot_be_shared_evenly_are_refused_by_the_key(num_replicas: int) -> None:
+    expected = rf"evaluate.serve.num_replicas: {num_replicas} replicas cannot share 4 GPUs \(0,1,2,3\) evenly"
+    with pytest.raises(UserError, match=expected):
+        replica_environments({"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, num_replicas)
+
+
+def test_one_replica_keeps_its_environment_as_it_is() -> None:
+    inherited = {"CUDA_VISIBLE_DEVICES": "0,1,2"}
+    assert replica_environments(inherited, 1) == [inherited]
+
+
+def test_replicas_on_a_cpu_keep_their_environment_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_server, "visible_gpus", lambda inherited: [])
+    assert replica_environments({"HOME": "/h"}, 3) == [{"HOME": "/h"}] * 3
+    monkeypatch.undo()
+    hidden = {"CUDA_VISIBLE_DEVICES": ""}  # GPUs are there but not to be used
+    assert replica_environments(hidden, 2) == [hidden] * 2

@@ -2,6 +2,7 @@
 
 import pytest
 
+from common.intervals import bootstrap_interval
 from common.paired_comparison import PairedComparison, compare
 
 
@@ -48,3 +49,26 @@ def test_an_interval_stays_within_what_is_possible() -> None:
 def test_without_any_difference_the_interval_holds_zero_and_is_not_empty() -> None:
     low, high = of_counts(40, 0, 0, 60).interval()
     assert low < 0 < high
+
+
+def test_scores_in_between_count_for_the_model_that_has_more_of_them() -> None:
+    pair = compare([0.5, 0.5, 0.0, 1.0, 0.9], [0.5, 0.75, 0.0, 0.25, 1.0])
+    assert (pair.num_both, pair.num_first_only, pair.num_second_only, pair.num_neither) == (1, 1, 2, 1)
+    assert pair.difference == pytest.approx((0.25 - 0.75 + 0.1) / 5)
+    assert pair.interval() == bootstrap_interval(pair.differences)
+    assert pair.p_value() == 1.0  # the sign test: one against two
+
+
+def test_means_over_seeds_are_compared_question_by_question() -> None:
+    first, second = [0.0, 1 / 3, 2 / 3] * 20, [1 / 3, 2 / 3, 1.0] * 20
+    pair = compare(first, second)
+    assert pair.num_questions == 60  # questions, not answers
+    assert pair.interval() == pytest.approx((1 / 3, 1 / 3))
+    assert pair.num_second_only == 60 and pair.p_value() < 1e-15
+
+
+def test_whether_a_model_was_better_is_not_decided_by_which_of_two_stands_first() -> None:
+    first, second = [1.0, 0.4, 0.0, 0.2], [0.0, 0.8, 1.0, 0.3]
+    one, other = compare(first, second), compare(second, first)
+    assert (one.difference, one.p_value()) == (-other.difference, other.p_value())
+    assert (one.num_first_only, one.num_second_only) == (other.num_second_only, other.num_first_only)

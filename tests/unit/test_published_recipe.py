@@ -100,7 +100,9 @@ def test_each_published_serving_flag_is_in_the_command(published: Any, config: A
 
 def test_each_published_evaluation_setting_is_in_the_task(published: Any, config: Any) -> None:
     (benchmark,) = listed_benchmarks(config["evaluate"]).values()
-    task = eval_config(benchmark.dataset, "http://127.0.0.1:8000/v1", "Qwen3-VL", config["evaluate"]["vlmevalkit"], seed=42)
+    task = eval_config(
+        benchmark.dataset, "http://127.0.0.1:8000/v1", "Qwen3-VL", config["evaluate"]["vlmevalkit"], seed=42
+    )
     expected = {key: value for key, value in published["evaluation"].items() if key not in ("eval_backend", "model")}
     assert {key: task[key] for key in expected} == expected
     model = published["evaluation"]["model"]

@@ -16,7 +16,9 @@ NUM_QUESTIONS = 400
 
 def record(index: int, num_options: int) -> Record:
     options = dict(zip("ABCDEFGH"[:num_options], "abcdefgh", strict=False))
-    return Record(str(index), "test", None, None, "Which?", options, "A", "A", "A", 1.0, True, "accuracy", "answered", 0, "0")
+    return Record(
+        str(index), "test", None, None, "Which?", options, "A", "A", "A", 1.0, True, "accuracy", "answered", 0, "0"
+    )
 
 
 def answered_right(given: Record, is_right: bool) -> Record:

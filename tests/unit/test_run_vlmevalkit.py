@@ -147,9 +147,7 @@ def test_each_question_is_handed_over_with_its_index() -> None:
 
 def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
-    model = recording_model(path)(
-        [reply("B" * 5000) for _ in range(64)]
-    )
+    model = recording_model(path)([reply("B" * 5000) for _ in range(64)])
     threads = [threading.Thread(target=model.answer_question, args=(index, [], "D")) for index in range(64)]
     for thread in threads:
         thread.start()

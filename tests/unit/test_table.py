@@ -13,7 +13,7 @@ import make_table
 import pytest
 
 from common.errors import UserError
-from common.intervals import wilson_interval
+from common.intervals import bootstrap_interval, wilson_interval
 
 PROVENANCE = {
     "model": "stage1",
@@ -205,3 +205,48 @@ def test_a_table_of_one_model_compares_nothing(make: Callable[..., Any], tmp_pat
     make({"stage2": records()})
     assert comparison(tmp_path) == []
     assert (tmp_path / "out/t.comparison.csv").read_text().startswith("model,other,split,")
+
+
+def of_seed(seed: int, *right: int) -> list[dict[str, Any]]:
+    """Four questions of one split, of which these are answered right."""
+    return [record(index, split="test", subject=None, seed=seed, correct=index in right) for index in range(4)]
+
+
+def test_with_several_seeds_questions_are_counted_once_and_the_accuracy_is_the_mean_over_all_answers(
+    make: Callable[..., Any],
+) -> None:
+    row = make({"stage2": [*of_seed(7, 0, 1), *of_seed(8, 0), *of_seed(9, 0, 1, 2)]})[0]
+    assert [row[name] for name in ("num_questions", "num_correct", "num_seeds")] == ["4", "6", "3"]
+    low, high = bootstrap_interval([1.0, 2 / 3, 1 / 3, 0.0])
+    assert (row["accuracy"], row["ci95_low"], row["ci95_high"]) == ("0.500000", f"{low:.6f}", f"{high:.6f}")
+
+
+def test_models_are_compared_by_their_means_over_the_seeds(make: Callable[..., Any], tmp_path: Path) -> None:
+    make({"graft": [*of_seed(7, 0), *of_seed(8, 1)], "stage2": [*of_seed(7, 0, 1), *of_seed(8, 0, 2)]})
+    (row,) = comparison(tmp_path)
+    counts = [row[f"num_{name}"] for name in ("questions", "both", "model_only", "other_only", "neither")]
+    assert counts == ["4", "1", "0", "2", "1"]
+    assert row["difference"] == "0.250000"
+
+
+def test_a_question_that_was_asked_for_fewer_seeds_than_others_is_named(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    lines = [*of_seed(7), *of_seed(8)[:2], *of_seed(8)[3:]]
+    refused(make, tmp_path, "question 2 was asked for 1 seeds, others for 2", {"stage2": lines})
+
+
+def test_a_score_between_right_and_wrong_keeps_its_name_and_counts_as_it_is(make: Callable[..., Any]) -> None:
+    shares = [1.0, 0.5, 0.8, 0.0]
+    lines = [
+        record(index, split="test", subject=None, metric="anls", score=share, correct=share == 1)
+        for index, share in enumerate(shares)
+    ]
+    row = make({"stage2": lines})[0]
+    assert (row["metric"], row["num_correct"], row["accuracy"]) == ("anls", "1", "0.575000")
+    assert (row["ci95_low"], row["ci95_high"]) == tuple(f"{bound:.6f}" for bound in bootstrap_interval(shares))
+
+
+def test_models_that_were_scored_by_another_metric_are_refused(make: Callable[..., Any], tmp_path: Path) -> None:
+    models = {"graft": records(), "stage1": records(metric="anls")}
+    refused(make, tmp_path, "metric of question 0 is 'anls'", models)
