@@ -31,7 +31,8 @@ REPLIES: dict[str, tuple[int, Any]] = {
     "empty": (200, {"message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}),
     "null": (200, {"message": {"role": "assistant", "content": None}, "finish_reason": "stop"}),
     "filtered": (200, {"message": {"role": "assistant", "content": "B"}, "finish_reason": "content_filter"}),
-    "refused": (400, None),
+    "too long": (400, "maximum context length exceeded"),  # EvalScope makes an answer of this one
+    "wrong": (400, "no such parameter"),
 }
 
 
@@ -41,9 +42,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][0]["content"]
-        status, choice = REPLIES[asked]
+        status, said = REPLIES[asked]
         about = {"id": "0", "object": "chat.completion", "created": 0, "model": "m"}
-        body = {**about, "choices": [{"index": 0, **choice}]} if choice else {"error": {"message": "too long"}}
+        body = {**about, "choices": [{"index": 0, **said}]} if status == 200 else {"error": {"message": said}}
         data = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

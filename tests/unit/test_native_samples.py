@@ -89,7 +89,8 @@ def test_an_answer_is_kept_with_why_it_ended(found: dict[str, Any]) -> None:
     ("reply", "reason"),
     [
         ("null", "content is null"),
-        ("refused", "the server refused it: .*too long"),
+        ("too long", "the server refused it: model_length: maximum context length exceeded"),
+        ("wrong", "no such parameter"),
         ("filtered", "the server refused it: content_filter"),
         ("no choices", "the server refused it: no choices"),
     ],

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from evaluation_inputs import answer, judgement, question
 
-from common.errors import UserError
 from common import question_records
+from common.errors import UserError
 
 UNPARSED = {"extracted": None}
 
