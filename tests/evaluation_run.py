@@ -17,6 +17,10 @@ SETTINGS = {
     "mode": "all", "temperature": 0, "max_tokens": 8, "img_size": -1, "video_llm": False, "reuse": False, "nproc": 4,
     "judge": "exact_matching",
 }  # fmt: skip
+NATIVE_SETTINGS = {
+    "hub": "modelscope", "temperature": 0.5, "max_tokens": 8, "batch_size": 4,
+    "choice_prompt": "{question}\n{options}\nOne of {letters}.", "open_prompt": "{question}",
+}  # fmt: skip
 
 
 @dataclass

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from evaluation_inputs import benchmark_rows, write_rows
-from evaluation_run import EvaluationRun, refusal, wait_for
+from evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal, wait_for
 
 from common.files import sha256_of_file
 
@@ -159,7 +159,18 @@ def kill_after(run: EvaluationRun, num_answers: int) -> None:
 @pytest.fixture(scope="module")
 def asked(make_run: MakeRun) -> Asked:
     """Runs in which EvalScope takes part, two at a time: name -> run, exit status, output."""
-    names = ("failing", "dying", "md5", "stale", "recovering", "resumed", "tampered", "blind")
+    names = (
+        "failing",
+        "dying",
+        "md5",
+        "stale",
+        "recovering",
+        "resumed",
+        "tampered",
+        "blind",
+        "native",
+        "native-failing",
+    )
     runs = {name: make_run(name) for name in names}
     runs["failing"].stand_in(fails_on="Which digit is this?")
     numbered(runs["failing"], _7="Which digit is this?")
@@ -176,6 +187,16 @@ def asked(make_run: MakeRun) -> Asked:
         runs[name].stand_in(delay_s=0.5, **state)
         numbered(runs[name])
     runs["blind"].control = "blind"
+    for name in ("native", "native-failing"):
+        runs[name].backend, runs[name].settings = "native", dict(NATIVE_SETTINGS)
+        runs[name].num_seeds = 2
+        runs[name].serve["num_replicas"] = 2
+        rows = benchmark_rows(12)
+        rows[4]["image"] = ""
+        rows[7]["question"] = "Which digit is this?"
+        write_rows(rows, runs[name].tsv)
+    runs["native"].stand_in(state_path=str(runs["native"].directory / "state"))
+    runs["native-failing"].stand_in(fails_on="Which digit is this?")
 
     def run_to_the_end(name: str) -> tuple[int, str]:
         if name == "stale":
@@ -290,3 +311,32 @@ def test_an_empty_answer_is_wrong_but_no_failure_and_a_cut_off_one_is_counted(as
     assert [(r["extracted"], r["status"]) for r in run.records()[:4]] == [
         ("B", "answered"), (None, "unparsed"), ("B", "truncated"), ("B", "answered"),
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_replicas_answer_the_native_backend_for_each_seed_and_a_question_without_a_picture_too(
+    asked: Asked,
+) -> None:
+    run, status, output = asked["native"]
+    assert status == 0, output
+    records = run.records()
+    assert [(record["index"], record["seed"]) for record in records] == [
+        (str(number), seed) for seed in (0, 1) for number in range(12)
+    ]
+    unseen = [record for record in records if record["index"] == "4"]
+    assert [(record["prediction"], record["image_sha256"]) for record in unseen] == [("C", None)] * 2
+    assert {record["prediction"] for record in records if record["index"] != "4"} == {"B"}
+    assert all(record["correct"] == (record["extracted"] == record["answer"]) for record in records)
+    assert len(asked_texts(run)) == 24
+    provenance = json.loads(run.provenance_path.read_text())
+    assert (provenance["harness"], provenance["seeds"]) == ("native", [0, 1])
+    logs = {path.parent.name for path in run.run_dir.glob("start1/replica*/server.log")}
+    assert logs == {"replica0", "replica1"}
+
+
+@pytest.mark.slow
+def test_a_question_that_fails_in_the_native_backend_is_named_with_the_reason(asked: Asked) -> None:
+    run, status, output = asked["native-failing"]
+    message = refusal(run, status, output)
+    assert "1 question (7) of 12 failed at the server: " in message
+    assert "the stand-in fails on this question" in message
