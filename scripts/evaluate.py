@@ -182,6 +182,8 @@ def identity_of(evaluation: Evaluation) -> dict[str, Any]:
         "benchmark": evaluation.benchmark,
         "benchmark_md5": md5_of_file(evaluation.benchmark_tsv),
         "control": evaluation.control,
+        # Answers for seed 1 about pictures that seed 0 has shuffled are none about those that seed 1 has.
+        "shuffled_by_seed": evaluation.seed if evaluation.control == "shuffled" else None,
         "serve": dict(evaluation.serve),
         "settings": dict(evaluation.settings),
         "versions": versions(evaluation.serve_python, evaluation.serve["backend"]),

@@ -1,11 +1,14 @@
 """What evaluate.py does around the asking."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import evaluate
 import pytest
+from evaluation_inputs import benchmark_rows, write_rows
 
+from common.benchmark_tables import read_benchmark
 from common.errors import UserError
 
 
@@ -30,3 +33,34 @@ def test_a_run_finds_nothing_of_an_earlier_one_but_its_answers(tmp_path: Path) -
         assert [path.name for path in directory.iterdir()] == ["answers-0.jsonl"]
     assert (tmp_path / "other/old").exists()
     assert (tmp_path / "mine").exists()
+
+
+@pytest.fixture
+def identities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """What decides the answers of an evaluation, by control and first seed."""
+    tsv = write_rows(benchmark_rows(2), tmp_path / "b.tsv")
+    monkeypatch.setattr(evaluate, "versions", lambda *of: {})
+    monkeypatch.setattr(evaluate, "model_sha256", lambda model_dir: "ab")
+    serve: dict[str, Any] = {"backend": "transformers"}
+
+    def identity(control: str, seed: int) -> dict[str, Any]:
+        asked = ("vlmevalkit", "b", tsv, control, serve, {}, seed, 2)
+        return evaluate.identity_of(evaluate.Evaluation("model", tmp_path, *asked, tmp_path, tmp_path))
+
+    return identity
+
+
+def test_answers_of_a_seed_are_kept_when_others_are_asked_for_but_not_those_about_other_shuffled_pictures(
+    identities: Callable[..., dict[str, Any]],
+) -> None:
+    for control in ("none", "blind"):
+        assert identities(control, 0) == identities(control, 1)
+    assert identities("shuffled", 0) != identities("shuffled", 1)
+
+
+def test_a_benchmark_without_any_picture_is_refused(tmp_path: Path) -> None:
+    rows = [{**row, "image": ""} for row in benchmark_rows(3)]
+    tsv = write_rows(rows, tmp_path / "b.tsv")
+    asked = evaluate.Evaluation("m", tmp_path, "native", "b", tsv, "none", {}, {}, 0, 1, tmp_path, tmp_path)
+    with pytest.raises(UserError, match="no question has a picture"):
+        evaluate.prepare_task(asked, read_benchmark(tsv, needs_pictures=False), tmp_path, "key")

@@ -120,6 +120,17 @@ def test_models_are_compared_question_by_question_and_controls_with_their_own_mo
     assert (gained.num_both, gained.num_first_only, gained.num_second_only, gained.num_neither) == (100, 0, 200, 100)
 
 
+def test_models_whose_seeds_scored_alike_in_another_order_are_equally_good() -> None:
+    made = benchmark(score("graft", 0.5), score("stage2", 0.5))
+    shares = {"graft": (0.1, 0.2, 0.3), "stage2": (0.3, 0.2, 0.1)}  # whose sums differ by rounding
+    for model, each in shares.items():
+        made.records[model] = [
+            dataclasses.replace(record(0, 4), score=share, correct=False, seed=seed) for seed, share in enumerate(each)
+        ]
+    ((_, _, pair),) = pair_tables(made)[0].rows
+    assert (pair.num_questions, pair.num_both, pair.difference) == (1, 1, 0.0)
+
+
 def test_one_model_is_compared_with_nothing() -> None:
     assert pair_tables(benchmark(score("stage2", 0.5))) == []
 
