@@ -126,6 +126,28 @@ def test_the_blind_control_sends_the_text_alone(tmp_path: Path) -> None:
     assert sent == [[message[1]], message]
 
 
+def test_each_request_goes_to_a_replica_that_is_free(tmp_path: Path) -> None:
+    urls = ["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"]
+    addresses = Addresses(urls)
+    sent: list[str] = []
+
+    class Listening(ApiModel):
+        def __init__(self, replies: list[Any]) -> None:
+            super().__init__(replies)
+            self.api_base = "http://127.0.0.1:1/v1/chat/completions"  # as VLMEvalKit's does
+
+        def generate_inner(self, inputs: Any, **options: Any) -> tuple[int, str, Any]:
+            sent.append(self.api_base)
+            return super().generate_inner(inputs, **options)
+
+    recording = run_vlmevalkit.recording_model(Listening, tmp_path / "a.jsonl", "key", addresses, is_blind=False)
+    model = recording([OSError("refused"), reply("B"), reply("B")])
+    with addresses.one():  # the first is busy
+        model.answer_question(index=0, message=[], dataset="Digits")
+    model.answer_question(index=1, message=[], dataset="Digits")
+    assert sent == [f"{url}/chat/completions" for url in (urls[1], urls[1], urls[0])]
+
+
 def test_answers_of_raw_bytes_survive_a_table() -> None:
     assert run_vlmevalkit.clean("a\x00\x1b\ud800b\r\nc\t") == "a���b\n\nc"
 
