@@ -13,7 +13,7 @@ By hand, for the demo:
     --metrics stage1=results/demo/stage1/metrics.json stage2=results/demo/stage2/metrics.json \
     --dataset-check stage1=results/demo/data/stage1.check.json stage2=results/demo/data/stage2.check.json \
     --donor resources/donors/demo-vl-seed0.json resources/donors/demo-llm-seed0.json \
-    --ledger results/demo/graft/ledger.tsv --fidelity results/demo/graft/fidelity.json --benchmark digits=Digits \
+    --ledger results/demo/graft/ledger.tsv --fidelity results/demo/graft/fidelity.json --benchmark digits=digits \
     --scores digits=results/demo/eval/digits.csv --score-provenance digits=results/demo/eval/digits.json
 """
 

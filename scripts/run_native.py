@@ -172,7 +172,8 @@ def recording_evaluator(
                     task_state = self.benchmark.run_inference(models[base_url], sample, model_prediction_dir)
                 answer = answer_of(index, task_state.output)
             except Exception as error:
-                recorder.write(Answer(index, "", None, f"{type(error).__name__}: {error}"))
+                reason = " ".join(f"{type(error).__name__}: {error}".split())  # pydantic's have several lines
+                recorder.write(Answer(index, "", None, reason))
                 raise
             recorder.write(answer)
             return task_state

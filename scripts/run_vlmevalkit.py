@@ -225,9 +225,9 @@ def reading_judgements(run_dir: Path, dataset: str) -> list[Judgement]:
     from vlmeval.dataset.image_vqa import OCRBench
 
     judgements = []
-    alone_path = run_dir / f"alone_{dataset}.tsv"
+    alone_path = run_dir / f"alone_{dataset}.pkl"  # of a TSV with one row, pandas would make 12 of the answer 0012
     for row in rows_of(the_table(run_dir, f"{dataset}.tsv")):
-        pandas.DataFrame([row]).to_csv(alone_path, sep="\t", index=False)
+        pandas.DataFrame([row]).to_pickle(alone_path)
         judgements.append(open_judgement(row, float(OCRBench.evaluate(str(alone_path))["Final Score"])))
     return judgements
 

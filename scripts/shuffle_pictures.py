@@ -31,7 +31,7 @@ def deranged(contents: Sequence[str], rng: random.Random) -> list[int]:
     order = list(range(len(contents)))
     rng.shuffle(order)
     order.sort(key=lambda position: group_rank[contents[position]])
-    turn = max(Counter(contents).values())
+    turn = max(Counter(contents).values(), default=0)
     if turn == len(contents):
         turn = 1
     source = [0] * len(contents)

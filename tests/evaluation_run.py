@@ -17,6 +17,10 @@ SETTINGS = {
     "mode": "all", "temperature": 0, "max_tokens": 8, "img_size": -1, "video_llm": False, "reuse": False, "nproc": 4,
     "judge": "exact_matching",
 }  # fmt: skip
+NATIVE_SETTINGS = {
+    "hub": "modelscope", "temperature": 0.5, "max_tokens": 8, "batch_size": 4,
+    "choice_prompt": "{question}\n{options}\nOne of {letters}.", "open_prompt": "{question}",
+}  # fmt: skip
 
 
 @dataclass
@@ -29,9 +33,18 @@ class EvaluationRun:
     serve_python: Path
     model_dir: Path
     benchmark: str = "DrawnDigits"
+    backend: str = "vlmevalkit"
     control: str = "none"
+    num_seeds: int = 1
     serve: dict[str, Any] = field(
-        default_factory=lambda: {"backend": "transformers", "environment": {}, "flags": {}, "startup_timeout_s": 300}
+        default_factory=lambda: {
+            "backend": "transformers",
+            "num_replicas": 1,
+            "num_nodes": 1,
+            "environment": {},
+            "flags": {},
+            "startup_timeout_s": 300,
+        }
     )
     settings: dict[str, Any] = field(default_factory=lambda: dict(SETTINGS))
 
@@ -66,7 +79,8 @@ class EvaluationRun:
         self.serve["environment"]["STAND_IN"] = json.dumps(behaviour)
 
     def start(self) -> subprocess.Popen[str]:
-        command = [str(self.evaluate_python), "scripts/evaluate.py", "--model-name", "model", "--seed", "0"]
+        command = [str(self.evaluate_python), "scripts/evaluate.py", "--model-name", "model"]
+        command += ["--backend", self.backend, "--seed", "0", "--num-seeds", str(self.num_seeds)]
         command += ["--model-dir", str(self.model_dir), "--benchmark", self.benchmark, "--benchmark-tsv", str(self.tsv)]
         command += [
             "--control",
@@ -96,13 +110,18 @@ class EvaluationRun:
         output, _ = process.communicate(timeout=600)
         return process.returncode, output
 
+    @property
+    def answers_path(self) -> Path:
+        """The answers of the first seed."""
+        return self.run_dir / "answers-0.jsonl"
+
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.records_path.read_text(encoding="utf-8").splitlines()]
 
     def server(self) -> psutil.Process | None:
         """The process of the server that was started last."""
         try:
-            last = max(self.run_dir.glob("start*/server.json"))
+            last = max(self.run_dir.glob("start*/replica*/server.json"))
             return psutil.Process(json.loads(last.read_text())["pid"])
         except (OSError, ValueError, psutil.NoSuchProcess):
             return None

@@ -85,7 +85,8 @@ class Handler(BaseHTTPRequestHandler):
             "finish_reason": "length" if "[cut off]" in request else "stop",
             "logprobs": {"content": [{"token": "B", "logprob": BEHAVIOUR.get("logprob", -0.5)}]},
         }
-        self.reply(200, {"choices": [choice]})
+        about = {"id": "0", "object": "chat.completion", "created": 0, "model": self.served_name}
+        self.reply(200, {**about, "choices": [{"index": 0, **choice}]})
 
 
 def main() -> None:

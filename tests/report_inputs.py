@@ -112,8 +112,11 @@ def answer(question: dict[str, str], skill: float, rng: random.Random) -> dict[s
         "answer": right,
         "prediction": prediction,
         "extracted": said,
+        "score": float(said == right),
         "correct": said == right,
+        "metric": "accuracy",
         "status": status,
+        "seed": 0,
         "image_sha256": picture_sha256(question["image"]),
     }
 
@@ -143,6 +146,8 @@ def score_rows(model: str, records: list[dict[str, Any]]) -> list[dict[str, Any]
                     "ci95_high": f"{high:.6f}",
                     "num_unparsed": sum(record["status"] == "unparsed" for record in part),
                     "num_truncated": sum(record["status"] == "truncated" for record in part),
+                    "num_seeds": 1,
+                    "metric": "accuracy",
                 }
             )
     return rows
@@ -194,12 +199,13 @@ def make_provenance(model: str, benchmark_md5: str) -> dict[str, Any]:
     return {
         "model": model,
         "checkpoint_sha256": hashlib.sha256(model.removesuffix("-shuffled").encode()).hexdigest(),
+        "harness": "vlmevalkit",
         "benchmark_md5": benchmark_md5,
         "backend": "transformers",
         "versions": {"evalscope": "1.14.1", "ms-vlmeval": "0.0.19", "ms-swift": "4.6.0"},
         "serve": {"backend": "transformers", "environment": {"MAX_PIXELS": 3136}, "flags": {"max_new_tokens": 16}},
         "settings": {"temperature": 0, "max_tokens": 16, "reuse": False},
-        "seed": 0,
+        "seeds": [0],
         "serve_command": ["python", "-m", "swift.cli.deploy", "--infer_backend", "transformers"],
         "wall_time_s": 48.2,
         "questions_per_s": 8.3,

@@ -25,6 +25,9 @@ RENAMED_FLAGS = {
     "limit_mm_per_prompt": "vllm_limit_mm_per_prompt",
 }
 
+# What a prompt of the native backend may hold.
+PROMPT_FIELDS = ("question", "options", "letters")
+
 FLASH_ATTENTION_ENVIRONMENT = "train_flash_attn"
 
 # What the programs set themselves, from the rest of the configuration. A port may be chosen, the rest may not.
@@ -156,6 +159,19 @@ def stage_findings(config: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def prompt_findings(native: Mapping[str, Any]) -> Iterator[str]:
+    """Prompts that `str.format` cannot fill (common/native_samples.py does)."""
+    for key in ("choice_prompt", "open_prompt"):
+        try:
+            native[key].format(**dict.fromkeys(PROMPT_FIELDS, ""))
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            fields = ", ".join(f"{{{field}}}" for field in PROMPT_FIELDS)
+            yield (
+                f"evaluate.native.{key}: cannot be filled ({type(error).__name__}: {error}); expected no fields but {fields}; "
+                "a brace that is meant as such is written twice: {{ }}"
+            )
+
+
 def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """Options of the evaluation that contradict each other."""
     evaluate = config["evaluate"]
@@ -173,6 +189,7 @@ def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
     if evaluate["serve"]["num_replicas"] > 1 and "port" in flags:
         yield "evaluate.serve.flags.port: contradicts num_replicas above 1, which need a port each; remove it"
     yield from benchmark_findings(config)
+    yield from prompt_findings(evaluate["native"])
     if evaluate["vlmevalkit"]["reuse"]:
         yield "evaluate.vlmevalkit.reuse: true would take old answers for new ones; expected false"
 

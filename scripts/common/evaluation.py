@@ -156,6 +156,12 @@ def prepare_task(
     if evaluation.control == "shuffled":
         table = with_shuffled_pictures(table, evaluation.benchmark_tsv, evaluation.seed)
     pictures = pictures_of(table, evaluation.benchmark_tsv)
+    smoke_picture = next((shown[0] for shown in pictures if shown), None)
+    if smoke_picture is None:
+        raise UserError(
+            f"{evaluation.benchmark_tsv}: no question has a picture; expected one at least, about which a server is asked "
+            "first; choose another benchmark"
+        )
     if share:
         table = table.assign(image=[picture_field(shown) for shown in pictures])  # a row may refer to another's
         table, pictures = table.iloc[share.number :: share.num_nodes], pictures[share.number :: share.num_nodes]
@@ -181,7 +187,7 @@ def prepare_task(
         settings=evaluation.settings,
         seeds=evaluation.seeds,
         indices=frozenset(question.index for question in questions),
-        smoke_picture=next(shown[0] for shown in pictures if shown),
+        smoke_picture=smoke_picture,
     )
     return task, questions
 
@@ -207,6 +213,8 @@ def identity_of(evaluation: Evaluation) -> dict[str, Any]:
         "benchmark": evaluation.benchmark,
         "benchmark_md5": md5_of_file(evaluation.benchmark_tsv),
         "control": evaluation.control,
+        # Answers for seed 1 about pictures that seed 0 has shuffled are none about those that seed 1 has.
+        "shuffled_by_seed": evaluation.seed if evaluation.control == "shuffled" else None,
         "serve": {key: evaluation.serve[key] for key in SERVE_KEYS},
         "settings": dict(evaluation.settings),
         "versions": versions(evaluation.serve_python, evaluation.serve["backend"]),

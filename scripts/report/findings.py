@@ -1,6 +1,7 @@
 """What the score tables say in words: the best stage, chance, the control, and what a reader should be warned of."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -135,7 +136,7 @@ def question_scores(records: Sequence[Record]) -> dict[str, float]:
     scores: dict[str, list[float]] = {}
     for record in records:
         scores.setdefault(record.index, []).append(record.score)
-    return {index: sum(each) / len(each) for index, each in scores.items()}
+    return {index: math.fsum(each) / len(each) for index, each in scores.items()}
 
 
 def _is_worth_comparing(first: str, second: str) -> bool:

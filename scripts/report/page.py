@@ -248,7 +248,7 @@ def _benchmark_view(inputs: Inputs, benchmark: Benchmark, budget_bytes: int) -> 
         benchmark.name,
         headline(benchmark),
         split_tables(benchmark),
-        published_scores(inputs.config, benchmark.name),
+        published_scores(benchmark.name),
         pair_tables(benchmark),
         group_tables(benchmark),
         gallery,

@@ -1,9 +1,7 @@
 """Scores that others have published, to stand beside ours with their source."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -21,7 +19,7 @@ class PublishedScore:
     source: str
 
 
-def published_scores(config: Mapping[str, Any], benchmark: str) -> list[PublishedScore]:
-    """Those of a benchmark that the configuration asks for by its name in config/benchmarks.yaml; none for the user's own."""
+def published_scores(benchmark: str) -> list[PublishedScore]:
+    """Those of a benchmark by its name in config/benchmarks.yaml; none for one of the user's own."""
     published = yaml.safe_load(PUBLISHED_PATH.read_text(encoding="utf-8"))
     return [PublishedScore(**score) for score in published.get(benchmark, [])]

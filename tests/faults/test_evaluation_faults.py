@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from evaluation_inputs import benchmark_rows, write_rows
-from evaluation_run import EvaluationRun, refusal, wait_for
+from evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal, wait_for
 
 from common.files import sha256_of_file
 
@@ -95,7 +95,7 @@ def test_a_server_that_dies_while_it_loads_is_reported_with_its_last_error(make_
     run.stand_in(crashes=True)
     message = refusal(run, *run.run())
     assert "the model server ended (exit status 3): RuntimeError: the stand-in died while it loaded" in message
-    assert str(run.run_dir / "start1/server.log") in message
+    assert str(run.run_dir / "start1/replica0/server.log") in message
     assert "the stand-in died while it loaded" in run.log_path.read_text()
 
 
@@ -156,9 +156,7 @@ def asked_texts(run: EvaluationRun) -> list[str]:
 def kill_after(run: EvaluationRun, num_answers: int) -> None:
     """Ends an evaluation as a power cut would, once so many answers are written down."""
     process = run.start()
-    answers_path = wait_for(
-        lambda: (run.directory / "work").exists() and run.server() and run.run_dir / "answers.jsonl"
-    )
+    answers_path = wait_for(lambda: (run.directory / "work").exists() and run.server() and run.answers_path)
     wait_for(lambda: answers_path.exists() and len(answers_path.read_text().splitlines()) >= num_answers)
     process.kill()
     process.communicate()
@@ -168,7 +166,18 @@ def kill_after(run: EvaluationRun, num_answers: int) -> None:
 @pytest.fixture(scope="module")
 def asked(make_run: MakeRun) -> Asked:
     """Runs in which EvalScope takes part, two at a time: name -> run, exit status, output."""
-    names = ("failing", "dying", "md5", "stale", "recovering", "resumed", "tampered", "blind")
+    names = (
+        "failing",
+        "dying",
+        "md5",
+        "stale",
+        "recovering",
+        "resumed",
+        "tampered",
+        "blind",
+        "native",
+        "native-failing",
+    )
     runs = {name: make_run(name) for name in names}
     runs["failing"].stand_in(fails_on="Which digit is this?")
     numbered(runs["failing"], _7="Which digit is this?")
@@ -185,6 +194,16 @@ def asked(make_run: MakeRun) -> Asked:
         runs[name].stand_in(delay_s=0.5, **state)
         numbered(runs[name])
     runs["blind"].control = "blind"
+    for name in ("native", "native-failing"):
+        runs[name].backend, runs[name].settings = "native", dict(NATIVE_SETTINGS)
+        runs[name].num_seeds = 2
+        runs[name].serve["num_replicas"] = 2
+        rows = benchmark_rows(12)
+        rows[4]["image"] = ""
+        rows[7]["question"] = "Which digit is this?"
+        write_rows(rows, runs[name].tsv)
+    runs["native"].stand_in(state_path=str(runs["native"].directory / "state"))
+    runs["native-failing"].stand_in(fails_on="Which digit is this?")
 
     def run_to_the_end(name: str) -> tuple[int, str]:
         if name == "stale":
@@ -193,7 +212,7 @@ def asked(make_run: MakeRun) -> Asked:
             kill_after(runs[name], 4)
         if name == "tampered":
             kill_after(runs[name], 4)
-            answers_path = runs[name].run_dir / "answers.jsonl"
+            answers_path = runs[name].answers_path
             answers_path.write_text(answers_path.read_text().replace('"prediction": "B"', '"prediction": "A"', 2))
         return runs[name].run()
 
@@ -208,16 +227,14 @@ def plant_stale_files(run: EvaluationRun) -> None:
     wait_for(lambda: (run.directory / "work").exists() and run.server())
     process.kill()
     process.wait()
-    model_dir = run.run_dir / "start1/Qwen3-VL"
-    model_dir.mkdir()
+    model_dir = run.run_dir / "start1/seed0/Qwen3-VL"
+    model_dir.mkdir(parents=True)
     for name in ("_exact_matching_result.pkl", "_supp.pkl", "_PREV.pkl"):
         (model_dir / f"Qwen3-VL_{run.benchmark}{name}").write_bytes(b"\x80\x04\x95")  # a pickle that was cut off
     (run.run_dir / "lmu_data/images" / run.benchmark).mkdir(parents=True)
     for row in benchmark_rows(12):
         (run.run_dir / "lmu_data/images" / run.benchmark / f"{row['index']}.jpg").write_bytes(b"another picture")
-    (run.run_dir / "answers.jsonl").write_text(
-        '{"index": "0", "prediction": "A", "finish_reason": "stop", "error": null}\n'
-    )
+    run.answers_path.write_text('{"index": "0", "prediction": "A", "finish_reason": "stop", "error": null}\n')
 
 
 @pytest.mark.slow
@@ -301,3 +318,32 @@ def test_an_empty_answer_is_wrong_but_no_failure_and_a_cut_off_one_is_counted(as
     assert [(r["extracted"], r["status"]) for r in run.records()[:4]] == [
         ("B", "answered"), (None, "unparsed"), ("B", "truncated"), ("B", "answered"),
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_replicas_answer_the_native_backend_for_each_seed_and_a_question_without_a_picture_too(
+    asked: Asked,
+) -> None:
+    run, status, output = asked["native"]
+    assert status == 0, output
+    records = run.records()
+    assert [(record["index"], record["seed"]) for record in records] == [
+        (str(number), seed) for seed in (0, 1) for number in range(12)
+    ]
+    unseen = [record for record in records if record["index"] == "4"]
+    assert [(record["prediction"], record["image_sha256"]) for record in unseen] == [("C", None)] * 2
+    assert {record["prediction"] for record in records if record["index"] != "4"} == {"B"}
+    assert all(record["correct"] == (record["extracted"] == record["answer"]) for record in records)
+    assert len(asked_texts(run)) == 24
+    provenance = json.loads(run.provenance_path.read_text())
+    assert (provenance["harness"], provenance["seeds"]) == ("native", [0, 1])
+    logs = {path.parent.name for path in run.run_dir.glob("start1/replica*/server.log")}
+    assert logs == {"replica0", "replica1"}
+
+
+@pytest.mark.slow
+def test_a_question_that_fails_in_the_native_backend_is_named_with_the_reason(asked: Asked) -> None:
+    run, status, output = asked["native-failing"]
+    message = refusal(run, status, output)
+    assert "1 question (7) of 12 failed at the server: " in message
+    assert "the stand-in fails on this question" in message

@@ -169,7 +169,7 @@ def test_models_of_the_table_and_of_the_records_must_be_the_same(
         ({"image_sha256": "0" * 64}, "question 3 was asked with another picture"),
         ({"status": "lost"}, "line 4: status is 'lost'"),
         ({"status": "unparsed", "correct": True}, "both unparsed and correct"),
-        ({"index": "4"}, "question 4 is there twice"),
+        ({"index": "4"}, "question 4 (seed 0) is there twice"),
         ({"correct": 1}, "line 4: `correct` is 1"),
     ],
 )

@@ -151,10 +151,11 @@ def test_each_result_says_with_which_settings_it_was_made(finished_demo: Workflo
     models = saved["eval/digits.json"]["models"]
     assert models.keys() == set(config["evaluate"]["models"])
     for model in models.values():
-        assert (model["serve"], model["settings"], model["seed"]) == (
+        assert (model["harness"], model["serve"], model["settings"], model["seeds"]) == (
+            config["evaluate"]["backend"],
             config["evaluate"]["serve"],
-            config["evaluate"]["vlmevalkit"],
-            seed,
+            config["evaluate"][config["evaluate"]["backend"]],
+            [seed],
         )
 
 

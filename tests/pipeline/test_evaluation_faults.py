@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 NUM_QUESTIONS = 12
 SERVE = {
     "backend": "transformers",
+    "num_replicas": 1,
     "environment": {"MAX_PIXELS": 3136},
     "flags": {"torch_dtype": "float32", "attn_impl": "sdpa", "max_new_tokens": 8, "served_model_name": "Qwen3-VL"},
     "startup_timeout_s": 600,

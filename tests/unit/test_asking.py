@@ -26,25 +26,35 @@ def sleeping() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
+def task_in(directory: Path, *seeds: int) -> Task:
+    """100 questions, for seed 0 alone if no others are given."""
+    indices = frozenset(str(number) for number in range(100))
+    return Task(directory, "key", "vlmevalkit", "Digits", directory, True, False, {}, seeds or (0,), indices, "")
+
+
+def write_answers(task: Task, answers: list[Answer], cut_off: str = "", seed: int = 0) -> None:
+    """The file of one seed, which may end with a line that is not whole."""
+    lines = [line_of(each, task.key_of(seed)) for each in answers]
+    task.answers_path(seed).write_text("".join(lines) + cut_off)
+
+
 def watch(
     sleeping: subprocess.Popen[bytes], directory: Path, answers: list[Answer], say: Callable[[str], None]
 ) -> None:
     """Watches an evaluation of 100 questions in which two were answered before, and these are while it is watched."""
-    indices = frozenset(str(number) for number in range(100))
-    task = Task(directory, "key", "Digits", directory, "none", {}, 0, indices, "")
+    task = task_in(directory)
     before = [answer("98"), answer("99")]
-    task.answers_path.write_text("".join(line_of(each, "key") for each in before))
+    write_answers(task, before)
     (directory / "server.log").write_text("")
 
     class Growing(ModelServer):
         def require_alive(self) -> None:
-            new = "".join(line_of(each, "key") for each in [*before, *answers])
-            task.answers_path.write_text(new + '{"index": "3", "predi')  # one is being written
+            write_answers(task, [*before, *answers], '{"index": "3", "predi')  # one is being written
             (directory / "begun").touch()
             super().require_alive()
 
     server = Growing(sleeping, 1, "model", directory / "server.log", 60)
-    asking.watch_answers(server, sleeping, task, directory, say)
+    asking.watch_answers([server], sleeping, task, directory, say)
 
 
 def test_a_start_at_which_several_questions_fail_is_not_continued(
@@ -77,7 +87,16 @@ def test_variables_that_would_change_what_vlmevalkit_does_are_taken_out(tmp_path
         "HOME": "/h", "OPENAI_API_BASE": "https://elsewhere", "http_proxy": "http://proxy", "PRED_FORMAT": "xlsx",
         "LMUData": "/theirs", "MMEVAL_ROOT": "/theirs", "SPLIT_THINK": "1",
     }  # fmt: skip
-    environment = asking.harness_environment(inherited, tmp_path)
+    environment = asking.harness_environment(inherited, task_in(tmp_path))
     assert environment["HOME"] == "/h"
-    assert (environment["LMUData"], environment["PRED_FORMAT"]) == (str(tmp_path), "tsv")
+    assert (environment["LMUData"], environment["PRED_FORMAT"]) == (str(tmp_path / "lmu_data"), "tsv")
     assert not environment.keys() & {"OPENAI_API_BASE", "http_proxy", "MMEVAL_ROOT", "SPLIT_THINK"}
+
+
+def test_the_answers_of_one_seed_are_not_taken_for_those_of_another(tmp_path: Path) -> None:
+    task = task_in(tmp_path, 3, 4)
+    write_answers(task, [answer("0"), answer("1")], seed=3)
+    task.answers_path(4).write_bytes(task.answers_path(3).read_bytes())  # a copy, signed for seed 3
+    assert task.num_answers == 200
+    assert {seed: len(answers) for seed, answers in task.answers().items()} == {3: 2, 4: 0}
+    assert task.keep_sound_answers() == 2

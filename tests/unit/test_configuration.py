@@ -94,6 +94,8 @@ def test_a_wrong_key_or_value_is_one_line_that_names_it(
             "environments.train: train_flash_attn contra",
         ),
         ("evaluate.vlmevalkit.reuse", True, "evaluate.vlmevalkit.reuse: true would take old answers"),
+        ("evaluate.num_seeds", 4, "evaluate.num_seeds: 4 contradicts evaluate.vlmevalkit.temperature: 0"),
+        ("evaluate.benchmarks", ["digit"], "evaluate.benchmarks[0]: digit is unknown"),
     ],
 )
 def test_options_that_contradict_each_other_are_named(
@@ -133,3 +135,35 @@ def test_all_findings_are_reported_at_once(config: dict[str, Any], root: Path) -
     with pytest.raises(UserError) as error:
         validate(config, root / "config")
     assert str(error.value).count("\n") == 2
+
+
+def test_several_seeds_go_with_the_temperature_of_the_backend_that_is_used(config: dict[str, Any], root: Path) -> None:
+    seeds = changed(changed(config, "evaluate.num_seeds", 4), "evaluate.backend", "native")
+    (line,) = lines_for(seeds, root)
+    assert line.startswith("evaluate.num_seeds: 4 contradicts evaluate.native.temperature: 0")
+    assert lines_for(changed(seeds, "evaluate.native.temperature", 0.6), root) == []
+
+
+def test_replicas_do_not_share_a_port(config: dict[str, Any], root: Path) -> None:
+    with_port = changed(config, "evaluate.serve.flags.port", 8000)
+    assert lines_for(with_port, root) == []
+    (line,) = lines_for(changed(with_port, "evaluate.serve.num_replicas", 2), root)
+    assert line.startswith("evaluate.serve.flags.port: contradicts num_replicas above 1")
+
+
+@pytest.mark.parametrize("key", ["choice_prompt", "open_prompt"])
+@pytest.mark.parametrize(
+    "wrong", ["{", "}", "{}", "{0}", "{option}", "{question.text}", "{question[text]}", "{letters:d}"]
+)
+def test_a_prompt_that_cannot_be_filled_is_one_finding(
+    config: dict[str, Any], root: Path, key: str, wrong: str
+) -> None:
+    (line,) = lines_for(changed(config, f"evaluate.native.{key}", f"{{question}} {{options}} {wrong}"), root)
+    assert line.startswith(f"evaluate.native.{key}: cannot be filled (")
+    assert "expected no fields but {question}, {options}, {letters}" in line
+    assert line.endswith("is written twice: {{ }}")
+
+
+def test_a_prompt_may_hold_braces_that_are_written_twice(config: dict[str, Any], root: Path) -> None:
+    prompt = "{question}\n{options}\nEnd with \\boxed{{X}}, X of {letters}."
+    assert lines_for(changed(config, "evaluate.native.choice_prompt", prompt), root) == []

@@ -13,12 +13,14 @@ import pytest
 import yaml
 from run_vlmevalkit import eval_config
 
+from common import model_server
 from common.errors import UserError
 from common.model_server import (
     ModelServer,
     deploy_command,
     has_ended,
     last_error,
+    replica_environments,
     require_free_port,
     server_environment,
 )
@@ -156,3 +158,30 @@ def test_a_server_without_the_process_that_computed_is_not_alive(tmp_path: Path)
         with pytest.raises(UserError, match=f"its child process {engine.pid} is gone.*RuntimeError: out of memory"):
             server.require_alive()
         leader.kill()
+
+
+def test_replicas_share_the_gpus_evenly_and_in_their_order() -> None:
+    inherited = {"HOME": "/h", "CUDA_VISIBLE_DEVICES": "4,5,GPU-c,7"}
+    environments = replica_environments(inherited, 2)
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in environments] == ["4,5", "GPU-c,7"]
+    assert all(each["HOME"] == "/h" for each in environments)
+
+
+@pytest.mark.parametrize("num_replicas", [3, 8])
+def test_gpus_that_cannot_be_shared_evenly_are_refused_by_the_key(num_replicas: int) -> None:
+    expected = rf"evaluate.serve.num_replicas: {num_replicas} replicas cannot share 4 GPUs \(0,1,2,3\) evenly"
+    with pytest.raises(UserError, match=expected):
+        replica_environments({"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, num_replicas)
+
+
+def test_one_replica_keeps_its_environment_as_it_is() -> None:
+    inherited = {"CUDA_VISIBLE_DEVICES": "0,1,2"}
+    assert replica_environments(inherited, 1) == [inherited]
+
+
+def test_replicas_on_a_cpu_keep_their_environment_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_server, "visible_gpus", lambda inherited: [])
+    assert replica_environments({"HOME": "/h"}, 3) == [{"HOME": "/h"}] * 3
+    monkeypatch.undo()
+    hidden = {"CUDA_VISIBLE_DEVICES": ""}  # GPUs are there but not to be used
+    assert replica_environments(hidden, 2) == [hidden] * 2

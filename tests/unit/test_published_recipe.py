@@ -8,6 +8,7 @@ import pytest
 import yaml
 from run_vlmevalkit import eval_config
 
+from common.benchmark_list import listed_benchmarks
 from common.model_server import deploy_command, server_environment
 from common.swift_command import TrainingPaths, build_sft_command
 
@@ -98,8 +99,10 @@ def test_each_published_serving_flag_is_in_the_command(published: Any, config: A
 
 
 def test_each_published_evaluation_setting_is_in_the_task(published: Any, config: Any) -> None:
-    benchmark = config["evaluate"]["benchmarks"]["mmmu"]["dataset"]
-    task = eval_config(benchmark, "http://127.0.0.1:8000/v1", "Qwen3-VL", config["evaluate"]["vlmevalkit"], seed=42)
+    (benchmark,) = listed_benchmarks(config["evaluate"]).values()
+    task = eval_config(
+        benchmark.dataset, "http://127.0.0.1:8000/v1", "Qwen3-VL", config["evaluate"]["vlmevalkit"], seed=42
+    )
     expected = {key: value for key, value in published["evaluation"].items() if key not in ("eval_backend", "model")}
     assert {key: task[key] for key in expected} == expected
     model = published["evaluation"]["model"]

@@ -63,7 +63,7 @@ def test_first_comes_what_the_first_model_has_over_the_last_if_there_is_anything
 
 def test_models_that_agree_have_a_page_that_says_so(inputs: ReportInputs) -> None:
     for model in inputs.records:
-        inputs.write_records(model, [r | {"correct": False} for r in inputs.read_records(model)])
+        inputs.write_records(model, [r | {"correct": False, "score": 0.0} for r in inputs.read_records(model)])
     page = render_disagreements(benchmark_of(inputs))
     assert "The models agree on every question" in page and not CARD.search(page)
 

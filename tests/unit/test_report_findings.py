@@ -16,7 +16,13 @@ NUM_QUESTIONS = 400
 
 def record(index: int, num_options: int) -> Record:
     options = dict(zip("ABCDEFGH"[:num_options], "abcdefgh", strict=False))
-    return Record(str(index), "test", None, None, "Which?", options, "A", "A", "A", True, "answered", "0")
+    return Record(
+        str(index), "test", None, None, "Which?", options, "A", "A", "A", 1.0, True, "accuracy", "answered", 0, "0"
+    )
+
+
+def answered_right(given: Record, is_right: bool) -> Record:
+    return dataclasses.replace(given, correct=is_right, score=float(is_right))
 
 
 def score(model: str, share: float, num_unparsed: int = 0, split: str = "test") -> Score:
@@ -101,7 +107,7 @@ def test_models_are_compared_question_by_question_and_controls_with_their_own_mo
     right = {"graft": 100, "stage2": 300}
     for model in models:
         made.records[model] = [
-            dataclasses.replace(record(index, 4), correct=index < right.get(model, 50))
+            answered_right(record(index, 4), index < right.get(model, 50))
             # another order, as a file may have it
             for index in reversed(range(NUM_QUESTIONS))
         ]
@@ -112,6 +118,17 @@ def test_models_are_compared_question_by_question_and_controls_with_their_own_mo
     ]  # fmt: skip
     gained = table.rows[0][2]
     assert (gained.num_both, gained.num_first_only, gained.num_second_only, gained.num_neither) == (100, 0, 200, 100)
+
+
+def test_models_whose_seeds_scored_alike_in_another_order_are_equally_good() -> None:
+    made = benchmark(score("graft", 0.5), score("stage2", 0.5))
+    shares = {"graft": (0.1, 0.2, 0.3), "stage2": (0.3, 0.2, 0.1)}  # whose sums differ by rounding
+    for model, each in shares.items():
+        made.records[model] = [
+            dataclasses.replace(record(0, 4), score=share, correct=False, seed=seed) for seed, share in enumerate(each)
+        ]
+    ((_, _, pair),) = pair_tables(made)[0].rows
+    assert (pair.num_questions, pair.num_both, pair.difference) == (1, 1, 0.0)
 
 
 def test_one_model_is_compared_with_nothing() -> None:

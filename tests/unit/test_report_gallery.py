@@ -20,9 +20,8 @@ def question(index: int, group: str, subject: str | None = None) -> Question:
 
 def record(index: int, correct: bool) -> Record:
     extracted = "A" if correct else "B"
-    return Record(
-        str(index), "test", None, None, "Which?", {"A": "a"}, "A", extracted, extracted, correct, "answered", "0"
-    )
+    judged = (float(correct), correct, "accuracy", "answered", 0)
+    return Record(str(index), "test", None, None, "Which?", {"A": "a"}, "A", extracted, extracted, *judged, "0")
 
 
 def noise(width_px: int, height_px: int, mode: str = "RGB") -> bytes:

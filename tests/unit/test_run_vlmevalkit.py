@@ -14,6 +14,7 @@ import pytest
 import run_vlmevalkit
 from evaluation_inputs import benchmark_rows, write_rows
 
+from common.addresses import Addresses
 from common.answer_log import line_of
 from common.errors import UserError
 from common.files import md5_of_file
@@ -52,10 +53,16 @@ def reply(content: str | None, finish_reason: str = "stop", status: int = 200) -
     return SimpleNamespace(status_code=status, text=json.dumps(body), json=lambda: body)
 
 
+def recording_model(path: Path, base: type = ApiModel, *, is_blind: bool = False) -> type:
+    """With one server."""
+    addresses = Addresses(["http://127.0.0.1:8000/v1"])
+    return run_vlmevalkit.recording_model(base, path, "key", addresses, is_blind=is_blind)
+
+
 def answered(tmp_path: Path, *replies: Any) -> dict[str, Any]:
     """The one line that is written for a question with these replies."""
     path = tmp_path / "answers.jsonl"
-    model = run_vlmevalkit.recording_model(ApiModel, path, "key", is_blind=False)(list(replies))
+    model = recording_model(path)(list(replies))
     prediction = model.answer_question(index=7, message=[], dataset="Digits")
     (row,) = [json.loads(line) for line in path.read_text().splitlines()]
     assert (row["index"], row["prediction"]) == ("7", prediction)
@@ -92,7 +99,7 @@ def test_the_last_try_says_why_a_question_failed(tmp_path: Path, last: Any, erro
 def test_a_question_that_was_answered_before_is_not_asked_again(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text(line_of(Answer("7", "D", "stop", None), "key"))
-    model = run_vlmevalkit.recording_model(ApiModel, path, "key", is_blind=False)([])  # a question would find no reply
+    model = recording_model(path)([])  # a question would find no reply
     assert model.answer_question(index=7, message=[], dataset="Digits") == "D"
     assert len(path.read_text().splitlines()) == 1
 
@@ -100,7 +107,7 @@ def test_a_question_that_was_answered_before_is_not_asked_again(tmp_path: Path) 
 def test_an_answer_to_another_evaluation_is_asked_for_again(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text(line_of(Answer("7", "D", "stop", None), "another key"))
-    model = run_vlmevalkit.recording_model(ApiModel, path, "key", is_blind=False)([reply("B")])
+    model = recording_model(path)([reply("B")])
     assert model.answer_question(index=7, message=[], dataset="Digits") == "B"
 
 
@@ -114,9 +121,31 @@ def test_the_blind_control_sends_the_text_alone(tmp_path: Path) -> None:
 
     message = [{"type": "image", "value": "a.png"}, {"type": "text", "value": "Which digit?"}]
     for is_blind in (True, False):
-        model = run_vlmevalkit.recording_model(Listening, tmp_path / "a.jsonl", "key", is_blind=is_blind)([reply("B")])
+        model = recording_model(tmp_path / "a.jsonl", Listening, is_blind=is_blind)([reply("B")])
         model.answer_question(index=int(is_blind), message=message, dataset="Digits")
     assert sent == [[message[1]], message]
+
+
+def test_each_request_goes_to_a_replica_that_is_free(tmp_path: Path) -> None:
+    urls = ["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"]
+    addresses = Addresses(urls)
+    sent: list[str] = []
+
+    class Listening(ApiModel):
+        def __init__(self, replies: list[Any]) -> None:
+            super().__init__(replies)
+            self.api_base = "http://127.0.0.1:1/v1/chat/completions"  # as VLMEvalKit's does
+
+        def generate_inner(self, inputs: Any, **options: Any) -> tuple[int, str, Any]:
+            sent.append(self.api_base)
+            return super().generate_inner(inputs, **options)
+
+    recording = run_vlmevalkit.recording_model(Listening, tmp_path / "a.jsonl", "key", addresses, is_blind=False)
+    model = recording([OSError("refused"), reply("B"), reply("B")])
+    with addresses.one():  # the first is busy
+        model.answer_question(index=0, message=[], dataset="Digits")
+    model.answer_question(index=1, message=[], dataset="Digits")
+    assert sent == [f"{url}/chat/completions" for url in (urls[1], urls[1], urls[0])]
 
 
 def test_answers_of_raw_bytes_survive_a_table() -> None:
@@ -140,9 +169,7 @@ def test_each_question_is_handed_over_with_its_index() -> None:
 
 def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
-    model = run_vlmevalkit.recording_model(ApiModel, path, "key", is_blind=False)(
-        [reply("B" * 5000) for _ in range(64)]
-    )
+    model = recording_model(path)([reply("B" * 5000) for _ in range(64)])
     threads = [threading.Thread(target=model.answer_question, args=(index, [], "D")) for index in range(64)]
     for thread in threads:
         thread.start()
@@ -178,19 +205,19 @@ def tsv(tmp_path: Path) -> Path:
 
 def test_a_known_benchmark_with_its_md5_is_asked(known: Any, tsv: Path) -> None:
     known.DATASET_MD5["MMMU_DEV_VAL"] = md5_of_file(tsv)
-    run_vlmevalkit.check_dataset("MMMU_DEV_VAL", tsv, is_control=False)
+    run_vlmevalkit.check_dataset("MMMU_DEV_VAL", tsv, is_original=True)
     assert "MMMU_DEV_VAL" in known.DATASET_MD5
 
 
 def test_a_known_benchmark_with_another_md5_is_refused_with_both(known: Any, tsv: Path) -> None:
-    for is_control in (False, True):
+    for is_original in (True, False):
         with pytest.raises(UserError, match=f"md5 {md5_of_file(tsv)} found; VLMEvalKit expects {'0' * 32}"):
-            run_vlmevalkit.check_dataset("MMMU_DEV_VAL", tsv, is_control)
+            run_vlmevalkit.check_dataset("MMMU_DEV_VAL", tsv, is_original=is_original)
 
 
 def test_the_control_of_a_known_benchmark_is_not_fetched_again_for_its_pictures(known: Any, tsv: Path) -> None:
     known.DATASET_MD5["MMMU_DEV_VAL"] = md5_of_file(tsv)
-    run_vlmevalkit.check_dataset("MMMU_DEV_VAL", tsv, is_control=True)
+    run_vlmevalkit.check_dataset("MMMU_DEV_VAL", tsv, is_original=False)
     assert "MMMU_DEV_VAL" not in known.DATASET_MD5
 
 
@@ -198,7 +225,7 @@ def test_a_benchmark_of_ones_own_needs_an_answer_among_its_options(known: Any, t
     rows = benchmark_rows(4)
     rows[2]["answer"] = "E"
     with pytest.raises(UserError, match="the answer of question 2"):
-        run_vlmevalkit.check_dataset("Mine", write_rows(rows, tmp_path / "Mine.tsv"), is_control=False)
+        run_vlmevalkit.check_dataset("Mine", write_rows(rows, tmp_path / "Mine.tsv"), is_original=True)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +233,7 @@ def test_a_benchmark_of_ones_own_needs_an_answer_among_its_options(known: Any, t
 )
 def test_a_benchmark_that_is_scored_in_another_way_is_refused(known: Any, tsv: Path, name: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
-        run_vlmevalkit.check_dataset(name, tsv, is_control=False)
+        run_vlmevalkit.check_dataset(name, tsv, is_original=True)
 
 
 def test_verdicts_carry_what_the_parser_finds_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -238,8 +265,8 @@ def test_verdicts_carry_what_the_parser_finds_now(monkeypatch: pytest.MonkeyPatc
             "log": "x",
         },
     ]
-    path = write_rows(rows, tmp_path / "result.tsv", columns)
-    first, second = run_vlmevalkit.judgements(path, "MMMU_DEV_VAL")
-    assert first["options"] == {"A": "1", "B": "None"}
-    assert (first["answer"], first["hit"], first["extracted"]) == ("B", 1, "B")
-    assert (second["answer"], second["hit"], second["extracted"]) == ("A", 0, None)  # an open question
+    write_rows(rows, tmp_path / "Qwen3-VL/Qwen3-VL_MMMU_DEV_VAL_exact_matching_result.tsv", columns)
+    first, second = run_vlmevalkit.choice_judgements(tmp_path, "MMMU_DEV_VAL")
+    assert first.options == {"A": "1", "B": "None"}
+    assert (first.answer, first.score, first.extracted) == ("B", 1, "B")
+    assert (second.answer, second.score, second.extracted) == ("A", 0, None)  # an open question

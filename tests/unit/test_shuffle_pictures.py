@@ -75,3 +75,17 @@ def test_a_split_of_one_question_cannot_be_shuffled(tmp_path: Path) -> None:
     path = write_rows(benchmark_rows(4), tmp_path / "b.tsv")  # one in dev, three in test
     with pytest.raises(UserError, match="split 'dev' has one question"):
         with_shuffled_pictures(read_benchmark(path), path, seed=0)
+
+
+def test_a_question_without_a_picture_takes_no_part_even_if_its_whole_split_has_none(tmp_path: Path) -> None:
+    rows = benchmark_rows(12)
+    for row in rows:
+        if row["split"] == "dev" or row["index"] == "9":
+            row["image"] = ""
+    path = write_rows(rows, tmp_path / "b.tsv")
+    table = read_benchmark(path, needs_pictures=False)
+    shuffled = with_shuffled_pictures(table, path, seed=0)
+    unseen = table["image"] == ""
+    assert (shuffled["image"][unseen] == "").all()
+    assert (shuffled["image"][~unseen] != table["image"][~unseen]).all()
+    assert sorted(shuffled["image"]) == sorted(table["image"])

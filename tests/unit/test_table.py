@@ -13,15 +13,16 @@ import make_table
 import pytest
 
 from common.errors import UserError
-from common.intervals import wilson_interval
+from common.intervals import bootstrap_interval, wilson_interval
 
 PROVENANCE = {
     "model": "stage1",
+    "harness": "vlmevalkit",
     "benchmark": "Digits",
     "benchmark_md5": "ab",
     "settings": {"temperature": 0},
     "serve": {"backend": "transformers"},
-    "seed": 0,
+    "seeds": [0],
     "versions": {"torch": "2.13.0"},
     "wall_time_s": 12.5,
 }
@@ -29,10 +30,12 @@ PROVENANCE = {
 
 def record(index: int, **changes: Any) -> dict[str, Any]:
     """Every other question is right; two subjects in one discipline; five of a dev split."""
+    correct = changes.get("correct", index % 2 == 1)
     return {
         "index": str(index), "split": "dev" if index < 5 else "test", "discipline": "digits",
         "subject": "odd" if index % 2 else "even", "question": "Which?", "options": {"A": "1", "B": "2"}, "answer": "B",
-        "prediction": "B", "extracted": "B", "correct": index % 2 == 1, "status": "answered", "image_sha256": f"{index}",
+        "prediction": "B", "extracted": "B", "correct": correct, "status": "answered", "image_sha256": f"{index}",
+        "score": float(correct), "metric": "accuracy", "seed": 0,
         **changes,
     }  # fmt: skip
 
@@ -84,7 +87,7 @@ def test_shares_have_six_decimals_and_wilsons_interval(make: Callable[..., Any])
 
 def test_unparsed_and_truncated_answers_are_counted(make: Callable[..., Any]) -> None:
     lines = records()
-    lines[5] |= {"status": "unparsed", "extracted": None, "correct": False}
+    lines[5] |= {"status": "unparsed", "extracted": None, "correct": False, "score": 0.0}
     lines[6] |= {"status": "truncated"}
     row = next(row for row in make({"stage1": lines}) if row["split"] == "test")
     assert (row["num_unparsed"], row["num_truncated"], row["num_correct"]) == ("1", "1", "4")
@@ -121,9 +124,9 @@ def test_the_overall_rows_are_printed(make: Callable[..., Any], capsys: pytest.C
     assert capsys.readouterr().out.splitlines()[1].split() == [
         "stage1",
         "test",
-        "5",
-        "of",
         "10",
+        "questions",
+        "accuracy",
         "0.500",
         "(0.237–0.763)",
     ]
@@ -154,7 +157,7 @@ def test_other_pictures_are_refused_except_in_a_control(make: Callable[..., Any]
     refused(make, tmp_path, "image_sha256 of question 0", {"graft": records(), "stage1": other})
 
 
-@pytest.mark.parametrize("field", ["settings", "serve", "seed", "benchmark_md5", "versions"])
+@pytest.mark.parametrize("field", ["harness", "settings", "serve", "seeds", "benchmark_md5", "versions"])
 def test_models_that_were_asked_in_another_way_are_refused(
     make: Callable[..., Any], tmp_path: Path, field: str
 ) -> None:
@@ -163,7 +166,7 @@ def test_models_that_were_asked_in_another_way_are_refused(
 
 
 def test_a_doubled_record_is_refused(make: Callable[..., Any], tmp_path: Path) -> None:
-    refused(make, tmp_path, "question 3 is there twice", {"graft": [*records(), record(3)]})
+    refused(make, tmp_path, "question 3 is there twice for seed 0", {"graft": [*records(), record(3)]})
 
 
 def test_a_record_that_was_cut_off_is_refused(make: Callable[..., Any], tmp_path: Path) -> None:
@@ -202,3 +205,48 @@ def test_a_table_of_one_model_compares_nothing(make: Callable[..., Any], tmp_pat
     make({"stage2": records()})
     assert comparison(tmp_path) == []
     assert (tmp_path / "out/t.comparison.csv").read_text().startswith("model,other,split,")
+
+
+def of_seed(seed: int, *right: int) -> list[dict[str, Any]]:
+    """Four questions of one split, of which these are answered right."""
+    return [record(index, split="test", subject=None, seed=seed, correct=index in right) for index in range(4)]
+
+
+def test_with_several_seeds_questions_are_counted_once_and_the_accuracy_is_the_mean_over_all_answers(
+    make: Callable[..., Any],
+) -> None:
+    row = make({"stage2": [*of_seed(7, 0, 1), *of_seed(8, 0), *of_seed(9, 0, 1, 2)]})[0]
+    assert [row[name] for name in ("num_questions", "num_correct", "num_seeds")] == ["4", "6", "3"]
+    low, high = bootstrap_interval([1.0, 2 / 3, 1 / 3, 0.0])
+    assert (row["accuracy"], row["ci95_low"], row["ci95_high"]) == ("0.500000", f"{low:.6f}", f"{high:.6f}")
+
+
+def test_models_are_compared_by_their_means_over_the_seeds(make: Callable[..., Any], tmp_path: Path) -> None:
+    make({"graft": [*of_seed(7, 0), *of_seed(8, 1)], "stage2": [*of_seed(7, 0, 1), *of_seed(8, 0, 2)]})
+    (row,) = comparison(tmp_path)
+    counts = [row[f"num_{name}"] for name in ("questions", "both", "model_only", "other_only", "neither")]
+    assert counts == ["4", "1", "0", "2", "1"]
+    assert row["difference"] == "0.250000"
+
+
+def test_a_question_that_was_asked_for_fewer_seeds_than_others_is_named(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    lines = [*of_seed(7), *of_seed(8)[:2], *of_seed(8)[3:]]
+    refused(make, tmp_path, "question 2 was asked for 1 seeds, others for 2", {"stage2": lines})
+
+
+def test_a_score_between_right_and_wrong_keeps_its_name_and_counts_as_it_is(make: Callable[..., Any]) -> None:
+    shares = [1.0, 0.5, 0.8, 0.0]
+    lines = [
+        record(index, split="test", subject=None, metric="anls", score=share, correct=share == 1)
+        for index, share in enumerate(shares)
+    ]
+    row = make({"stage2": lines})[0]
+    assert (row["metric"], row["num_correct"], row["accuracy"]) == ("anls", "1", "0.575000")
+    assert (row["ci95_low"], row["ci95_high"]) == tuple(f"{bound:.6f}" for bound in bootstrap_interval(shares))
+
+
+def test_models_that_were_scored_by_another_metric_are_refused(make: Callable[..., Any], tmp_path: Path) -> None:
+    models = {"graft": records(), "stage1": records(metric="anls")}
+    refused(make, tmp_path, "metric of question 0 is 'anls'", models)
