@@ -17,7 +17,7 @@ study: environments
 
 # Two groups at a time, the longest first; most of them wait much of their time, for a server or for Slurm. Their dots are mixed.
 test: .venv/ok environments lint
-	$(MAKE) --jobs=2 --keep-going test-cluster test-unit test-model test-serving test-pipeline
+	$(MAKE) --jobs=2 --keep-going test-pipeline test-cluster test-unit test-model test-serving
 
 test-unit:
 	.venv/bin/pytest tests/unit tests/faults
@@ -60,10 +60,12 @@ status: .venv/ok
 environments: .venv/ok
 	$(SNAKEMAKE) $(ROLES:%=.venvs/%.ok) --configfile config/demo.yaml
 
-bench: .venv/ok environments
+bench: demo
 	.venv/bin/python benchmarks/graft.py
 	.venv/bin/python benchmarks/affine.py
 	.venv/bin/python benchmarks/seeds.py
+	$(SNAKEMAKE) .venvs/serve_cpu.ok --configfile config/demo.yaml
+	.venv/bin/python benchmarks/throughput.py
 
 # The workflow's own environment: pip alone, from the hashed lock; the other environments are made by a rule, with uv.
 .venv/ok: envs/workflow.lock

@@ -6,8 +6,9 @@ Prefix and picture caches of the server are off, or the second client would find
 the start of the questions to the last answer, which is what vLLM's client measures; `whole` has EvalScope's loading and
 scoring, too. VLMEvalKit's requests differ from the others' in the encoding of the picture (JPEG).
 
-By hand, after `make demo` and `make test-serving` (which builds vLLM for CPUs); on a GPU give .venvs/serve and --dtype bfloat16:
+By hand, after `make demo` and `snakemake --cores all --configfile config/demo.yaml .venvs/serve_cpu.ok`:
     .venv/bin/python benchmarks/throughput.py            # writes benchmarks/results/throughput.md
+With another checkpoint, benchmark and environment: --model-dir, --benchmark-tsv, --serve-python, --dtype.
 """
 
 import argparse
@@ -44,6 +45,14 @@ MAX_TOKENS = 16
 SERVER_ENVIRONMENT = {
     "MAX_PIXELS": 3136, "VLLM_CPU_KVCACHE_SPACE": 1, "VLLM_HOST_IP": "127.0.0.1", "VLLM_NO_USAGE_STATS": 1,
 }  # fmt: skip
+# `vllm bench serve` itself: the command asks for a distribution named vllm, which its build for CPUs is not.
+CLIENT_CODE = """
+from vllm.benchmarks.serve import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+"""
 ENVIRONMENT_OF_CLIENTS = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -118,7 +127,7 @@ class Bench:
         """vLLM's own client."""
         result_path = self.directory / f"{name}.json"
         command = [
-            str(self.serve_python), "-m", "vllm.entrypoints.cli.main", "bench", "serve", "--backend", "openai-chat",
+            str(self.serve_python), "-c", CLIENT_CODE, "--backend", "openai-chat",
             "--base-url", base_url.removesuffix("/v1"), "--endpoint", "/v1/chat/completions", "--model", "Qwen3-VL",
             "--tokenizer", str(self.model_dir), "--dataset-name", "custom_image", "--dataset-path", str(self.list_path),
             "--custom-output-len", str(MAX_TOKENS), "--num-prompts", str(self.num_questions), "--disable-shuffle",

@@ -9,6 +9,8 @@ By hand (the same options as evaluate.py, and which share of how many):
 """
 
 import argparse
+import os
+import socket
 from pathlib import Path
 
 from common.asking import ask_all
@@ -51,7 +53,8 @@ def answer_share(evaluation: Evaluation, share: Share, output_path: Path, log_pa
             require_no_failures(answers, len(questions), where)
             by_index(answers, questions, "answers", where)
     times = times_of(asked.timing, task.num_answers)
-    write_json_atomically(output_path, {"key": key, "num_questions": len(questions), **times})
+    where_asked = {"host": socket.gethostname(), "slurm_job_id": os.environ.get("SLURM_JOB_ID")}
+    write_json_atomically(output_path, {"key": key, "num_questions": len(questions), **where_asked, **times})
     say(f"{name}: {task.num_answers} answers, in {times['wall_time_s']:.0f} s")
 
 

@@ -19,7 +19,7 @@ from workflow_run import WorkflowRun
 START_LIMIT_S = 240.0
 END_LIMIT_S = 480.0
 
-# The demo, shorter, with donors from both hubs and a second stage on two nodes.
+# The demo, shorter, with donors from both hubs; a second stage on two nodes, whose questions two nodes share.
 OVERLAY: dict[str, Any] = {
     "donors": {
         "vl": {"kind": "modelscope", "id": "lab/vision", "revision": "master"},
@@ -32,7 +32,7 @@ OVERLAY: dict[str, Any] = {
         "deepspeed": "zero2",
         "flags": {"max_steps": 40, "save_steps": 20, "per_device_train_batch_size": 16},
     },
-    "evaluate": {"models": ["stage2"]},
+    "evaluate": {"models": ["stage2"], "serve": {"num_nodes": 2}},
 }
 
 

@@ -78,8 +78,20 @@ class EvaluationRun:
         self.serve_python.chmod(0o755)
         self.serve["environment"]["STAND_IN"] = json.dumps(behaviour)
 
-    def start(self) -> subprocess.Popen[str]:
-        command = [str(self.evaluate_python), "scripts/evaluate.py", "--model-name", "model"]
+    def start(self, *, share: int | None = None) -> subprocess.Popen[str]:
+        """evaluate.py, or answer_share.py for one node's share."""
+        if share is None:
+            program = [
+                "scripts/evaluate.py",
+                "--records",
+                str(self.records_path),
+                "--provenance",
+                str(self.provenance_path),
+            ]
+        else:
+            output_path = self.directory / f"share{share}.json"
+            program = ["scripts/answer_share.py", "--share", str(share), "--output", str(output_path)]
+        command = [str(self.evaluate_python), *program, "--log", str(self.log_path), "--model-name", "model"]
         command += ["--backend", self.backend, "--seed", "0", "--num-seeds", str(self.num_seeds)]
         command += ["--model-dir", str(self.model_dir), "--benchmark", self.benchmark, "--benchmark-tsv", str(self.tsv)]
         command += [
@@ -91,8 +103,6 @@ class EvaluationRun:
             f"{self.directory}/work",
         ]
         command += ["--settings", json.dumps(self.settings), "--serve-python", str(self.serve_python)]
-        command += ["--records", str(self.records_path), "--provenance", str(self.provenance_path)]
-        command += ["--log", str(self.log_path)]
         # A proxy that leads nowhere: whatever asks for one, fails.
         environment = {
             **os.environ,
@@ -104,9 +114,9 @@ class EvaluationRun:
             command, cwd=self.root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
 
-    def run(self) -> tuple[int, str]:
+    def run(self, *, share: int | None = None) -> tuple[int, str]:
         """Exit status and what was printed."""
-        process = self.start()
+        process = self.start(share=share)
         output, _ = process.communicate(timeout=600)
         return process.returncode, output
 

@@ -78,6 +78,7 @@ class Proxy(BaseHTTPRequestHandler):
 
     def reply(self, status: int, data: bytes, num_sent: int | None = None) -> None:
         self.send_response(status)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data[:num_sent])

@@ -43,6 +43,19 @@ def test_a_stage_on_two_nodes_has_its_processes_on_both(finished: ClusterRun) ->
     assert hosts in (["node1", "node1", "node2", "node2"], ["node2", "node2", "node1", "node1"])
 
 
+def test_the_questions_are_shared_by_two_jobs_and_put_together_without_a_gpu(finished: ClusterRun) -> None:
+    shares_dir = finished.results / "eval/digits/stage2.shares"
+    shares = [json.loads((shares_dir / f"{number}.json").read_text()) for number in range(2)]
+    assert [share["num_questions"] for share in shares] == [200, 200]
+    assert len({share["slurm_job_id"] for share in shares}) == 2
+    provenance = json.loads((finished.results / "eval/digits/stage2.json").read_text())
+    assert (provenance["num_questions"], provenance["num_asked_before"]) == (400, 400)
+    output = finished.run("-n", "--forceall", "results/demo/eval/digits.csv")
+    resources = re.search(r"^rule evaluate:.*?^    resources: (.*?)$", output, re.MULTILINE | re.DOTALL)
+    assert resources is not None
+    assert "gres" not in resources.group(1)
+
+
 def test_each_rank_has_a_log_of_its_own_and_its_number_in_the_common_one(finished: ClusterRun) -> None:
     watch_dir = finished.watch_dir("stage2")
     assert watch_dir is not None
@@ -62,7 +75,7 @@ def test_the_dry_run_tells_nodes_gpus_and_walltime_of_each_gpu_step(finished: Cl
     for rule, expected in (
         ("stage1", ("nodes=1", "gres=gpu:1", "runtime=30")),
         ("stage2", ("nodes=2", "gres=gpu:2", "runtime=30")),
-        ("evaluate", ("nodes=1", "gres=gpu:1", "runtime=30")),
+        ("answer_share", ("nodes=1", "gres=gpu:1", "runtime=30")),
     ):
         resources = re.search(rf"^rule {rule}:.*?^    resources: (.*?)$", output, re.MULTILINE | re.DOTALL)
         assert resources is not None, output

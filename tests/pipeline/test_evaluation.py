@@ -25,6 +25,7 @@ NAMES = ("graft", "graft-shuffled")
 SERVE = {
     "backend": "transformers",
     "num_replicas": 1,
+    "num_nodes": 1,
     "environment": {"MAX_PIXELS": 3136},
     "flags": {"torch_dtype": "float32", "attn_impl": "sdpa", "max_new_tokens": 8},
     "startup_timeout_s": 600,
