@@ -6,9 +6,12 @@ Prefix and picture caches of the server are off, or the second client would find
 the start of the questions to the last answer, which is what vLLM's client measures; `whole` has EvalScope's loading and
 scoring, too. VLMEvalKit's requests differ from the others' in the encoding of the picture (JPEG).
 
-By hand, after `make demo` and `snakemake --cores all --configfile config/demo.yaml .venvs/serve_cpu.ok`:
+Who is slower, client or server? Twice: with a graft of random weights, large enough for this machine's server to be what is
+waited for, as with any real model (its answers are nonsense of MAX_TOKENS tokens); and with the demo's second stage, whose
+answers are of two tokens, so that the clients are what is waited for.
+
+By hand, after `make demo` and `snakemake --cores all --configfile config/demo.yaml .venvs/serve_cpu.ok`, a quarter of an hour:
     .venv/bin/python benchmarks/throughput.py            # writes benchmarks/results/throughput.md
-With another checkpoint, benchmark and environment: --model-dir, --benchmark-tsv, --serve-python, --dtype.
 """
 
 import argparse
@@ -27,7 +30,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
+
+from graft_run import make_graft  # noqa: E402
 
 from common.asking import HARNESSES, Serving, Task, harness_environment, require_running, tell, write_task  # noqa: E402
 from common.benchmark_tables import pictures_of, read_benchmark, write_benchmark  # noqa: E402
@@ -40,8 +45,16 @@ from common.native_samples import data_url, letters_of  # noqa: E402
 
 CLIENTS = ("vllm bench serve", "vlmevalkit", "native")
 NUMS_UNDER_WAY = (1, 4, 16, 64)
-MAX_TOKENS = 16
-# VLLM_* are for CPUs alone and mean nothing on a GPU.
+MAX_TOKENS = 32
+# Random donors of 30 million parameters: one core of a CPU computes about a hundred tokens a second.
+RANDOM_DONORS: dict[str, Any] = {
+    "dtype": "float32",
+    "llm": {
+        "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8,
+        "num_key_value_heads": 4, "head_dim": 64,
+    },
+    "vl": {"rope_scaling": {"type": "mrope", "mrope_section": [8, 12, 12]}},
+}  # fmt: skip
 SERVER_ENVIRONMENT = {
     "MAX_PIXELS": 3136, "VLLM_CPU_KVCACHE_SPACE": 1, "VLLM_HOST_IP": "127.0.0.1", "VLLM_NO_USAGE_STATS": 1,
 }  # fmt: skip
@@ -53,6 +66,16 @@ parser = FlexibleArgumentParser()
 add_cli_args(parser)
 main(parser.parse_args())
 """
+# As `evaluate.serve`, without what would make the second client faster than the first.
+SERVE = {
+    "backend": "vllm", "startup_timeout_s": 900, "environment": SERVER_ENVIRONMENT,
+    "flags": {
+        "torch_dtype": "float32", "max_new_tokens": MAX_TOKENS, "served_model_name": "Qwen3-VL",
+        "vllm_max_model_len": 2048, "vllm_enable_prefix_caching": False, "vllm_mm_processor_cache_gb": 0,
+        "vllm_enforce_eager": True,
+    },
+}  # fmt: skip
+EVALUATE_PYTHON = ROOT / ".venvs/evaluate/bin/python"
 ENVIRONMENT_OF_CLIENTS = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -62,18 +85,6 @@ class Rate:
 
     asking: float
     whole: float
-
-
-def serve_settings(dtype: str) -> dict[str, Any]:
-    """As `evaluate.serve`, without what would make the second client faster than the first."""
-    flags = {
-        "torch_dtype": dtype, "max_new_tokens": MAX_TOKENS, "served_model_name": "Qwen3-VL", "vllm_max_model_len": 2048,
-        "vllm_enable_prefix_caching": False, "vllm_mm_processor_cache_gb": 0, "vllm_enforce_eager": True,
-    }  # fmt: skip
-    return {
-        "backend": "vllm", "num_replicas": 1, "num_nodes": 1, "environment": SERVER_ENVIRONMENT, "flags": flags,
-        "startup_timeout_s": 900,
-    }  # fmt: skip
 
 
 # The prompt of the demo's data, which is VLMEvalKit's; the clients get it in the same words.
@@ -204,11 +215,8 @@ def measure(
     return rates
 
 
-def report(
-    rates: Mapping[tuple[int, str], list[Rate]], num_questions: int, dtype: str, versions: Mapping[str, str]
-) -> str:
-    """The page of results: medians over the turns."""
-    num_turns = len(next(iter(rates.values())))
+def rows_of(rates: Mapping[tuple[int, str], list[Rate]]) -> list[str]:
+    """The rows of one model: medians over the turns."""
     rows = []
     for num_under_way in NUMS_UNDER_WAY:
         own = statistics.median(rate.asking for rate in rates[num_under_way, CLIENTS[0]])
@@ -220,29 +228,47 @@ def report(
             )
             cells += [f"{asking:.2f}", f"{asking / own:.2f}", f"{whole:.2f}"]
         rows.append(f"| {num_under_way} | {' | '.join(cells)} |")
+    return rows
+
+
+def report(tables: Mapping[str, list[str]], num_turns: int, versions: Mapping[str, str]) -> str:
+    """The page of results."""
     pins = ", ".join(f"{name}=={version}" for name, version in versions.items())
+    header = (
+        "| requests under way | vllm bench serve | VLMEvalKit, asking | of client | as a whole | native, asking | of client "
+        "| as a whole |\n|---|---|---|---|---|---|---|---|"
+    )
+    parts = [f"## {title}\n\n{header}\n" + "\n".join(rows) for title, rows in tables.items()]
     return f"""# Questions per second, beside vLLM's own client
 
-{datetime.date.today().isoformat()}, {os.cpu_count()} cores ({platform.machine()}), no GPU; {pins}; {dtype}.
-The demo's second stage, {num_questions} questions of its test set a run, at most {MAX_TOKENS} tokens an answer;
-medians of {num_turns} turns.
-Client and server share the cores. "of client" is the ratio to `vllm bench serve` at the same number of requests under way.
+{datetime.date.today().isoformat()}, {os.cpu_count()} cores ({platform.machine()}), no GPU; {pins}; float32.
+The demo's test questions, at most {MAX_TOKENS} tokens an answer; medians of {num_turns} turns. Client and server share the cores.
+"of client" is the ratio to `vllm bench serve` at the same number of requests under way.
 
-| requests under way | vllm bench serve | VLMEvalKit asking | of client | as a whole | native asking | of client | as a whole |
-|---|---|---|---|---|---|---|---|
-{chr(10).join(rows)}
+{(chr(10) * 2).join(parts)}
 
 By `benchmarks/throughput.py`.
 """
 
 
+def measure_model(
+    model_dir: Path, tsv_path: Path, serve_python: Path, num_questions: int, num_turns: int, say: Callable[[str], None]
+) -> list[str]:
+    """The rows of one model, from a server of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        subset_path, list_path = write_requests(tsv_path, num_questions, directory)
+        bench = Bench(model_dir, serve_python, EVALUATE_PYTHON, subset_path, list_path, num_questions, directory)
+        with model_server(serve_python, ROOT, model_dir, SERVE, os.environ, directory) as server:
+            say(f"{model_dir}: the model server is starting, its log is {server.log_path}")
+            while not server.is_ready():
+                time.sleep(0.5)
+            return rows_of(measure(bench, server.base_url, num_turns, say))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model-dir", type=Path, default=ROOT / "results/demo/stage2/checkpoint")
-    parser.add_argument("--benchmark-tsv", type=Path, default=ROOT / "resources/data/digits/test.tsv")
-    parser.add_argument("--serve-python", type=Path, default=ROOT / ".venvs/serve_cpu/bin/python")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--num-questions", type=int, default=200)
+    parser.add_argument("--demo-dir", type=Path, default=ROOT, help="where the demo was made")
     parser.add_argument("--num-turns", type=int, default=2)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/throughput.md")
     arguments = parser.parse_args()
@@ -250,23 +276,24 @@ def main() -> None:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    evaluate_python = ROOT / ".venvs/evaluate/bin/python"
+    serve_python = ROOT / ".venvs/serve_cpu/bin/python"
+    demo_dir = arguments.demo_dir.absolute()
+    tsv_path, stage2_dir = demo_dir / "resources/data/digits/test.tsv", demo_dir / "results/demo/stage2/checkpoint"
     with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        tsv_path, list_path = write_requests(arguments.benchmark_tsv, arguments.num_questions, directory)
-        model_dir = arguments.model_dir.absolute()
-        bench = Bench(
-            model_dir, arguments.serve_python, evaluate_python, tsv_path, list_path, arguments.num_questions, directory
-        )
-        serve = serve_settings(arguments.dtype)
-        with model_server(arguments.serve_python, ROOT, model_dir, serve, os.environ, directory) as server:
-            say(f"the model server is starting, its log is {server.log_path}")
-            while not server.is_ready():
-                time.sleep(0.5)
-            rates = measure(bench, server.base_url, arguments.num_turns, say)
-    versions = versions_in(arguments.serve_python, ["vllm", "ms-swift", "torch", "transformers"])
-    versions |= versions_in(evaluate_python, ["evalscope", "ms-vlmeval"])
-    text = report(rates, arguments.num_questions, arguments.dtype, versions)
+        graft_dir, _ = make_graft(ROOT, Path(name), "qwen3", "fresh", **RANDOM_DONORS)
+        models = {
+            "The server is waited for: random weights": (graft_dir, 60),
+            "The clients are waited for: the demo's second stage": (stage2_dir, 200),
+        }
+        tables = {
+            f"{title}, {num_questions} questions a run": measure_model(
+                model_dir, tsv_path, serve_python, num_questions, arguments.num_turns, say
+            )
+            for title, (model_dir, num_questions) in models.items()
+        }
+    versions = versions_in(serve_python, ["vllm-cpu", "ms-swift", "torch", "transformers"])
+    versions |= versions_in(EVALUATE_PYTHON, ["evalscope", "ms-vlmeval"])
+    text = report(tables, arguments.num_turns, versions)
     write_text_atomically(arguments.output, text)
     print(text)
 

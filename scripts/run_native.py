@@ -16,7 +16,7 @@ import json
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,11 @@ def task_config(adapter: str, task: Mapping[str, Any], round_: Mapping[str, Any]
 class Recorder:
     """The answers of one seed: asked for, or known from before, and their verdicts."""
 
-    def __init__(self, adapter: str, round_: Mapping[str, Any], asked: Sequence[AskedSample]) -> None:
+    def __init__(
+        self, adapter: str, round_: Mapping[str, Any], asked: Sequence[AskedSample], indices: Collection[str]
+    ) -> None:
         self.adapter = adapter
+        self.indices = frozenset(indices)  # the others are another node's
         self.path = Path(round_["answers"])
         self.key = round_["key"]
         self.asked = asked
@@ -147,7 +150,7 @@ def recording_evaluator(
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             by_subset = defaultdict(list)
-            for asked in recorder.asked:
+            for asked in (each for each in recorder.asked if each.index in recorder.indices):
                 by_subset[asked.subset].append(asked.sample)
             datasets = DatasetDict({subset: MemoryDataset(samples) for subset, samples in by_subset.items()})
             self.benchmark.test_dataset = datasets
@@ -203,7 +206,7 @@ def ask(
     for base_url in base_urls:
         models[base_url] = get_model_with_task_config(task_config(adapter, task, round_, base_url))
         models[base_url].api.on_response = require_content
-    recorder = Recorder(adapter, round_, asked)
+    recorder = Recorder(adapter, round_, asked, task["indices"])
     EVALUATOR_REGISTRY[adapter] = recording_evaluator(recorder, rows, models, Addresses(base_urls))
     run_task(task_config(adapter, task, round_, base_urls[0]))
     return recorder.judgements

@@ -20,7 +20,7 @@ import string
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -77,8 +77,13 @@ class Request(threading.local):
     error: str | None = None
 
 
-def recording_model(base: type, answers_path: Path, key: str, addresses: Addresses, *, is_blind: bool) -> type:
-    """VLMEvalKit's API model, which here writes each answer down with why it ended, asks nothing twice, and has replicas."""
+def recording_model(
+    base: type, answers_path: Path, key: str, addresses: Addresses, indices: Collection[str], *, is_blind: bool
+) -> type:
+    """VLMEvalKit's API model, which here writes each answer down with why it ended, asks nothing twice, and has replicas.
+
+    Questions beside `indices` are another node's: they get a blank, which is not written down.
+    """
     lock = threading.Lock()
     thread = Request()
     answered_before = {answer.index: answer for answer in read_answers(answers_path, key)}
@@ -112,6 +117,8 @@ def recording_model(base: type, answers_path: Path, key: str, addresses: Address
 
         def answer_question(self, index: Any, message: Any, dataset: str) -> str:
             """All tries of one question, then its line."""
+            if str(index) not in indices:
+                return BLANK_ANSWER
             if before := answered_before.get(str(index)):
                 return before.prediction
             thread.finish_reason, thread.error = None, "never sent"
@@ -270,7 +277,12 @@ def ask(task: Mapping[str, Any], round_: Mapping[str, Any], addresses: Addresses
     dataset, seed = task["dataset"], round_["seed"]
     original, track = vlmeval.config.supported_VLM["CustomAPIModel"], vlmeval.inference.track_progress_rich
     recording = recording_model(
-        original.func, Path(round_["answers"]), round_["key"], addresses, is_blind=task["is_blind"]
+        original.func,
+        Path(round_["answers"]),
+        round_["key"],
+        addresses,
+        frozenset(task["indices"]),
+        is_blind=task["is_blind"],
     )
     errors: list[str] = []
 

@@ -24,9 +24,16 @@ def graft_donors(root: Path, vl_dir: Path, llm_dir: Path, output_dir: Path, arch
         "link": "auto",
     }
     python = root / ".venv/bin/python"
-    common = ["--vl-dir", vl_dir, "--llm-dir", llm_dir, "--settings", json.dumps(settings)]
+    common: list[str | Path] = ["--vl-dir", vl_dir, "--llm-dir", llm_dir, "--settings", json.dumps(settings)]
     derive = [python, "scripts/derive_config.py", *common, "--output", output_dir / "config.json"]
     subprocess.run(derive, cwd=root, check=True)
-    code = ["--config", output_dir / "config.json", "--model-code-dir", "model/qwen2_5_vl_qwen3", "--seed", "0"]
+    code: list[str | Path] = [
+        "--config",
+        output_dir / "config.json",
+        "--model-code-dir",
+        "model/qwen2_5_vl_qwen3",
+        "--seed",
+        "0",
+    ]
     subprocess.run([python, "scripts/graft.py", *common, *code, "--output-dir", output_dir], cwd=root, check=True)
     return output_dir

@@ -36,7 +36,8 @@ def score(name: str, adapter: str, snapshots_dir: Path, work_dir: Path) -> dict[
     pictures = pictures_of(table, tsv_path)
     answers = json.loads((snapshots_dir / f"{name}.json").read_text())
     settings = {"temperature": 0, "max_tokens": 8, "batch_size": 4}
-    task = {"dataset": adapter, "tsv": str(tsv_path), "served_name": "Qwen3-VL", "settings": settings}
+    task: dict[str, Any] = {"dataset": adapter, "tsv": str(tsv_path), "served_name": "Qwen3-VL", "settings": settings}
+    task["indices"] = [row["index"] for row in rows]
     scored: dict[str, Any] = {}
     for seed, kind in enumerate(("right", "wrong")):
         answers_path = work_dir / name / f"answers-{seed}.jsonl"

@@ -82,7 +82,8 @@ def score(name: str, lmu_data: Path, work_dir: Path) -> dict[str, Any]:
     tsv_path = write_rows(rows, lmu_data / f"{name}.tsv", columns)
     forget_md5(name)
     run_vlmevalkit.check_dataset(name, tsv_path, is_original=True)
-    task = {"dataset": name, "is_blind": False, "served_name": "Qwen3-VL", "settings": SETTINGS}
+    task: dict[str, Any] = {"dataset": name, "is_blind": False, "served_name": "Qwen3-VL", "settings": SETTINGS}
+    task["indices"] = [each["index"] for each in rows]
     scored = {}
     for seed, (kind, texts) in enumerate(zip(("right", "wrong"), answers, strict=True)):
         run_dir = work_dir / name / kind

@@ -55,11 +55,11 @@ class Task:
     backend: str
     dataset: str  # the backend's name
     tsv: Path  # as the user has it
-    is_original: bool  # asked as it is: no control's pictures, no share of the questions
+    is_original: bool  # asked as it is, without a control's other pictures
     is_blind: bool
     settings: Mapping[str, Any]
     seeds: Sequence[int]
-    indices: frozenset[str]
+    indices: frozenset[str]  # of the questions that are asked: all, or a node's share
     smoke_picture: str  # base64
 
     @property
@@ -161,6 +161,7 @@ def write_task(task: Task, serving: Serving, start_dir: Path) -> Path:
         "is_blind": task.is_blind,
         "served_name": serving.served_name,
         "settings": dict(task.settings),
+        "indices": sorted(task.indices),
         "begun": str(start_dir / "begun"),
         "rounds": rounds,
     }

@@ -22,7 +22,7 @@ import pandas
 from shuffle_pictures import with_shuffled_pictures
 
 from common.asking import HARNESSES, Serving, Task, Timing, is_answers_name, log_paths
-from common.benchmark_tables import Question, picture_field, pictures_of, questions_of, read_benchmark, write_benchmark
+from common.benchmark_tables import Question, pictures_of, questions_of, read_benchmark, write_benchmark
 from common.checkpoint_files import model_sha256
 from common.errors import UserError
 from common.files import md5_of_file
@@ -148,11 +148,14 @@ def read_table(evaluation: Evaluation) -> pandas.DataFrame:
 def prepare_task(
     evaluation: Evaluation, table: pandas.DataFrame, directory: Path, key: str, share: Share | None = None
 ) -> tuple[Task, list[Question]]:
-    """Puts the benchmark, or a node's share of it, where EvalScope reads it; for a control, as it is asked."""
+    """Puts the benchmark where EvalScope reads it; for a control, as it is asked. With a share, its questions alone are asked.
+
+    A share's table would not do instead: VLMEvalKit takes its columns for numbers or texts by all that is in them.
+    """
     lmu_data = directory / "lmu_data"
     lmu_data.mkdir()
     asked_tsv = lmu_data / f"{evaluation.benchmark}.tsv"
-    is_original = evaluation.control != "shuffled" and share is None
+    is_original = evaluation.control != "shuffled"
     if evaluation.control == "shuffled":
         table = with_shuffled_pictures(table, evaluation.benchmark_tsv, evaluation.seed)
     pictures = pictures_of(table, evaluation.benchmark_tsv)
@@ -162,13 +165,6 @@ def prepare_task(
             f"{evaluation.benchmark_tsv}: no question has a picture; expected one at least, about which a server is asked "
             "first; choose another benchmark"
         )
-    if share:
-        table = table.assign(image=[picture_field(shown) for shown in pictures])  # a row may refer to another's
-        table, pictures = table.iloc[share.number :: share.num_nodes], pictures[share.number :: share.num_nodes]
-        if table.empty:
-            raise UserError(
-                f"evaluate.serve.num_nodes: {share.num_nodes} found, but {evaluation.benchmark_tsv} has fewer questions; lower it"
-            )
     if is_original:
         shutil.copyfile(evaluation.benchmark_tsv, asked_tsv)  # no link: VLMEvalKit may write to that path
     else:
@@ -176,6 +172,13 @@ def prepare_task(
     questions = questions_of(table, pictures)
     if evaluation.control == "blind":
         questions = [replace(question, image_sha256=None) for question in questions]
+    if share:
+        questions = questions[share.number :: share.num_nodes]
+        if not questions:
+            raise UserError(
+                f"evaluate.serve.num_nodes: {share.num_nodes} found, but {evaluation.benchmark_tsv} has {len(table)} questions; "
+                "expected one a node at least; lower it"
+            )
     task = Task(
         directory=directory,
         key=key,

@@ -53,10 +53,13 @@ def reply(content: str | None, finish_reason: str = "stop", status: int = 200) -
     return SimpleNamespace(status_code=status, text=json.dumps(body), json=lambda: body)
 
 
+INDICES = frozenset(str(number) for number in range(64))
+
+
 def recording_model(path: Path, base: type = ApiModel, *, is_blind: bool = False) -> type:
     """With one server."""
     addresses = Addresses(["http://127.0.0.1:8000/v1"])
-    return run_vlmevalkit.recording_model(base, path, "key", addresses, is_blind=is_blind)
+    return run_vlmevalkit.recording_model(base, path, "key", addresses, INDICES, is_blind=is_blind)
 
 
 def answered(tmp_path: Path, *replies: Any) -> dict[str, Any]:
@@ -104,6 +107,13 @@ def test_a_question_that_was_answered_before_is_not_asked_again(tmp_path: Path) 
     assert len(path.read_text().splitlines()) == 1
 
 
+def test_a_question_of_another_nodes_share_is_neither_asked_nor_written_down(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    model = recording_model(path)([])  # a question would find no reply
+    assert model.answer_question(index=64, message=[], dataset="Digits") == run_vlmevalkit.BLANK_ANSWER
+    assert not path.exists()
+
+
 def test_an_answer_to_another_evaluation_is_asked_for_again(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text(line_of(Answer("7", "D", "stop", None), "another key"))
@@ -140,7 +150,9 @@ def test_each_request_goes_to_a_replica_that_is_free(tmp_path: Path) -> None:
             sent.append(self.api_base)
             return super().generate_inner(inputs, **options)
 
-    recording = run_vlmevalkit.recording_model(Listening, tmp_path / "a.jsonl", "key", addresses, is_blind=False)
+    recording = run_vlmevalkit.recording_model(
+        Listening, tmp_path / "a.jsonl", "key", addresses, INDICES, is_blind=False
+    )
     model = recording([OSError("refused"), reply("B"), reply("B")])
     with addresses.one():  # the first is busy
         model.answer_question(index=0, message=[], dataset="Digits")
