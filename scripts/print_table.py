@@ -23,8 +23,10 @@ def overall_table(csv_path: Path) -> str:
                 "model": overall["model"],
                 "split": overall["split"],
                 "questions": overall["num_questions"],
+                "seeds": overall["num_seeds"],
                 "correct": overall["num_correct"],
-                "accuracy": overall["accuracy"].map("{:.3f}".format),
+                "metric": overall["metric"],
+                "value": overall["accuracy"].map("{:.3f}".format),
                 "95 % interval": [
                     f"{low:.3f}–{high:.3f}" for low, high in zip(overall["ci95_low"], overall["ci95_high"], strict=True)
                 ],

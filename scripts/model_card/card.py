@@ -156,9 +156,9 @@ def _result(inputs: CardInputs, benchmark: Benchmark, score: Score) -> dict[str,
         },
         "metrics": [
             {
-                "type": "accuracy",
+                "type": score.metric,
                 "value": score.accuracy,
-                "name": f"accuracy on {numbers.count(score.num_questions)} questions (95 % interval {interval} %)",
+                "name": f"{score.metric} on {numbers.count(score.num_questions)} questions (95 % interval {interval} %)",
             }
         ],
     }
@@ -265,7 +265,9 @@ def asked_how(benchmark: Benchmark) -> str:
     )
     settings = found.get("settings", {})
     chosen = ", ".join(f"{name} {settings[name]}" for name in ("temperature", "max_tokens") if name in settings)
-    return f"{asked_by}; backend {found.get('backend')}; {chosen}"
+    num_seeds = len(found.get("seeds", []))
+    sampled = f", mean of {num_seeds} seeds" if num_seeds > 1 else ""
+    return f"{asked_by}; backend {found.get('harness')}, served by {found.get('backend')}; {chosen}{sampled}"
 
 
 def cell(value: object) -> str:

@@ -46,6 +46,7 @@ def render_disagreements(benchmark: Benchmark) -> str:
         models=[model for model, _ in questions[0].answers] if questions else [],
         subjects=sorted({question.subject for question in chosen if question.subject}),
         num_questions=len(questions),
+        num_seeds=len({record.seed for records in benchmark.records.values() for record in records}),
         num_agreed_right=sum(len(question.right_models) == len(question.answers) for question in questions),
         num_agreed_wrong=sum(not question.right_models for question in questions),
         questions=chosen,

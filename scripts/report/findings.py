@@ -28,6 +28,14 @@ class SplitTable:
     def num_questions(self) -> int:
         return max(score.num_questions for score in [*self.rows, *self.controls])
 
+    @property
+    def metric(self) -> str:
+        return next(score.metric for score in [*self.rows, *self.controls])
+
+    @property
+    def num_seeds(self) -> int:
+        return max(score.num_seeds for score in [*self.rows, *self.controls])
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -155,10 +163,14 @@ def _place(score: Score) -> tuple[bool, int, str]:
 
 
 def _result(score: Score, where: str) -> str:
-    return (
-        f"{score.model} answers {percent(score.accuracy)} of {count(score.num_questions)} {where} questions correctly "
-        f"(95\u202f% interval {interval(score.ci95_low, score.ci95_high)})."
-    )
+    low_high = interval(score.ci95_low, score.ci95_high)
+    questions = f"{count(score.num_questions)} {where} questions"
+    if score.metric == "accuracy":
+        result = f"{score.model} answers {percent(score.accuracy)} of {questions} correctly"
+    else:
+        result = f"{score.model} scores {percent(score.accuracy)} ({score.metric}) on {questions}"
+    sampled = f", mean of {score.num_seeds} seeds" if score.num_seeds > 1 else ""
+    return f"{result} (95\u202f% interval {low_high}{sampled})."
 
 
 def _with_interval(score: Score) -> str:

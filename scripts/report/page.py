@@ -124,6 +124,7 @@ class BenchmarkView:
     gallery: list[GalleryGroup]
     pictures: dict[str, list[Picture]]
     num_questions: int
+    num_seeds: int
 
 
 def template_environment() -> jinja2.Environment:
@@ -254,6 +255,7 @@ def _benchmark_view(inputs: Inputs, benchmark: Benchmark, budget_bytes: int) -> 
         gallery,
         pictures,
         len(questions),
+        max(score.num_seeds for score in benchmark.scores),
     )
 
 

@@ -70,6 +70,12 @@ def metrics() -> Metrics:
     )
 
 
+def test_a_score_between_right_and_wrong_is_called_by_its_name_and_seeds_are_counted() -> None:
+    text = said(dataclasses.replace(score("stage2", 0.5), metric="anls", num_seeds=3), num_options=0)
+    assert text.startswith("stage2 scores 50.0 % (anls) on 400 digits questions (95 % interval ")
+    assert "mean of 3 seeds)." in text
+
+
 def test_the_headline_gives_accuracy_interval_chance_and_control() -> None:
     text = said(score("graft", 0.25), score("stage2", 0.98), score("stage2-shuffled", 0.26))
     assert text.startswith("stage2 answers 98.0 % of 400 digits questions correctly (95 % interval 96.1–99.0).")
