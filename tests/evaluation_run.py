@@ -103,10 +103,12 @@ class EvaluationRun:
             f"{self.directory}/work",
         ]
         command += ["--settings", json.dumps(self.settings), "--serve-python", str(self.serve_python)]
-        # A proxy that leads nowhere: whatever asks for one, fails.
+        # A proxy that leads nowhere: whatever asks for one, fails. Where LMUData names no directory, VLMEvalKit looks in the home
+        # directory and then in the internet.
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
+            "LMUData": "/nowhere",
             "http_proxy": "http://127.0.0.1:9",
             "all_proxy": "http://127.0.0.1:9",
         }

@@ -1,9 +1,10 @@
 """The full recipe plans on a machine without a GPU, a network or Slurm."""
 
+import re
 from collections.abc import Callable
 
 import pytest
-from workflow_run import WorkflowRun, planned_rules
+from workflow_run import WorkflowRun, planned_jobs, planned_rules
 
 EVERY_STEP = {
     "donor", "dataset", "check_dataset", "benchmark", "graft_config", "graft", "fidelity", "stage1", "stage2", "evaluate",
@@ -24,6 +25,28 @@ def test_a_dry_run_of_the_recipe_to_the_letter_plans_every_step(checkout: Workfl
     output = checkout.run("-n", "--configfile", "config/simple_vl_8b.yaml")
     assert planned_rules(output) >= EVERY_STEP
     assert "results/simple_vl_8b/eval/mmmu.csv" in output
+
+
+def test_questions_that_three_nodes_share_are_planned_as_three_jobs_a_model_and_only_these_have_gpus(
+    checkout: WorkflowRun,
+) -> None:
+    (checkout.directory / "shares.yaml").write_text("evaluate: {serve: {num_nodes: 3, num_replicas: 4}}")
+    output = checkout.run("-n", "--configfile", "config.yaml", "shares.yaml", "--", "results/eval/mmmu.csv")
+    jobs = [job for job in planned_jobs(output) if job.startswith("answer_share")]
+    assert len(jobs) == 3 * len(("parent", "graft", "stage1", "stage2"))
+    resources = dict(re.findall(r"^rule (answer_share|evaluate):.*?^    resources: (.*?)$", output, re.M | re.S))
+    assert "gres=gpu:4" in resources["answer_share"]
+    assert "gres" not in resources["evaluate"]
+
+
+def test_the_native_backend_fetches_the_listed_benchmarks_by_its_own_rule(checkout: WorkflowRun) -> None:
+    (checkout.directory / "native.yaml").write_text(
+        "evaluate: {backend: native, benchmarks: [mmmu, docvqa, mathvista]}"
+    )
+    output = checkout.run("-n", "--configfile", "config.yaml", "native.yaml")
+    fetched = {job for job in planned_jobs(output) if job.startswith("native_benchmark")}
+    assert fetched == {f"native_benchmark dataset={name}" for name in ("mmmu", "docvqa", "math_vista")}
+    assert "benchmark" not in planned_rules(output)
 
 
 def test_a_run_with_other_results_plans_targets_of_its_own(checkout: WorkflowRun) -> None:
