@@ -12,6 +12,7 @@ By hand (the servers must be up; task.json as evaluate.py leaves it in its work 
 """
 
 import argparse
+import importlib
 import json
 import sys
 import threading
@@ -67,7 +68,7 @@ def task_config(adapter: str, task: Mapping[str, Any], round_: Mapping[str, Any]
         ignore_errors=True,
         work_dir=round_["run_dir"],
         no_timestamp=True,
-        seed=round_["seed"],
+        seed=None,  # of EvalScope's own draws, of which there are none: samples are ours. It would import torch for it
     )
 
 
@@ -217,8 +218,8 @@ def main() -> None:
     parser.add_argument("--task", type=Path, required=True, help="JSON, as evaluate.py writes it")
     task = json.loads(parser.parse_args().task.read_text(encoding="utf-8"))
 
-    import evalscope.run  # noqa: F401  # what takes its time
-
+    for module in ("evalscope.run", "evalscope.models.openai_compatible", "evalscope.evaluator"):  # what takes its time
+        importlib.import_module(module)
     asked_tsv = Path(task["asked_tsv"])
     table = read_benchmark(asked_tsv, needs_pictures=False)
     rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
