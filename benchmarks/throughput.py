@@ -35,7 +35,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 from graft_run import make_graft  # noqa: E402
 
 from common.asking import HARNESSES, Serving, Task, harness_environment, require_running, tell, write_task  # noqa: E402
-from common.benchmark_tables import pictures_of, read_benchmark, write_benchmark  # noqa: E402
+from common.benchmark_tables import pictures_of, read_benchmark, rows_of, write_benchmark  # noqa: E402
 from common.child_processes import process_group  # noqa: E402
 from common.errors import UserError, run_program  # noqa: E402
 from common.files import write_text_atomically  # noqa: E402
@@ -112,7 +112,7 @@ def write_requests(tsv_path: Path, num_questions: int, directory: Path) -> tuple
     subset_path, list_path = directory / "lmu_data" / "throughput.tsv", directory / "requests.jsonl"
     write_benchmark(table, subset_path)
     lines = []
-    rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+    rows = rows_of(table)
     for row, pictures in zip(rows, pictures_of(table, tsv_path), strict=True):
         options = "\n".join(f"{letter}. {row[letter]}" for letter in letters_of(row))
         text = CHOICE_PROMPT.format(question=row["question"], options=options)
@@ -215,7 +215,7 @@ def measure(
     return rates
 
 
-def rows_of(rates: Mapping[tuple[int, str], list[Rate]]) -> list[str]:
+def table_of(rates: Mapping[tuple[int, str], list[Rate]]) -> list[str]:
     """The rows of one model: medians over the turns."""
     rows = []
     for num_under_way in NUMS_UNDER_WAY:
@@ -263,7 +263,7 @@ def measure_model(
             say(f"{model_dir}: the model server is starting, its log is {server.log_path}")
             while not server.is_ready():
                 time.sleep(0.5)
-            return rows_of(measure(bench, server.base_url, num_turns, say))
+            return table_of(measure(bench, server.base_url, num_turns, say))
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from common.addresses import Addresses
 from common.answer_log import line_of, read_answers
-from common.benchmark_tables import pictures_of, read_benchmark
+from common.benchmark_tables import pictures_of, read_benchmark, rows_of
 from common.errors import UserError, run_program
 from common.native_samples import AskedSample, letters_of, own_adapter, samples_of
 from common.question_records import Answer, Judgement, write_judgements
@@ -222,7 +222,7 @@ def main() -> None:
         importlib.import_module(module)
     asked_tsv = Path(task["asked_tsv"])
     table = read_benchmark(asked_tsv, needs_pictures=False)
-    rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+    rows = rows_of(table)
     asked = list(samples_of(rows, pictures_of(table, asked_tsv), task["settings"], is_blind=task["is_blind"]))
     line = sys.stdin.readline().strip()
     if not line:

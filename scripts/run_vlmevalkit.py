@@ -174,12 +174,13 @@ def check_dataset(name: str, tsv_path: Path, *, is_original: bool) -> None:
         md5_of.pop(name, None)  # the copy that is asked is another file; VLMEvalKit would fetch the original over it
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
+def rows_in(path: Path) -> list[dict[str, str]]:
     """A table that VLMEvalKit left, as text."""
     import pandas
 
-    table = pandas.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+    from common.benchmark_tables import rows_of
+
+    return rows_of(pandas.read_csv(path, sep="\t", dtype=str, keep_default_na=False))
 
 
 def choice_judgements(run_dir: Path, dataset: str) -> list[Judgement]:
@@ -187,7 +188,7 @@ def choice_judgements(run_dir: Path, dataset: str) -> list[Judgement]:
     from vlmeval.utils.matching_util import can_infer
 
     judgements = []
-    for row in rows_of(the_table(run_dir, f"{dataset}_exact_matching_result.tsv")):
+    for row in rows_in(the_table(run_dir, f"{dataset}_exact_matching_result.tsv")):
         options = {letter: row[letter] for letter in string.ascii_uppercase if row.get(letter)}
         answer = row["answer"]
         if "MMMU" in dataset and answer not in tuple(string.ascii_uppercase):
@@ -204,7 +205,7 @@ def yes_no_judgements(run_dir: Path, dataset: str) -> list[Judgement]:
     from vlmeval.dataset.utils.yorn import YOrN_Extraction
 
     judgements = []
-    for row in rows_of(the_table(run_dir, f"{dataset}_auxmatch.tsv")):
+    for row in rows_in(the_table(run_dir, f"{dataset}_auxmatch.tsv")):
         found = YOrN_Extraction(row["prediction"])
         extracted = None if found == "Unknown" else found
         judgements.append(
@@ -220,7 +221,7 @@ def open_judgements(run_dir: Path, dataset: str) -> list[Judgement]:
     from vlmeval.dataset.utils.vqa_eval import hit_calculate
 
     judgements = []
-    for row in rows_of(the_table(run_dir, f"{dataset}_results.tsv")):
+    for row in rows_in(the_table(run_dir, f"{dataset}_results.tsv")):
         (score,) = hit_calculate([{"match": ast.literal_eval(row["eval_match"])}], dataset)
         judgements.append(replace(open_judgement(row, float(score)), metric=OPEN_METRICS[dataset]))
     return judgements
@@ -233,7 +234,7 @@ def reading_judgements(run_dir: Path, dataset: str) -> list[Judgement]:
 
     judgements = []
     alone_path = run_dir / f"alone_{dataset}.pkl"  # of a TSV with one row, pandas would make 12 of the answer 0012
-    for row in rows_of(the_table(run_dir, f"{dataset}.tsv")):
+    for row in rows_in(the_table(run_dir, f"{dataset}.tsv")):
         pandas.DataFrame([row]).to_pickle(alone_path)
         judgements.append(open_judgement(row, float(OCRBench.evaluate(str(alone_path))["Final Score"])))
     return judgements

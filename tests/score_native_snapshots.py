@@ -17,7 +17,7 @@ from fetch_native_benchmark import loaded, write_table
 
 from common.answer_log import line_of
 from common.benchmark_list import read_catalogue
-from common.benchmark_tables import pictures_of, read_benchmark
+from common.benchmark_tables import pictures_of, read_benchmark, rows_of
 from common.native_samples import samples_of
 from common.question_records import Answer
 
@@ -32,7 +32,7 @@ def score(name: str, adapter: str, snapshots_dir: Path, work_dir: Path) -> dict[
     tsv_path = work_dir / name / f"{adapter}.tsv"
     write_table(loaded(adapter, "modelscope", snapshots_dir / name, work_dir / name), adapter, tsv_path)
     table = read_benchmark(tsv_path, needs_pictures=False)
-    rows = [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
+    rows = rows_of(table)
     pictures = pictures_of(table, tsv_path)
     answers = json.loads((snapshots_dir / f"{name}.json").read_text())
     settings = {"temperature": 0, "max_tokens": 8, "batch_size": 4}

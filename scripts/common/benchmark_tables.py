@@ -73,6 +73,11 @@ def read_benchmark(path: Path, *, needs_pictures: bool = True) -> pandas.DataFra
     return table
 
 
+def rows_of(table: pandas.DataFrame) -> list[dict[str, str]]:
+    """The rows of a table of texts, by column."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
 def pictures_of(table: pandas.DataFrame, path: Path) -> list[list[str]]:
     """The base64 pictures of each question, in the order of the rows; raises UserError naming a broken one."""
     fields = dict(zip(table["index"], table["image"], strict=True))
