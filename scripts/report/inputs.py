@@ -323,6 +323,12 @@ def read_records(path: Path) -> list[Record]:
                 f"{where}: status is {record.status!r}; expected one of {', '.join(RECORD_STATUSES)}; "
                 "evaluate this model again"
             )
+        if not 0 <= record.score <= 1 or record.correct != (record.score == 1):
+            raise UserError(
+                f"{where}: question {record.index} has the score {record.score} and is said to be "
+                f"{'correct' if record.correct else 'not correct'}; expected a score from 0 to 1, and correct for 1 alone; "
+                "evaluate this model again"
+            )
         if record.status == "unparsed" and record.correct:
             raise UserError(f"{where}: question {record.index} is both unparsed and correct; evaluate this model again")
         records.append(record)

@@ -151,7 +151,7 @@ def test_what_a_file_says_is_shown_and_never_obeyed(tmp_path: Path) -> None:
     inputs.write_questions(questions, {"stage1": 0.5, "stage2": 0.9}, seed=0)
     records = inputs.read_records("stage2")
     for record in records:
-        record |= {"prediction": hostile, "extracted": None, "correct": False, "status": "unparsed"}
+        record |= {"prediction": hostile, "extracted": None, "correct": False, "score": 0.0, "status": "unparsed"}
     inputs.write_records("stage2", records)
     inputs.write_scores()
     for name, change in (
@@ -177,7 +177,7 @@ def test_answers_that_are_cut_off_or_without_a_letter_are_quoted(tmp_path: Path)
     records = inputs.read_records("stage2")
     for record, status in zip(records, ("unparsed", "truncated"), strict=False):
         prediction = f"It is hard to say: {status}."
-        record |= {"prediction": prediction, "extracted": None, "correct": False, "status": status}
+        record |= {"prediction": prediction, "extracted": None, "correct": False, "score": 0.0, "status": status}
     inputs.write_records("stage2", records)
     inputs.write_scores()
     text = Page(make(inputs)).text
