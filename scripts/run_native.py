@@ -85,6 +85,7 @@ class Recorder:
         self.asked = asked
         self.known = {answer.index: answer for answer in read_answers(self.path, self.key)}
         self.judgements: list[Judgement] = []
+        self.unscored: list[str] = []  # questions with the reason
         self._lock = threading.Lock()
 
     def write(self, answer: Answer) -> None:
@@ -92,15 +93,13 @@ class Recorder:
             file.write(line_of(answer, self.key))
 
     def judge(self, task_state: Any, sample_score: Any, row: Mapping[str, str]) -> None:
-        """Keeps a verdict; raises UserError when EvalScope could not reach one."""
+        """Keeps a verdict; raises ValueError when EvalScope could not reach one."""
         from evalscope.constants import ScoreStatus
 
         score = sample_score.score
         index = self.asked[task_state.sample_id].index
         if score.status != ScoreStatus.SUCCESS or score.main_value is None:
-            raise UserError(
-                f"question {index}: EvalScope could not score the answer ({score.metadata or score.explanation})"
-            )
+            raise ValueError(score.metadata or score.explanation)
         judgement = Judgement(
             index=index,
             prediction=task_state.output.completion,
@@ -166,8 +165,12 @@ def recording_evaluator(
                 task_state = self.benchmark._on_inference_end(self.model, item.sample, output, model_prediction_dir)
             else:
                 task_state = self._ask(item.sample, index, model_prediction_dir)
-            sample_score = self._review_task_state(task_state)
-            recorder.judge(task_state, sample_score, rows[item.sample.id])
+            try:
+                sample_score = self._review_task_state(task_state)
+                recorder.judge(task_state, sample_score, rows[item.sample.id])
+            except Exception as error:
+                recorder.unscored.append(f"question {index}: {type(error).__name__}: {error}")
+                raise
             return task_state, sample_score
 
         def _ask(self, sample: Any, index: str, model_prediction_dir: str) -> Any:
@@ -197,7 +200,10 @@ def ask(
     asked: Sequence[AskedSample],
     base_urls: Sequence[str],
 ) -> list[Judgement]:
-    """Runs EvalScope for one seed and returns the verdicts; failures are in the file of answers."""
+    """Runs EvalScope for one seed and returns the verdicts; failures are in the file of answers.
+
+    Raises UserError when an answer could not be scored.
+    """
     from evalscope import run_task
     from evalscope.api.model import get_model_with_task_config
     from evalscope.api.registry import EVALUATOR_REGISTRY
@@ -210,6 +216,11 @@ def ask(
     recorder = Recorder(adapter, round_, asked, task["indices"])
     EVALUATOR_REGISTRY[adapter] = recording_evaluator(recorder, rows, models, Addresses(base_urls))
     run_task(task_config(adapter, task, round_, base_urls[0]))
+    if recorder.unscored:
+        raise UserError(
+            f"{task['dataset']}: EvalScope could not score {len(recorder.unscored)} answers, first {recorder.unscored[0]}; "
+            "expected a score for each; see this log above"
+        )
     return recorder.judgements
 
 

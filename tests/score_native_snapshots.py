@@ -18,6 +18,7 @@ from fetch_native_benchmark import loaded, write_table
 from common.answer_log import line_of
 from common.benchmark_list import read_catalogue
 from common.benchmark_tables import pictures_of, read_benchmark, rows_of
+from common.errors import UserError
 from common.native_samples import samples_of
 from common.question_records import Answer
 
@@ -49,6 +50,11 @@ def score(name: str, adapter: str, snapshots_dir: Path, work_dir: Path) -> dict[
         round_ = {"seed": seed, "key": str(seed), "answers": str(answers_path), "run_dir": str(work_dir / name / kind)}
         asked = list(samples_of(rows, pictures, settings, is_blind=False))
         scored[kind] = [asdict(judgement) for judgement in run_native.ask(task, round_, rows, asked, NOBODY)]
+    asked[0].sample.target = "no answer that the adapter could read"
+    try:
+        scored["unreadable"] = len(run_native.ask(task, round_, rows, asked, NOBODY))
+    except UserError as error:
+        scored["unreadable"] = str(error)
     shown = [{column: value for column, value in row.items() if column not in ("image", "sample")} for row in rows]
     return {"rows": shown, "nums_pictures": [len(each) for each in pictures], **scored}
 

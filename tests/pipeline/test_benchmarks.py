@@ -90,6 +90,13 @@ def test_an_answer_of_neither_yes_nor_no_is_unparsed(natively: Scored, by_vlmeva
     assert {judgement["extracted"] for judgement in by_vlmevalkit["POPE"]["wrong"]} == {None}
 
 
+def test_an_answer_that_evalscope_cannot_score_is_refused_by_its_question(natively: Scored) -> None:
+    message = natively["ocrbench"]["unreadable"]
+    assert message.startswith(
+        "ocr_bench: EvalScope could not score 1 answers, first question Regular Text Recognition/0: "
+    )
+
+
 def test_the_tables_hold_every_subset_and_picture(natively: Scored) -> None:
     subjects = [row["category"] for row in natively["mmmu"]["rows"]]
     assert len(set(subjects)) == 30
