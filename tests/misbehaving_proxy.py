@@ -4,15 +4,15 @@ Called as `THIS PYTHON -m swift.cli.deploy --port N …` it starts PYTHON's `swi
 itself; called in any other way it becomes PYTHON. The variable PROXY holds what to do as JSON:
 
   state_path  a file that gets a line for each question asked, its text as JSON, and a line `start` for each start
-  fault       what happens to a question whose text holds `text`:
+  faults      a list of {text, fault, num_times}: what happens to a question whose text holds `text`:
                 http_500, http_400   the server never sees it
                 null        its answer's content is null
                 not_json    its answer is no JSON
                 cut         the connection ends in the middle of its answer
-                slow        its answer comes after `delay_s`
+                slow        its answer comes after SLOW_S
                 dies        the server is killed, and this program with it
-                renamed     every answer, and the list of models, has another model's name
-  num_times   how often the fault happens, counted over all starts; for ever if absent
+                renamed     the list of models has another model's name, whatever `text` is
+              num_times is how often it happens, counted over all starts; for ever if absent
 """
 
 import http.client
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 HOST = "127.0.0.1"
+SLOW_S = 5.0
 BEHAVIOUR: dict[str, Any] = json.loads(os.environ.get("PROXY", "{}"))
 lock = threading.Lock()
 
@@ -38,18 +39,20 @@ def note(line: str) -> None:
         file.write(line + "\n")
 
 
-def happens(text: str) -> bool:
-    """Whether the fault happens to this question now; counts it."""
-    if BEHAVIOUR["text"] not in text:
-        return False
-    with lock:
-        path = Path(BEHAVIOUR["state_path"])
-        num_before = path.read_text(encoding="utf-8").split("\n").count("fault")
-        if num_before >= BEHAVIOUR.get("num_times", num_before + 1):
-            return False
-        with path.open("a", encoding="utf-8") as file:
-            file.write("fault\n")
-    return True
+def happening(text: str) -> str | None:
+    """The fault that happens to this question now, if one does; counts it."""
+    for fault in BEHAVIOUR["faults"]:
+        if fault["text"] in text:
+            line = f"fault {fault['text']}"
+            with lock:
+                path = Path(BEHAVIOUR["state_path"])
+                num_before = path.read_text(encoding="utf-8").split("\n").count(line)
+                if num_before >= fault.get("num_times", num_before + 1):
+                    return None
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(f"{line}\n")
+            return str(fault["fault"])
+    return None
 
 
 def text_of(body: bytes) -> str:
@@ -88,7 +91,11 @@ class Proxy(BaseHTTPRequestHandler):
             status, data = self.forward(None)
         except OSError:  # it is still loading
             status, data = 503, b"{}"
-        if BEHAVIOUR["fault"] == "renamed" and status == 200 and self.path.endswith("/models"):
+        if (
+            any(fault["fault"] == "renamed" for fault in BEHAVIOUR["faults"])
+            and status == 200
+            and self.path.endswith("/models")
+        ):
             data = data.replace(b"Qwen3-VL", b"another-model")
         self.reply(status, data)
 
@@ -96,7 +103,7 @@ class Proxy(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         text = text_of(body)
         note(json.dumps(text))
-        fault = BEHAVIOUR["fault"] if happens(text) else None
+        fault = happening(text)
         if fault in ("http_500", "http_400"):
             self.reply(int(fault[-3:]), b'{"message": "the proxy refuses this question"}')
             return
@@ -105,7 +112,7 @@ class Proxy(BaseHTTPRequestHandler):
             self.process.kill()
             os._exit(3)
         if fault == "slow":
-            time.sleep(BEHAVIOUR["delay_s"])
+            time.sleep(SLOW_S)
         status, data = self.forward(body)
         if fault == "null":
             answer = json.loads(data)
