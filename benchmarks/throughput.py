@@ -243,7 +243,8 @@ def report(tables: Mapping[str, list[str]], num_turns: int, versions: Mapping[st
 
 {datetime.date.today().isoformat()}, {os.cpu_count()} cores ({platform.machine()}), no GPU; {pins}; float32.
 The demo's test questions, at most {MAX_TOKENS} tokens an answer; medians of {num_turns} turns. Client and server share the cores.
-"of client" is the ratio to `vllm bench serve` at the same number of requests under way.
+"of client" is the ratio to `vllm bench serve` at the same number of requests under way. VLMEvalKit waits up to half a second
+before each question, so it needs more requests under way than a server takes at a time (the recipe's `nproc` is 64).
 
 {(chr(10) * 2).join(parts)}
 
