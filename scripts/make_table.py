@@ -26,7 +26,7 @@ from typing import Any
 
 from common.errors import UserError, run_program
 from common.files import read_json, write_json_atomically, write_text_atomically
-from common.intervals import score_interval
+from common.intervals import question_means, score_interval
 from common.model_names import is_control, pipeline_order
 from common.paired_comparison import compare
 
@@ -117,19 +117,11 @@ def groups_of(records: Sequence[Record]) -> Iterator[tuple[str, str, list[Record
             yield group, name, [record for record in records if record[group] == name]
 
 
-def question_scores(records: Iterable[Record]) -> dict[str, float]:
-    """One value a question, the mean over its seeds."""
-    scores: dict[str, list[float]] = {}
-    for record in records:
-        scores.setdefault(record["index"], []).append(record["score"])
-    return {index: math.fsum(each) / len(each) for index, each in scores.items()}
-
-
 def rows_of(model: str, records: Sequence[Record]) -> Iterator[tuple[Any, ...]]:
     """The table's rows of one model."""
     for split in sorted({record["split"] for record in records}):
         for group, name, members in groups_of([record for record in records if record["split"] == split]):
-            scores = list(question_scores(members).values())
+            scores = list(question_means((record["index"], record["score"]) for record in members).values())
             num_correct = sum(record["correct"] for record in members)
             mean = math.fsum(scores) / len(scores)
             counted = [sum(record["status"] == status for record in members) for status in ("unparsed", "truncated")]
@@ -148,7 +140,9 @@ def comparison_rows(records: Mapping[str, Mapping[Key, Record]]) -> Iterator[tup
     for model, other in itertools.combinations(records, 2):
         for split in sorted({record["split"] for record in records[model].values()}):
             first, second = (
-                question_scores(record for record in records[name].values() if record["split"] == split)
+                question_means(
+                    (record["index"], record["score"]) for record in records[name].values() if record["split"] == split
+                )
                 for name in (model, other)
             )
             pair = compare(list(first.values()), [second[index] for index in first])

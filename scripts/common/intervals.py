@@ -1,7 +1,7 @@
-"""The interval that a score comes with."""
+"""The mean and the interval that a score comes with."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy
 
@@ -19,6 +19,14 @@ def wilson_interval(num_correct: int, num_questions: int) -> tuple[float, float]
     centre = share + z2_n / 2
     half_width = Z_95 * math.sqrt(share * (1 - share) / num_questions + z2_n / (4 * num_questions))
     return max(0.0, (centre - half_width) / (1 + z2_n)), min(1.0, (centre + half_width) / (1 + z2_n))
+
+
+def question_means(scores: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """One value a question, the mean over its seeds, from (index, score) of each answer."""
+    of_question: dict[str, list[float]] = {}
+    for index, score in scores:
+        of_question.setdefault(index, []).append(score)
+    return {index: math.fsum(each) / len(each) for index, each in of_question.items()}
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:

@@ -1,10 +1,10 @@
 """What the score tables say in words: the best stage, chance, the control, and what a reader should be warned of."""
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.intervals import question_means
 from common.model_names import CONTROLS, base_of, control_of, is_control, pipeline_order
 from common.paired_comparison import PairedComparison, compare
 from report.inputs import Benchmark, LedgerSum, Metrics, Record, Score
@@ -127,7 +127,7 @@ def pair_tables(benchmark: Benchmark) -> list[PairTable]:
     tables = []
     for split in (table.split for table in split_tables(benchmark)):
         right = {
-            model: question_scores([record for record in records if record.split == split])
+            model: question_means((record.index, record.score) for record in records if record.split == split)
             for model, records in benchmark.records.items()
         }
         rows = [
@@ -137,14 +137,6 @@ def pair_tables(benchmark: Benchmark) -> list[PairTable]:
         if rows:
             tables.append(PairTable(split, rows))
     return tables
-
-
-def question_scores(records: Sequence[Record]) -> dict[str, float]:
-    """One value a question, the mean over its seeds."""
-    scores: dict[str, list[float]] = {}
-    for record in records:
-        scores.setdefault(record.index, []).append(record.score)
-    return {index: math.fsum(each) / len(each) for index, each in scores.items()}
 
 
 def _is_worth_comparing(first: str, second: str) -> bool:
