@@ -193,7 +193,8 @@ def test_after_all_these_faults_the_table_is_the_undisturbed_one(finished: Clust
 def test_a_stage_cut_by_its_walltime_takes_several_jobs_and_ends_with_the_same_weights(
     finished: ClusterRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A job of one minute begins with a quarter of a minute of loading, or more, so 100 s of steps are cut twice.
+    # Of its one minute a job loads for a quarter, and Slurm, which looks every half a minute, warns it up to half a minute
+    # early: 100 s of steps are cut twice at the speed that was measured before, and once at double that speed.
     max_steps = round(100 / finished.metrics("stage1")["step_time_s"]["median"])
     finished.write_overlay(stage1={"flags": {"max_steps": max_steps, "save_steps": 10 * max_steps}})
     finished.forget("stage1")
@@ -204,7 +205,8 @@ def test_a_stage_cut_by_its_walltime_takes_several_jobs_and_ends_with_the_same_w
     finished.run(finished.target("stage1"))
     assert finished.weights_sha256("stage1") == undisturbed
     metrics = finished.metrics("stage1")
-    assert len(metrics["resumes"]) >= 2
+    assert len(metrics["resumes"]) >= 1
+    assert len({start["slurm_job_id"] for start in finished.starts("stage1")}) == len(metrics["resumes"]) + 1
     assert metrics["num_samples_seen"] == metrics["num_samples_expected"]
     assert [entry["step"] for entry in metrics["losses"]] == sorted({entry["step"] for entry in metrics["losses"]})
     finished.write_overlay()
