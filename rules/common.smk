@@ -1,5 +1,6 @@
 # What all rules use. The configuration is validated here, before anything is planned.
 import json
+import os
 import sys
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
@@ -8,6 +9,7 @@ from common.benchmark_list import listed_benchmarks, pictures_named_in
 from common.configuration import validate
 from common.errors import UserError
 from common.failed_jobs import told
+from common.gpus import may_have_gpus
 from common.model_names import base_of, control_of
 from common.one_run import claim_directory, end_leftover_jobs
 from common.program_files import program_files

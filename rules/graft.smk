@@ -99,7 +99,7 @@ rule fidelity:
         f"logs/{RESULTS}/fidelity.log",
     benchmark:
         result("times/fidelity.tsv")
-    threads: 1
+    threads: 16
     params:
         llm_dir=lambda wildcards: donor_dir("llm"),
         settings=section("fidelity"),

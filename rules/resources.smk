@@ -1,10 +1,18 @@
 # What a job asks of a cluster, from the recipe; a run without a cluster ignores it. What only the cluster knows
 # (partitions, account, memory, walltime) is in slurm/config.yaml.
 
+# Without a cluster one step at a time has this machine's GPUs: a server takes most of their memory, a training all of them.
+workflow.global_resources.setdefault("gpu_machine", 1)
+
+
+def gpu_machine(wildcards):
+    """1 for a step that would use this machine's own GPUs; on a cluster Slurm divides them, on a CPU nothing is to be divided."""
+    return int(workflow.local_exec and may_have_gpus(os.environ))
+
 
 def calibration_resources():
     """A GPU where the recipe wants the refit on one."""
-    return {"gres": "gpu:1"} if config["calibration"]["device"] == "cuda" else {}
+    return {"gres": "gpu:1", "gpu_machine": gpu_machine} if config["calibration"]["device"] == "cuda" else {}
 
 
 def training_resources(stage):
@@ -18,6 +26,7 @@ def training_resources(stage):
     resources = {
         "nodes": num_nodes,
         "gres": f"gpu:{config[stage]['num_processes_per_node']}",
+        "gpu_machine": gpu_machine,
         "attempt": lambda wildcards, attempt: attempt,
     }
     if num_nodes > 1:
@@ -28,4 +37,5 @@ def training_resources(stage):
 def serving_resources():
     """One node, with the GPUs of all replicas on it."""
     serve = config["evaluate"]["serve"]
-    return {"nodes": 1, "gres": f"gpu:{serve['num_replicas'] * serve['flags'].get('vllm_tensor_parallel_size', 1)}"}
+    num_gpus = serve["num_replicas"] * serve["flags"].get("vllm_tensor_parallel_size", 1)
+    return {"nodes": 1, "gres": f"gpu:{num_gpus}", "gpu_machine": gpu_machine}

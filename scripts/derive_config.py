@@ -210,12 +210,15 @@ def derive_config(
         "sliding_window": None,
         **text_ids,
     }
+    # Without it transformers takes the tokenizer beside it for an early Mistral's and warns that it tokenizes wrongly.
+    written_by = {key: llm.values[key] for key in ("transformers_version",) if key in llm.values}
     if settings["architecture"] == "qwen2_5_vl":
         check_stock_head_dim(shape, llm.path)
         stock_vision = {k: v for k, v in vision.values.items() if k not in ("model_type", "dtype", "torch_dtype")}
         return {
             "architectures": ["Qwen2_5_VLForConditionalGeneration"],
             "model_type": "qwen2_5_vl",
+            **written_by,
             **common,
             "rope_theta": rope_theta,
             "rope_scaling": {"type": "mrope", "mrope_section": mrope_section},
@@ -234,6 +237,7 @@ def derive_config(
             "AutoModelForImageTextToText": f"modeling_{CODE_NAME}.Qwen2_5_VLQwen3ForConditionalGeneration",
         },
         "model_type": CODE_NAME,
+        **written_by,
         "dtype": dtype_name(llm),
         "tie_word_embeddings": shape.tie_word_embeddings,
         **picture_ids,

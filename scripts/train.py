@@ -44,6 +44,7 @@ from common.checkpoint_files import (
 )
 from common.errors import UserError, run_program
 from common.files import read_if_whole, read_json, write_json_atomically
+from common.gpus import may_have_gpus
 from common.installed_packages import package_dir, versions_in
 from common.local_paths import without_local_paths
 from common.process_group import StopRequests, Trainer, exclusive_work_dir, say, this_process, wait_for_ranks
@@ -109,8 +110,6 @@ if [ "$SLURM_NODEID" = 0 ]; then is_host=1; else is_host=0; fi
 export PET_RDZV_CONF=is_host=$is_host
 exec "$@"
 """
-# What the drivers of NVIDIA (also under WSL) and AMD leave in /dev.
-GPU_DEVICE_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 # The last line of a Python traceback, with or without the rank before it; torch names it, too, and then it is there twice.
 EXCEPTION_LINE = re.compile(r"^(\[rank\d+\]:\s*)*[\w.]+(Error|Exception|Interrupt|Exit)\b.*")
 
@@ -173,7 +172,7 @@ def check_dtype(stage: str, settings: Mapping[str, Any], model_config: Mapping[s
 
 def num_gpus(python: Path, environment: Mapping[str, str]) -> int:
     """How many GPUs a trainer with this environment sees. Asks torch, in a process of its own, where there may be one."""
-    if not any(Path(node).exists() for node in GPU_DEVICE_NODES):
+    if not may_have_gpus(environment):
         return 0
     code = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
     result = subprocess.run([python, "-c", code], env=dict(environment), capture_output=True, text=True)
@@ -607,6 +606,10 @@ def finish(run: Run, checkpoint: Path, argv: list[str], output_dir: Path, versio
         "losses": losses,
         "step_time_s": step_times(first_rank),
         "num_tokens_per_s": round(num_tokens / sum(record.step_time_s for record in first_rank), 3),
+        "peak_gpu_memory_gib": max(
+            (r.peak_gpu_memory_gib for records in ranks for r in records.values() if r.peak_gpu_memory_gib is not None),
+            default=None,
+        ),
         "wall_time_s": round(wall_time_s(run), 3),
         "resumes": resumes,
         "versions": dict(versions),

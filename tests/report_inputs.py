@@ -186,6 +186,7 @@ def make_metrics(stage: str, num_steps: int, seed: int, resumed_at: int | None =
         "losses": losses,
         "step_time_s": {"median": 0.412, "p90": 0.508},
         "num_tokens_per_s": 9871.5,
+        "peak_gpu_memory_gib": 61.5,
         "wall_time_s": 102.4,
         "resumes": resumes,
         "versions": VERSIONS,

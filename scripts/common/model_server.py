@@ -26,6 +26,7 @@ import psutil
 from common.child_processes import process_group
 from common.errors import UserError
 from common.files import read_json, write_json_atomically
+from common.gpus import visible_gpus
 from common.swift_command import OWN_IDS_TEMPLATE, flag_arguments, model_type, template
 
 HOST = "127.0.0.1"
@@ -75,17 +76,12 @@ def deploy_command(serve_python: Path, root: Path, model_dir: Path, serve: Mappi
 
 
 def server_environment(inherited: Mapping[str, str], root: Path, serve: Mapping[str, Any]) -> dict[str, str]:
-    """Variables of the server: no hub is asked, its engine's workers find our classes, and what the configuration sets."""
-    own = {"USE_HF": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "PYTHONPATH": str(root / "model")}
+    """Variables of the server: no hub is asked, its engine's workers find our classes and meet on this machine alone
+    (vLLM would take the address that leads to the internet), and what the configuration sets.
+    """
+    own = {"USE_HF": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": HOST}
+    own["PYTHONPATH"] = str(root / "model")
     return {**inherited, **own, **{name: str(value) for name, value in serve["environment"].items()}}
-
-
-def visible_gpus(inherited: Mapping[str, str]) -> list[str]:
-    """The GPUs that a child would see, by the names that CUDA_VISIBLE_DEVICES has for them; none on a CPU."""
-    if (chosen := inherited.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [device for device in chosen.split(",") if device]
-    found = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
-    return sorted(found, key=int)
 
 
 def replica_environments(inherited: Mapping[str, str], num_replicas: int) -> list[dict[str, str]]:

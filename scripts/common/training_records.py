@@ -21,13 +21,17 @@ LOSS_MARGIN = 0.5
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One optimizer step as one rank saw it. `end_time_s` is seconds since the epoch."""
+    """One optimizer step as one rank saw it. `end_time_s` is seconds since the epoch.
+
+    `peak_gpu_memory_gib` is what torch had taken of the rank's GPU at most, since the trainer's start; None on a CPU.
+    """
 
     step: int
     num_samples: int
     num_tokens: int
     step_time_s: float
     end_time_s: float
+    peak_gpu_memory_gib: float | None = None
 
 
 def steps_path(watch_dir: Path, rank: int) -> Path:

@@ -166,6 +166,11 @@ def check_groups(args: Any, all_parameters: dict[str, int], trainable: dict[str,
             )
 
 
+def peak_gpu_memory_gib() -> float | None:
+    """What torch has taken of this rank's GPU at most, since the process began; None on a CPU."""
+    return round(torch.cuda.max_memory_reserved() / 2**30, 2) if torch.cuda.is_available() else None
+
+
 class WatchCallback(TrainerCallback):
     """See the module's text."""
 
@@ -300,6 +305,7 @@ class WatchCallback(TrainerCallback):
             "num_tokens": num_tokens,
             "step_time_s": round(now_s - self.mark_s, 6),
             "end_time_s": round(time.time(), 3),
+            "peak_gpu_memory_gib": peak_gpu_memory_gib(),
         }
         self.steps_file.write(json.dumps(record) + "\n")
         self.steps_file.flush()

@@ -118,6 +118,7 @@ class Metrics:
     step_time_median_s: float
     step_time_p90_s: float
     num_tokens_per_s: float | None
+    peak_gpu_memory_gib: float | None
     wall_time_s: float
     resumes: list[Resume]
     versions: dict[str, str]
@@ -394,6 +395,7 @@ def read_metrics(stage: str, path: Path) -> Metrics:
         step_time_median_s=float(require(step_time, "median", number, f"{where}: step_time_s")),
         step_time_p90_s=float(require(step_time, "p90", number, f"{where}: step_time_s")),
         num_tokens_per_s=require(value, "num_tokens_per_s", optional, where),
+        peak_gpu_memory_gib=require(value, "peak_gpu_memory_gib", optional, where),
         wall_time_s=float(require(value, "wall_time_s", number, where)),
         resumes=[
             Resume(

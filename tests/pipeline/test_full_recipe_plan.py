@@ -59,3 +59,13 @@ def test_a_mistyped_key_stops_the_plan_with_one_line_that_names_it(checkout: Wor
     output = checkout.run("-n", "--configfile", "config/demo.yaml", "--config", "sed=1", status=1)
     assert "sed: unknown key (did you mean seed?)" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(("devices", "expected"), [("0,1", 1), ("", 0)])
+def test_steps_that_would_use_this_machines_gpus_go_one_at_a_time(
+    checkout: WorkflowRun, monkeypatch: pytest.MonkeyPatch, devices: str, expected: int
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    output = checkout.run("-n", "results/eval/mmmu.csv")
+    asking = re.findall(r"^rule (\w+):(?:\n    .*)*?\n    resources: .*gpu_machine=(\d)", output, re.MULTILINE)
+    assert dict(asking) == dict.fromkeys(("stage1", "stage2", "evaluate"), str(expected))

@@ -55,6 +55,7 @@ def test_a_stage_trains_everything_that_is_free_and_counts_every_sample(undistur
     assert [entry["step"] for entry in metrics["losses"]] == list(range(1, NUM_STEPS + 1))
     assert metrics["last_loss"] < metrics["first_loss"]
     assert metrics["resumes"] == []
+    assert metrics["peak_gpu_memory_gib"] is None  # no GPU here
     index = json.loads((undisturbed.checkpoint_dir / "model.safetensors.index.json").read_text())
     assert set(index["weight_map"].values()) == set(undisturbed.weights())
     settings = json.loads((undisturbed.checkpoint_dir / "settings.json").read_text())

@@ -18,7 +18,7 @@ from workflow_run import WorkflowRun
 
 pytestmark = pytest.mark.slow
 
-ENVIRONMENT = {"VLLM_HOST_IP": "127.0.0.1", "VLLM_CPU_KVCACHE_SPACE": 1}  # GiB
+ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": 1}  # GiB
 FLAGS = {"vllm_enforce_eager": True, "vllm_max_model_len": 512, "vllm_max_num_seqs": 16}
 # What an answer does not depend on, and is therefore not in the provenance.
 AS_ONE = {"num_replicas": 1, "num_nodes": 1, "startup_timeout_s": 600}

@@ -35,6 +35,7 @@ def test_the_published_pair_gives_qwen3s_language_model_and_qwen2_5_vls_vision_t
     text, vision = config["text_config"], config["vision_config"]
     assert config["model_type"] == "qwen2_5_vl_qwen3"
     assert config["architectures"] == ["Qwen2_5_VLQwen3ForConditionalGeneration"]
+    assert config["transformers_version"] == "4.51.0"
     assert config["auto_map"] == {
         "AutoConfig": "configuration_qwen2_5_vl_qwen3.Qwen2_5_VLQwen3Config",
         "AutoModel": "modeling_qwen2_5_vl_qwen3.Qwen2_5_VLQwen3Model",
@@ -69,6 +70,7 @@ def test_the_stock_architecture_is_written_as_published(real_donors: tuple[Path,
     )  # fmt: skip
     published = json.loads((real_donors[0] / "config.json").read_text())
     unpublished = config.keys() - published.keys()
+    assert config["transformers_version"] == "4.51.0"
     assert unpublished == {"pad_token_id"}, "an old reader would not know these keys"
     assert config["vision_config"] == published["vision_config"] | {"out_hidden_size": 4096}
 

@@ -62,6 +62,7 @@ def metrics() -> Metrics:
         step_time_median_s=1.0,
         step_time_p90_s=1.0,
         num_tokens_per_s=None,
+        peak_gpu_memory_gib=None,
         wall_time_s=2.0,
         resumes=[],
         versions={},

@@ -1,6 +1,7 @@
 """The page as a whole: self-contained, escaped, deterministic, and complete."""
 
 import html
+import json
 import os
 import re
 from html.parser import HTMLParser
@@ -219,6 +220,15 @@ def test_a_run_with_a_parent_two_splits_and_no_control_has_a_page(tmp_path: Path
     assert "split dev: 10 questions" in text
     assert "the vision donor itself" in text
     assert "No control with shuffled pictures or without any was run" in text
+
+
+def test_memory_of_a_gpu_is_told_where_one_was_used(tmp_path: Path) -> None:
+    inputs = build(tmp_path)
+    assert "Most memory of a GPU, GiB 61.5 61.5" in Page(make(inputs)).text
+    for stage in ("stage1", "stage2"):
+        path = inputs.directory / f"{stage}.json"
+        inputs.write_json(path.name, json.loads(path.read_text()) | {"peak_gpu_memory_gib": None})
+    assert "Most memory of a GPU" not in Page(make(inputs)).text
 
 
 def test_questions_without_options_or_subjects_have_a_place(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from train import (
     wall_time_s,
 )
 
+from common import gpus
 from common.errors import UserError
 from common.training_records import StepRecord
 
@@ -273,7 +274,7 @@ def test_one_node_needs_no_launcher_and_several_need_a_slurm_job(
 
 
 def test_a_machine_without_a_gpus_device_file_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "GPU_DEVICE_NODES", ("/dev/there-is-no-such-device",))
+    monkeypatch.setattr(gpus, "GPU_DEVICE_NODES", ("/dev/there-is-no-such-device",))
     assert train.num_gpus(Path("python"), {}) == 0
 
 

@@ -1,0 +1,24 @@
+"""Which GPUs a child would see."""
+
+import pytest
+
+from common import gpus
+from common.gpus import may_have_gpus, visible_gpus
+
+
+def test_gpus_that_are_hidden_are_none() -> None:
+    assert not may_have_gpus({"CUDA_VISIBLE_DEVICES": ""})
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
+
+
+def test_chosen_gpus_keep_their_names_and_order() -> None:
+    chosen = {"CUDA_VISIBLE_DEVICES": "3,GPU-8f2c"}
+    assert may_have_gpus(chosen)
+    assert visible_gpus(chosen) == ["3", "GPU-8f2c"]
+
+
+def test_without_a_choice_the_drivers_device_files_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "GPU_DEVICE_NODES", ("/dev/there-is-no-such-device", "/dev/null"))
+    assert may_have_gpus({})
+    monkeypatch.setattr(gpus, "GPU_DEVICE_NODES", ("/dev/there-is-no-such-device",))
+    assert not may_have_gpus({})
