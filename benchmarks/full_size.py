@@ -7,8 +7,10 @@ the real weights. Time and memory do not hang on what the weights are; scores an
 
 Full training needs 16 bytes a parameter where no other GPU shares them: for a stage 2 on one GPU choose a smaller pair.
 
+It has run up to the evaluation, once, on a machine that was not its own (docs/clusters.md), so there are no results of it yet.
+
 By hand, on a machine with a GPU of 80 GB, after `make environments` and `snakemake .venvs/serve.ok --cores all`:
-    .venvs/train/bin/python benchmarks/full_size.py            # 64 GB of disk; adds to benchmarks/results/full_size.md
+    .venvs/train/bin/python benchmarks/full_size.py            # 100 GB of disk; adds to benchmarks/results/full_size.md
     .venvs/train/bin/python benchmarks/full_size.py --pair Qwen2.5-VL-3B-Instruct Qwen3-1.7B --stages stage1 stage2
 """
 
@@ -145,9 +147,14 @@ def seconds_in(path: Path) -> float:
 
 
 def gpu_name() -> str:
-    """The GPU as its driver names it, with its memory."""
+    """The GPU as its driver names it, with its memory. Raises UserError where there is none."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    return subprocess.check_output(command, text=True).strip().splitlines()[0]
+    try:
+        return subprocess.check_output(command, text=True).strip().splitlines()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError) as error:
+        raise UserError(
+            f"nvidia-smi: {error}; expected a GPU, which this benchmark measures; run it where there is one"
+        ) from error
 
 
 def stage_rows(results: Path, stages: Sequence[str]) -> Iterator[str]:
@@ -164,7 +171,9 @@ def stage_rows(results: Path, stages: Sequence[str]) -> Iterator[str]:
         )
 
 
-def section(pair: Sequence[str], config: Mapping[str, Any], stages: Sequence[str], times_s: Mapping[str, float]) -> str:
+def section(
+    pair: Sequence[str], config: Mapping[str, Any], stages: Sequence[str], times_s: Mapping[str, float], gpu: str
+) -> str:
     """The page's section about one pair."""
     results = ROOT / config["results"]
     pins = versions_in(Path(sys.executable), ["ms-swift", "transformers", "torch", "deepspeed"])
@@ -175,7 +184,7 @@ def section(pair: Sequence[str], config: Mapping[str, Any], stages: Sequence[str
     parts = [
         f"## {' + '.join(pair)}, {datetime.date.today().isoformat()}, {config['stage1']['flags']['max_steps']} steps a stage",
         "",
-        f"{gpu_name()}; {len(os.sched_getaffinity(0))} cores; "
+        f"{gpu}; {len(os.sched_getaffinity(0))} cores; "
         + ", ".join(f"{name}=={version}" for name, version in pins.items())
         + ". Random weights of the pair's true shapes; config.yaml but for one process a stage, the number of steps and "
         f"answers of at most {MAX_ANSWER_TOKENS} tokens.",
@@ -199,6 +208,7 @@ def main() -> None:
     parser.add_argument("--scratch-dir", type=Path, default=ROOT / "work")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/full_size.md")
     arguments = parser.parse_args()
+    gpu = gpu_name()
     arguments.scratch_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.scratch_dir.resolve()) as name:
         directory = Path(name)
@@ -210,7 +220,7 @@ def main() -> None:
             "training": run(config, directory / "config.json", f"{results}/{last}/metrics.json"),
             "evaluation": run(config, directory / "config.json", f"{results}/eval/photographs.csv"),
         }
-        report = section(arguments.pair, config, arguments.stages, times_s)
+        report = section(arguments.pair, config, arguments.stages, times_s, gpu)
     print(report)
     write_section(arguments.output, "# The recipe at full size, on one GPU", report)
 

@@ -78,9 +78,12 @@ def deploy_command(serve_python: Path, root: Path, model_dir: Path, serve: Mappi
 def server_environment(inherited: Mapping[str, str], root: Path, serve: Mapping[str, Any]) -> dict[str, str]:
     """Variables of the server: no hub is asked, its engine's workers find our classes and meet on this machine alone
     (vLLM would take the address that leads to the internet), and what the configuration sets.
+
+    FlashInfer's sampler is off: vLLM 0.32.0 compiles it with nvcc when it first starts, for minutes, and uses it neither at
+    temperature 0 nor with seeds, so for no answer of an evaluation.
     """
     own = {"USE_HF": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": HOST}
-    own["PYTHONPATH"] = str(root / "model")
+    own |= {"VLLM_USE_FLASHINFER_SAMPLER": "0", "PYTHONPATH": str(root / "model")}
     return {**inherited, **own, **{name: str(value) for name, value in serve["environment"].items()}}
 
 

@@ -8,15 +8,19 @@ from typing import Any
 
 import pytest
 from dashscope.tokenizers import get_tokenizer
+from derive_config import derive_from_donors
+from tiny_donor_files import write_json
 from transformers import AutoTokenizer
 
 from common.errors import UserError
 from common.qwen_tokenizer import (
     NUM_QWEN_BASE_TOKENS,
+    QWEN3_CHAT_TEMPLATE,
     QWEN3_TOKENS,
     SPECIAL_TOKENS,
     build_tokenizer,
     read_ranks,
+    save_tokenizer,
     vocabulary_and_merges,
 )
 
@@ -36,6 +40,13 @@ print(json.dumps([tokenizer.encode(text) for text in json.loads(sys.argv[2])]))
 """
 
 
+def messages_while_loading(directory: Path, config: dict[str, Any]) -> str:
+    """What loading the tokenizer beside this config.json prints, in a process of its own."""
+    write_json(directory / "config.json", config)
+    code = f"from transformers import AutoTokenizer; AutoTokenizer.from_pretrained({str(directory)!r})"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+
+
 def chat(directory: Path, messages: list[dict[str, Any]], **options: Any) -> str:
     """The directory's chat template with a prompt for an answer."""
     tokenizer = AutoTokenizer.from_pretrained(directory)
@@ -49,6 +60,17 @@ def test_the_whole_vocabulary_encodes_as_dashscope_does() -> None:
         assert ours.encode(text).ids == theirs.encode(text)
     assert [ours.token_to_id(token) for token in SPECIAL_TOKENS] == list(range(151643, 151657))
     assert [ours.token_to_id(token) for token in QWEN3_TOKENS] == [151665, 151666, 151667, 151668]
+
+
+@pytest.mark.slow
+def test_transformers_does_not_take_the_whole_vocabulary_for_a_broken_mistrals(root: Path, tmp_path: Path) -> None:
+    # It looks for that above 100,000 tokens, so the demo's vocabulary would not show it.
+    save_tokenizer(build_tokenizer(NUM_QWEN_BASE_TOKENS, qwen3=True), tmp_path, QWEN3_CHAT_TEMPLATE)
+    published = [root / "tests/data/configs" / name for name in ("Qwen2.5-VL-7B-Instruct", "Qwen3-8B")]
+    config = derive_from_donors(*published, {"architecture": "qwen3", "calibration": "none"})
+    assert "incorrect tokenization" not in messages_while_loading(tmp_path, config)
+    del config["transformers_version"]
+    assert "incorrect tokenization" in messages_while_loading(tmp_path, config)
 
 
 def test_a_cut_tokenizer_gives_back_every_text() -> None:

@@ -90,7 +90,7 @@ def test_no_hub_is_asked_and_the_configuration_has_the_last_word(root: Path) -> 
     serve = {"environment": {"MAX_PIXELS": 3136, "VLLM_NO_USAGE_STATS": 0}}
     environment = server_environment({"HOME": "/h"}, root, serve)
     assert (environment["HF_HUB_OFFLINE"], environment["USE_HF"]) == ("1", "1")
-    assert environment["VLLM_HOST_IP"] == "127.0.0.1"
+    assert (environment["VLLM_HOST_IP"], environment["VLLM_USE_FLASHINFER_SAMPLER"]) == ("127.0.0.1", "0")
     assert (environment["MAX_PIXELS"], environment["VLLM_NO_USAGE_STATS"]) == ("3136", "0")
     assert (environment["HOME"], environment["PYTHONPATH"]) == ("/h", str(root / "model"))
 
