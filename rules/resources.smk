@@ -1,7 +1,7 @@
-# What a job asks of a cluster, from the recipe; a run without a cluster ignores it. What only the cluster knows
-# (partitions, account, memory, walltime) is in slurm/config.yaml.
+# What a job asks of a cluster, from the recipe; a run without a cluster ignores all but `gpu_machine`. What only the cluster
+# knows (partitions, account, memory, walltime) is in slurm/config.yaml.
 
-# Without a cluster one step at a time has this machine's GPUs: a server takes most of their memory, a training all of them.
+# Without a cluster one step at a time has this machine's GPUs: a server takes most of their memory, a training uses them all.
 workflow.global_resources.setdefault("gpu_machine", 1)
 
 

@@ -6,9 +6,10 @@ from common import gpus
 from common.gpus import may_have_gpus, visible_gpus
 
 
-def test_gpus_that_are_hidden_are_none() -> None:
-    assert not may_have_gpus({"CUDA_VISIBLE_DEVICES": ""})
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
+@pytest.mark.parametrize("hiding", ["", "-1"])
+def test_gpus_that_are_hidden_are_none(hiding: str) -> None:
+    assert not may_have_gpus({"CUDA_VISIBLE_DEVICES": hiding})
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": hiding}) == []
 
 
 def test_chosen_gpus_keep_their_names_and_order() -> None:
