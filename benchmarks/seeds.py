@@ -10,6 +10,8 @@ By hand: .venv/bin/python benchmarks/seeds.py            # writes benchmarks/res
 import argparse
 import csv
 import datetime
+import hashlib
+import json
 import os
 import platform
 import shutil
@@ -19,12 +21,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
+import yaml
 
 SEEDS = (0, 1, 2)
 SAMPLE_INTERVAL_S = 0.5
 ROOT = Path(__file__).resolve().parent.parent
+DECIDING_SECTIONS = ("donors", "graft", "stage1", "stage2", "demo")
 LOCKED = ("ms-swift", "transformers", "torch", "evalscope")
 
 
@@ -88,6 +93,17 @@ def locked_versions() -> list[str]:
     return sorted({line.split(" ")[0] for line in lines if line.split("==")[0] in LOCKED})
 
 
+def settings_sha256(config: dict[str, Any]) -> str:
+    """What decides the scores, as 16 hexadecimal digits: a page that was made with other settings says nothing of these."""
+    text = json.dumps({name: config[name] for name in DECIDING_SECTIONS}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_settings() -> dict[str, Any]:
+    """config/demo.yaml."""
+    return dict(yaml.safe_load((ROOT / "config/demo.yaml").read_text(encoding="utf-8")))
+
+
 def commit_id() -> str:
     command = ["git", "describe", "--always", "--dirty"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -112,6 +128,7 @@ def markdown(results: Sequence[SeedResult], dry_run_wall_time_s: float, load_bef
             "Wall time is that of everything but the environments: donors, graft, both stages, evaluations, report; "
             "repeated is the same command again, with nothing to do.",
             f"Dry run of the full recipe (`snakemake -n`): {dry_run_wall_time_s:.1f} s.",
+            f"Settings of config/demo.yaml ({', '.join(DECIDING_SECTIONS)}): `{settings_sha256(read_settings())}`.",
             f"Load average before: {load_before:.1f}. Made by `benchmarks/seeds.py`.",
             "",
             "| seed | " + " | ".join(models) + " | wall time, s | repeated, s | peak memory, GiB |",
