@@ -31,6 +31,7 @@ from common.digits import (
     ANSWER_END,
     DIGIT_NAMES,
     LETTERS,
+    NAMING_REQUEST,
     PICTURE_TOKEN,
     picture_text,
     question_text,
@@ -41,7 +42,6 @@ from common.donor_training import disturbed, learning_rate_at
 from common.errors import UserError, run_program
 from common.qwen_tokenizer import single_id
 
-NAMING_REQUEST = "Name the digit."
 NUM_STEPS_BETWEEN_LINES = 50
 NUM_GATE_QUESTIONS = 1000
 SEED_OF_GATE = 5  # the questions of the gate are the same for every donor

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LETTERS = "ABCD"
 QUESTION = "Which digit?"
+NAMING_REQUEST = "Name the digit."
 
 # What ms-swift's template for Qwen2.5-VL puts around a question (swift/template/templates/utils.py: DEFAULT_SYSTEM).
 SYSTEM_PROMPT = "You are a helpful assistant."

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
 from common.demo_donors import mrope_section
-from common.digits import ANSWER_END, picture_text, question_text, text_before_answer
+from common.digits import ANSWER_END, NAMING_REQUEST, picture_text, question_text, text_before_answer
 from common.files import sha256_of_file
 from common.safetensors_files import read_checkpoint
 
@@ -184,6 +184,19 @@ def test_the_data_splits_share_no_scan_and_questions_are_the_same_in_both_forms(
         assert line["messages"][0]["content"] == "<image>" + question_text([values[letter] for letter in LETTERS])
         assert line["messages"][1]["content"] == values["answer"]
         assert base64.b64decode(values["image"]) == (digits_dir / line["images"][0]).read_bytes()
+
+
+def test_every_second_training_copy_is_only_to_be_named_and_no_other_row_is(digits_dir: Path) -> None:
+    header, *rows = [line.split("\t") for line in (digits_dir / "pictures.tsv").read_text().splitlines()]
+    pictures = {values[0]: dict(zip(header, values, strict=True)) for values in rows}
+    for split in ("train", "dev", "test"):
+        for line in (digits_dir / f"{split}.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            picture = pictures[row["images"][0]]
+            asked, answered = (message["content"] for message in row["messages"])
+            is_named = split == "train" and picture["copy"] in ("0", "2", "4")
+            assert (asked == f"<image>{NAMING_REQUEST}") == is_named
+            assert (answered == picture["digit"]) == is_named
 
 
 def test_patches_are_those_of_the_published_picture_processor(digits_dir: Path) -> None:
