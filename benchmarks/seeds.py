@@ -124,7 +124,8 @@ def markdown(results: Sequence[SeedResult], dry_run_wall_time_s: float, load_bef
             f"{date.isoformat()}, commit {commit_id()}, {len(os.sched_getaffinity(0))} cores ({platform.machine()}), "
             f"Python {platform.python_version()}; {', '.join(locked_versions())}.",
             f"Accuracy on the {results[0].num_questions} held-out test pictures (four options, chance 0.25); settings were "
-            "chosen on the dev split.",
+            "chosen on the dev split and by training losses, after earlier ones had failed a seed on the test split "
+            "(docs/log.md).",
             "Wall time is that of everything but the environments: donors, graft, both stages, evaluations, report; "
             "repeated is the same command again, with nothing to do.",
             f"Dry run of the full recipe (`snakemake -n`): {dry_run_wall_time_s:.1f} s.",
