@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from evaluation_inputs import answer
@@ -18,12 +19,33 @@ from common.question_records import Answer
 FAILURE = {"prediction": "Failed to obtain answer via API.", "finish_reason": None, "error": "HTTP 500: no memory"}
 
 
+class Sleepers(NamedTuple):
+    """Two processes that live and say nothing, and stand for the children."""
+
+    server: subprocess.Popen[bytes]
+    harness: subprocess.Popen[bytes]
+
+
+class Clock:
+    """Stands for the module time: nothing is waited for, and sleeping alone takes time."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, duration_s: float) -> None:
+        self.now_s += duration_s
+
+
 @pytest.fixture
-def sleeping() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that stands for both children: it lives and says nothing."""
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
-        yield process
-        process.kill()
+def sleepers() -> Iterator[Sleepers]:
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with subprocess.Popen(command) as server, subprocess.Popen(command) as harness:
+        yield Sleepers(server, harness)
+        server.kill()
+        harness.kill()
 
 
 def task_in(directory: Path, *seeds: int) -> Task:
@@ -38,9 +60,7 @@ def write_answers(task: Task, answers: list[Answer], cut_off: str = "", seed: in
     task.answers_path(seed).write_text("".join(lines) + cut_off)
 
 
-def watch(
-    sleeping: subprocess.Popen[bytes], directory: Path, answers: list[Answer], say: Callable[[str], None]
-) -> None:
+def watch(sleepers: Sleepers, directory: Path, answers: list[Answer], say: Callable[[str], None]) -> None:
     """Watches an evaluation of 100 questions in which two were answered before, and these are while it is watched."""
     task = task_in(directory)
     before = [answer("98"), answer("99")]
@@ -53,33 +73,36 @@ def watch(
             (directory / "begun").touch()
             super().require_alive()
 
-    server = Growing(sleeping, 1, "model", directory / "server.log", 60)
-    asking.watch_answers([server], sleeping, task, directory, say)
+    server = Growing(sleepers.server, 1, "model", directory / "server.log", 60)
+    asking.watch_answers([server], sleepers.harness, task, directory, say)
 
 
 def test_a_start_at_which_several_questions_fail_is_not_continued(
-    sleeping: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sleepers: Sleepers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asking, "PROGRESS_S", 0.0)
-    watch(sleeping, tmp_path, [answer(str(number), **FAILURE) for number in range(5)], lambda line: None)
-    assert sleeping.poll() is None
+    watch(sleepers, tmp_path, [answer(str(number), **FAILURE) for number in range(5)], lambda line: None)
+    assert sleepers.server.poll() is sleepers.harness.poll() is None
 
 
 def test_the_progress_counts_what_was_answered_before_and_its_rate_does_not(
-    sleeping: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sleepers: Sleepers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "PROGRESS_S", 0.5)
-    said: list[str] = []
+    clock = Clock()
+    monkeypatch.setattr(asking, "time", clock)
+    said: list[tuple[float, str]] = []
 
-    def kill_after_a_line(line: str) -> None:
-        said.append(line)
-        sleeping.kill()
+    def kill_the_server_after_a_line(line: str) -> None:
+        said.append((clock.now_s, line))
+        sleepers.server.kill()
+        sleepers.server.wait()
 
     with pytest.raises(UserError, match="killed by signal 9"):
-        watch(sleeping, tmp_path, [answer(str(number)) for number in range(3)], kill_after_a_line)
-    assert said[0].startswith("answered 5 of 100, ")
-    rate = float(said[0].split(", ")[1].split()[0])
-    assert rate < 5 / 0.5
+        watch(sleepers, tmp_path, [answer(str(number)) for number in range(3)], kill_the_server_after_a_line)
+    [(duration_s, line)] = said
+    assert duration_s == pytest.approx(asking.PROGRESS_S, abs=2 * asking.POLL_S)
+    rate = 3 / duration_s
+    assert line == f"answered 5 of 100, {rate:.1f} a second, about {95 / rate:.0f} s left"
 
 
 def test_variables_that_would_change_what_vlmevalkit_does_are_taken_out(tmp_path: Path) -> None:
