@@ -37,10 +37,8 @@ def test_a_child_of_a_child_ends_with_the_block(tmp_path: Path) -> None:
 
 def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_processes, "GRACE_S", 0.2)
-    started = time.monotonic()
     _, alive = psutil.wait_procs(ended_after_block(UNWILLING, tmp_path), timeout=5)
     assert alive == []
-    assert time.monotonic() - started < 10
 
 
 def test_an_error_in_the_block_ends_the_child_too(tmp_path: Path) -> None:
