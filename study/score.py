@@ -31,6 +31,7 @@ from PIL import Image
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
+from common.dataset_rows import IMAGE_TAG
 from common.digits import picture_text, text_before_answer
 from common.errors import UserError, run_program
 from common.files import read_json, write_json_atomically
@@ -40,7 +41,6 @@ from sums import ALL_CALCULATIONS
 ANSWER_END = "<|im_end|>"  # decoding stops here
 BATCH_SIZE = 50
 WINDOW_TOKENS = 128
-IMAGE_TAG = "<image>"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from model_card.licenses import UNKNOWN, License, identifier_of_all
 from report import numbers
 from report.inputs import Benchmark, Dataset, Donor, Fidelity, LedgerSum, Metrics, Score
 from report.page import describe_models, fidelity_rows
+from report.templates import template_environment
 
 TEMPLATE_DIR = Path(__file__).resolve().parent
 TEMPLATE_NAME = "card.md.j2"
@@ -276,22 +277,8 @@ def cell(value: object) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE_DIR),
-        autoescape=False,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        cell=cell,
-        count=numbers.count,
-        percent=numbers.percent,
-        percent_digits=numbers.percent_digits,
-        size=numbers.size,
-        short_name=short_name,
-    )
+    environment = template_environment(TEMPLATE_DIR, is_html=False)
+    environment.filters.update(cell=cell, short_name=short_name)
     return environment
 
 

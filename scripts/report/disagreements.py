@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from report.gallery import Question, check_pictures, embed_all, questions_of, read_pictures
 from report.inputs import Benchmark
-from report.page import MAX_PREDICTION_LENGTH, MAX_QUESTION_LENGTH, STYLE_NAME, TEMPLATE_DIR, template_environment
+from report.page import MAX_PREDICTION_LENGTH, MAX_QUESTION_LENGTH, STYLE_NAME, TEMPLATE_DIR, page_environment
 
 TEMPLATE_NAME = "disagreements.html.j2"
 SCRIPT_NAME = "disagreements.js"
@@ -39,7 +39,7 @@ def render_disagreements(benchmark: Benchmark) -> str:
     check_pictures(chosen, encoded, benchmark.tsv_path)
     first_right, first_wrong = first_choice(chosen)
     script = (TEMPLATE_DIR / SCRIPT_NAME).read_text(encoding="utf-8")
-    return template_environment().get_template(TEMPLATE_NAME).render(
+    return page_environment().get_template(TEMPLATE_NAME).render(
         name=benchmark.name,
         first_right=first_right,
         first_wrong=first_wrong,

@@ -46,6 +46,7 @@ from report.inputs import (
     Metrics,
 )
 from report.published import PublishedScore, published_scores
+from report.templates import template_environment
 
 TEMPLATE_DIR = Path(__file__).resolve().parent
 TEMPLATE_NAME = "page.html.j2"
@@ -127,22 +128,12 @@ class BenchmarkView:
     num_seeds: int
 
 
-def template_environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE_DIR),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+def page_environment() -> jinja2.Environment:
+    """Jinja for the pages, with what only they say."""
+    environment = template_environment(TEMPLATE_DIR, is_html=True)
     environment.filters.update(
-        count=numbers.count,
-        percent=numbers.percent,
-        percent_digits=numbers.percent_digits,
         points=numbers.points,
         p_value=numbers.p_value,
-        size=numbers.size,
         duration=numbers.duration,
         decimal=numbers.decimal,
         short_hash=numbers.short_hash,
@@ -263,7 +254,7 @@ def render(inputs: Inputs) -> str:
     """The whole page."""
     models = {score.model for benchmark in inputs.benchmarks for score in benchmark.scores}
     modules = list(dict.fromkeys(name for metrics in inputs.stages for name in metrics.num_parameters))
-    environment = template_environment()
+    environment = page_environment()
     budget_bytes = PICTURE_BUDGET_BYTES // max(len(inputs.benchmarks), 1)
     return environment.get_template(TEMPLATE_NAME).render(
         inputs=inputs,
