@@ -19,6 +19,7 @@ By hand:
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -42,6 +43,7 @@ from common.checkpoint_files import (
     step_of,
     trainer_state,
 )
+from common.disk_space import free_bytes, in_units, says_no_room
 from common.errors import UserError, run_program
 from common.files import read_if_whole, read_json, write_json_atomically
 from common.gpus import may_have_gpus
@@ -96,6 +98,8 @@ OPTIONAL_PACKAGES = ("flash-attn", "liger-kernel")
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_LINES = 5.0
 NUM_LOG_LINES_SHOWN = 15
+# A disk with less is full: not even the log that would say so can grow much.
+FULL_DISK_BYTES = 2**20
 # A first failure may be a node's; a second one at the same step is the training's own.
 NUM_STARTS_IN_VAIN = 2
 # Between choosing a port and using it somebody else may take it; that this happens again and again is another fault.
@@ -313,6 +317,7 @@ class ProgressLine:
             self.has_begun = True
             self.seen = (now_s, begin["first_step"], 0)
             say(f"{self.stage}: every weight is the input's, bit for bit")
+            say(f"{self.stage}: each checkpoint takes at least {in_units(begin['checkpoint_bytes'])} on the disk")
             for group in GROUPS:
                 trainable, total = begin["num_trainable_parameters"][group], begin["num_parameters"][group]
                 mark = "[TRAINABLE]" if trainable else "[FROZEN]   "
@@ -370,9 +375,27 @@ def run_trainer(run: Run, resume_from: Path | None, stop: StopRequests) -> list[
     progress.look()
     wait_for_ranks(run.run_dir, lambda: stop.is_urgent)
     if trainer.exit_code and not stop():
+        if cut_off := cut_off_message(run, start):
+            raise UserError(cut_off)
         kind = MeetingFailed if could_not_meet(run, start) else UserError
         raise kind(failure_message(run, trainer.exit_code, start))
     return command.argv
+
+
+def cut_off_message(run: Run, log_start: int) -> str | None:
+    """Where a full disk has cut a checkpoint off: removes it, since the disk would stay full, and says so. Else None."""
+    is_full = free_bytes(run.run_dir) < FULL_DISK_BYTES or any(map(says_no_room, output_since(run, log_start)))
+    removed = remove_incomplete(run.trainer_dir) if is_full else []
+    if not removed:
+        return None
+    num_bytes = read_json(run.watch_dir / "begin.json")["checkpoint_bytes"]
+    last = last_complete(run.trainer_dir)
+    goes_on = f"goes on from step {step_of(last)}" if last else "begins anew"
+    return (
+        f"{run.stage}: {removed[-1]}: there was no room to write it, on the disk or in a quota; removed again, which leaves "
+        f"{in_units(free_bytes(run.run_dir))} free on the disk; a checkpoint takes at least {in_units(num_bytes)}; make room, "
+        f"or set {run.stage}.flags.save_total_limit: 2, then give the same command again, which {goes_on} (all output: {run.log})"
+    )
 
 
 def could_not_meet(run: Run, log_start: int) -> bool:
@@ -448,7 +471,10 @@ def train(run: Run, stop: StopRequests, attempt: int) -> tuple[Path, list[str]]:
     try:
         return train_to_the_end(run, checkpoint, stop)
     except UserError as error:
-        with open(run.failures_path, "a", encoding="utf-8") as failures:
+        with (
+            contextlib.suppress(OSError),  # on a full disk; what is raised says so
+            open(run.failures_path, "a", encoding="utf-8") as failures,
+        ):
             failures.write(json.dumps({"time_s": time.time(), "message": str(error)}) + "\n")
         raise
 

@@ -1,7 +1,10 @@
 """One way to fail: a message that says what was found, what was expected and what to do, and exit status 1."""
 
 import sys
+import traceback
 from collections.abc import Callable
+
+from common.disk_space import NO_ROOM_ERRORS
 
 
 class UserError(Exception):
@@ -9,9 +12,24 @@ class UserError(Exception):
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Runs `main`; a `UserError` becomes one line on stderr and exit status 1, anything else keeps its traceback."""
+    """Runs `main`; a `UserError` becomes one line on stderr and exit status 1, anything else keeps its traceback.
+
+    A full disk can be met wherever something is written, so it is told of here.
+    """
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in NO_ROOM_ERRORS:
+            raise
+        print(f"error: {no_room_message(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def no_room_message(error: OSError) -> str:
+    """Which file could not be written, or by what line where the system does not say which file, and what to do."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = error.filename or f"a file that {last.filename}:{last.lineno} ({last.name}) was writing"
+    return f"{where}: {error.strerror}; make room, or raise the quota, then give the same command again"

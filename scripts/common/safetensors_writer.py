@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from common.disk_space import free_bytes
 from common.errors import UserError
 from common.shard_layout import OutputTensor, Shard
 
@@ -64,11 +65,9 @@ class _Stopped(Exception):
 
 def check_free_space(directory: Path, num_bytes: int) -> None:
     """Raises UserError when the file system of `directory` has not `num_bytes` left."""
-    status = os.statvfs(directory)
-    free_bytes = status.f_bavail * status.f_frsize
-    if free_bytes < num_bytes:
+    if (free := free_bytes(directory)) < num_bytes:
         raise UserError(
-            f"{directory}: {num_bytes:,} bytes are needed, {free_bytes:,} are free there; make room (an earlier result "
+            f"{directory}: {num_bytes:,} bytes are needed, {free:,} are free there; make room (an earlier result "
             "can be removed), or choose another results directory"
         )
 
@@ -157,10 +156,9 @@ class _Stream:
 
     def write_error(self, error: OSError) -> UserError:
         """What a failed write means to the user."""
-        status = os.statvfs(self.directory)
         return UserError(
             f"{self.directory}: cannot write there ({error.strerror}); {self.num_output_bytes:,} bytes are needed, "
-            f"{status.f_bavail * status.f_frsize:,} are free; make room, lift the limit (ulimit -f, quota), or choose "
+            f"{free_bytes(self.directory):,} are free; make room, lift the limit (ulimit -f, quota), or choose "
             "another results directory"
         )
 

@@ -38,7 +38,15 @@ from swift.template import MaxLengthError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.checkpoint_files import fsync_file, mark_complete, step_of, trainer_state, weight_files
+from common.checkpoint_files import (
+    fsync_file,
+    mark_complete,
+    step_of,
+    trainer_checkpoints,
+    trainer_state,
+    weight_files,
+)
+from common.checkpoint_space import checkpoint_bytes, num_checkpoints_to_come, want_of_room
 from common.errors import UserError
 from common.files import read_json, write_json_atomically
 from common.process_group import RANKS_LOCK_NAME, die_with_parent, is_alive, this_process
@@ -232,8 +240,18 @@ class WatchCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         model = kwargs["model"]
         self._report(phase="checking the weights", step=state.global_step, max_steps=state.max_steps)
-        self._agree(self._problem_at_begin(args, state, model))
         all_parameters, trainable = count_parameters(model)
+        bytes_each = checkpoint_bytes(
+            sum(all_parameters.values()),
+            sum(trainable.values()),
+            next(model.parameters()).element_size(),
+            self.settings["deepspeed"],
+            args.optimizer or args.optim.value,
+        )
+        self._agree(
+            self._problem_at_begin(args, state, model, all_parameters, trainable)
+            or self._want_of_room(args, state, bytes_each)
+        )
         trainable_names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         if args.process_index == 0:
             for group in GROUPS:
@@ -249,6 +267,7 @@ class WatchCallback(TrainerCallback):
                     "num_processes": args.world_size,
                     "num_parameters": all_parameters,
                     "num_trainable_parameters": trainable,
+                    "checkpoint_bytes": bytes_each,
                     "trainable": sorted(trainable_names),
                     "samples_per_step": samples_per_step(
                         num_rows=len(self.trainer.train_dataset),
@@ -271,7 +290,14 @@ class WatchCallback(TrainerCallback):
         self.mark_s = time.monotonic()
         self._report(phase="training", step=state.global_step, max_steps=state.max_steps, num_samples=0)
 
-    def _problem_at_begin(self, args: Any, state: Any, model: torch.nn.Module) -> str | None:
+    def _problem_at_begin(
+        self,
+        args: Any,
+        state: Any,
+        model: torch.nn.Module,
+        all_parameters: dict[str, int],
+        trainable: dict[str, int],
+    ) -> str | None:
         """What makes it pointless to train, or None. The weights are read by one rank a machine: torch's and DeepSpeed's
         wrappers have by now given the others the first one's."""
         num_rows, expected_rows = len(self.trainer.train_dataset), self.settings["num_rows"]
@@ -285,7 +311,7 @@ class WatchCallback(TrainerCallback):
         if state.global_step != expected_step:
             return f"training would begin at step {state.global_step}, expected {expected_step}"
         try:
-            check_groups(self.settings, *count_parameters(model))
+            check_groups(self.settings, all_parameters, trainable)
         except UserError as error:
             return str(error)
         is_partitioned = any(hasattr(parameter, "ds_id") for parameter in model.parameters())
@@ -294,6 +320,20 @@ class WatchCallback(TrainerCallback):
             if findings := differing_weights(model, source):
                 return f"{source}: the weights in memory are not those on disk: {shown(findings)}"
         return None
+
+    def _want_of_room(self, args: Any, state: Any, bytes_each: int) -> str | None:
+        """What is to be said where the checkpoints to come do not fit on the disk, or None; one rank is enough to see it."""
+        if args.process_index != 0:
+            return None
+        epoch_steps = math.ceil(state.max_steps / state.num_train_epochs)
+        num_to_come = num_checkpoints_to_come(
+            state.global_step,
+            state.max_steps,
+            epoch_steps if args.save_strategy == "epoch" else state.save_steps,
+            len(trainer_checkpoints(Path(args.output_dir))),
+            args.save_total_limit,
+        )
+        return want_of_room(Path(args.output_dir), bytes_each, num_to_come, args.save_total_limit)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         assert self.steps_file is not None

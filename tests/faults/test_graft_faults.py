@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from derive_config import derive_from_donors
+from small_file_system import remount, small_file_system
 from tiny_donor_files import write_json, write_safetensors, write_tiny_donors
 
 from common import safetensors_writer
@@ -293,37 +294,25 @@ def test_a_target_that_cannot_be_written_is_refused(workplace: Workplace, tmp_pa
 
 
 @pytest.fixture
-def small_file_system(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB, where the test may mount one."""
-    directory = tmp_path / "small"
-    directory.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("mounting a small file system is not permitted here")
-    yield directory
-    subprocess.run(["umount", str(directory)], check=True)
+def small_dir(tmp_path: Path) -> Iterator[Path]:
+    """On a file system of 1 MiB."""
+    with small_file_system(tmp_path / "small", "1m") as directory:
+        yield directory
 
 
-def test_a_small_file_system_is_refused_with_needed_and_free_bytes(
-    workplace: Workplace, small_file_system: Path
-) -> None:
+def test_a_small_file_system_is_refused_with_needed_and_free_bytes(workplace: Workplace, small_dir: Path) -> None:
     command = workplace.command("graft")
-    command[command.index("--output-dir") + 1] = str(small_file_system)
+    command[command.index("--output-dir") + 1] = str(small_dir)
     process = subprocess.run(command, cwd=workplace.root, capture_output=True, text=True, check=False)
     assert process.returncode == 1
     assert "bytes are needed, 1,048,576 are free there" in process.stderr
-    assert list(small_file_system.iterdir()) == []
+    assert list(small_dir.iterdir()) == []
 
 
-def test_a_read_only_file_system_is_refused(workplace: Workplace, small_file_system: Path) -> None:
-    remount = ["mount", "-o", "remount,ro", str(small_file_system)]
-    subprocess.run(remount, check=True, capture_output=True)
+def test_a_read_only_file_system_is_refused(workplace: Workplace, small_dir: Path) -> None:
+    remount(small_dir, "ro")
     command = workplace.command("graft")
-    command[command.index("--output-dir") + 1] = str(small_file_system / "graft")
+    command[command.index("--output-dir") + 1] = str(small_dir / "graft")
     process = subprocess.run(command, cwd=workplace.root, capture_output=True, text=True, check=False)
     assert process.returncode == 1
     assert "cannot write there (Read-only file system)" in process.stderr

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from small_checkpoint import write_small_checkpoint
+from small_file_system import remount, small_file_system
 from training_run import TrainingRun, graft, stage_settings, write_dataset
 
 Prepare = Callable[[TrainingRun], None]
@@ -126,3 +127,32 @@ def test_a_trainer_that_is_killed_is_told_and_its_checkpoints_are_kept(run: Trai
     assert "stage2: ms-swift ended with signal 9" in said
     assert (run.run_dir / "trainer/checkpoint-6/complete.json").exists()
     assert not (run.directory / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_loses_one_checkpoint_and_a_disk_with_too_little_room_is_told_of_before_a_step(
+    run: TrainingRun, trainable_dir: Path
+) -> None:
+    run.model_dir, run.dataset = trainable_dir, write_dataset(run.directory / "pictures")
+    run.settings = stage_settings(flags={"save_total_limit": 4, "save_steps": 6})
+    # Four checkpoints fit by their tensors, 5.54 MB; with the small files around them the last one does not.
+    with small_file_system(run.work_dir, "5800k"):
+        said = run.run(status=1)
+        (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert "checkpoint-24: there was no room to write it, on the disk or in a quota; removed again" in error
+        assert "a checkpoint takes at least 1.39 MB; make room, or set stage2.flags.save_total_limit: 2" in error
+        assert "the same command again, which goes on from step 18 (all output: " in error
+        assert "Traceback" not in said
+
+        said = run.run(status=1)
+        (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert "going on from step 18" in said
+        assert "trainer: 1.39 MB are needed for checkpoints, 1." in error
+        assert "1 more than now will be there at once, of at least 1.39 MB each (4 are kept" in error
+        assert run.steps_done() == 24  # told of by the first start alone
+
+        remount(run.work_dir, "size=20m")
+        said = run.run()
+        assert "going on from step 18" in said
+        assert run.metrics["num_samples_seen"] == run.metrics["num_samples_expected"]
+        assert [resume["step"] for resume in run.metrics["resumes"]] == [18]

@@ -1,7 +1,6 @@
 """A real model server behind a proxy that misbehaves: a right table, or a refusal that names the question, no wrong number."""
 
 import json
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pytest
 from evaluation_inputs import benchmark_rows, write_rows
 from evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal
 from graft_run import graft_donors
+from small_file_system import small_file_system
 
 pytestmark = pytest.mark.slow
 
@@ -193,13 +193,6 @@ def test_a_full_disk_ends_in_a_refusal(root: Path, evaluate_python: Path, train_
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text('{"model_type": "qwen2_5_vl_qwen3"}')
     run.stand_in()
-    work_dir = run.directory / "work"
-    work_dir.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(work_dir)], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("a file system of its own needs root")
-    try:
+    with small_file_system(run.directory / "work", "64k"):
         message = refusal(run, *run.run())
-    finally:
-        subprocess.run(["umount", "-l", str(work_dir)], check=True)
     assert "No space left on device" in message

@@ -14,6 +14,8 @@ from training_run import NUM_ROWS, NUM_STEPS, TrainingRun, graft, sender, stage_
 pytestmark = pytest.mark.slow
 
 MakeRun = Callable[..., TrainingRun]
+# Code, tokenizer, random states, and what stands before the tensors in their files.
+SMALL_FILES_BYTES = 250_000
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +155,15 @@ def test_two_processes_see_each_sample_once_and_resume_to_the_same_bits(
     parts.run()
     assert [resume["step"] for resume in parts.metrics["resumes"]] == [stopped_at]
     assert parts.weights() == whole.weights()
+    for run in (undisturbed, whole, parts):
+        check_checkpoint_bytes(run)
+
+
+def check_checkpoint_bytes(run: TrainingRun) -> None:
+    """What was foreseen for a checkpoint's tensors is all of it but the small files, which are as many for an 8B."""
+    foreseen = json.loads((run.run_dir / "watch/begin.json").read_text())["checkpoint_bytes"]
+    files = json.loads((run.run_dir / f"trainer/checkpoint-{NUM_STEPS}/complete.json").read_text())["files"]
+    assert foreseen <= sum(files.values()) <= foreseen + SMALL_FILES_BYTES
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "qwen2_5_vl"])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from derive_config import derive_from_donors
 from graft import graft
+from small_file_system import small_file_system
 from tiny_donor_files import write_json, write_safetensors, write_tiny_donors
 
 from common.donor_records import needed_files, record_files
@@ -143,13 +144,8 @@ def test_a_donor_in_a_hubs_cache_is_linked_through_its_symbolic_links(
 @pytest.fixture
 def mounted_dir(tmp_path: Path) -> Iterator[Path]:
     """Another file system, in memory, where the test may mount one."""
-    directory = tmp_path / "mounted"
-    directory.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(directory)]
-    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a file system is not permitted here")
-    yield directory
-    subprocess.run(["umount", str(directory)], check=True)
+    with small_file_system(tmp_path / "mounted", "128m") as directory:
+        yield directory
 
 
 def test_shards_are_copied_where_donor_and_result_are_on_two_file_systems(
