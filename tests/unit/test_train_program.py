@@ -298,10 +298,12 @@ def test_the_progress_says_step_loss_speed_and_time_left_of_this_start_alone(
         "first_step": 100,
         "num_parameters": dict.fromkeys(groups, 1000),
         "num_trainable_parameters": {"vision_tower": 0, "aligner": 1000, "language_model": 0},
+        "checkpoint_bytes": 36_050_000_000,
     }
     (tmp_path / "begin.json").write_text(json.dumps(begin), encoding="utf-8")
     progress.look()
     said = capsys.readouterr().err
+    assert "each checkpoint takes at least 36.05 GB on the disk" in said
     assert "[TRAINABLE] aligner: 1,000 of 1,000 parameters train" in said
     assert "[FROZEN]    language_model: 0 of 1,000 parameters train" in said
 
