@@ -512,9 +512,14 @@ def join_the_run() -> IO[str]:
 
 def meet_before_the_model_is_made() -> None:
     """ZeRO-3 divides weights while they are loaded. On GPUs accelerate lets DeepSpeed's ranks meet before that, on a CPU it does
-    not (accelerate 1.x, state.py), and DeepSpeed then takes each process for the only one."""
-    from deepspeed import comm
+    not (accelerate 1.x, state.py), and DeepSpeed then takes each process for the only one.
 
+    DeepSpeed would compile a reduction through shared memory first, for a minute; its tensor-parallel layers alone use it
+    (deepspeed 0.19, comm/torch.py: inference_all_reduce).
+    """
+    from deepspeed import comm, ops
+
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
     comm.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
 
 
