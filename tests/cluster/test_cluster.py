@@ -59,7 +59,7 @@ def test_the_questions_are_shared_by_two_jobs_and_put_together_without_a_gpu(fin
 def test_each_rank_has_a_log_of_its_own_and_its_number_in_the_common_one(finished: ClusterRun) -> None:
     watch_dir = finished.watch_dir("stage2")
     assert watch_dir is not None
-    logs = list((watch_dir.parent / "rank_logs").glob("start1-*/attempt_0/[01]/stdout.log"))
+    logs = list((watch_dir.parent / "rank_logs").glob("start1-*/attempt_0/[01]/stderr.log"))
     assert len(logs) == 4
     assert all(log.stat().st_size for log in logs)
     common = (finished.directory / "logs/results/demo/stage2.log").read_text()

@@ -146,7 +146,9 @@ def test_two_processes_see_each_sample_once_and_resume_to_the_same_bits(
     for ours, theirs in zip(whole.metrics["losses"][:4], undisturbed.metrics["losses"][:4], strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
 
-    assert not list(whole.run_dir.glob("cache/torch_extensions/*")), "DeepSpeed compiled something, which takes a minute"
+    assert not list(whole.run_dir.glob("cache/torch_extensions/*")), (
+        "DeepSpeed compiled something, which takes a minute"
+    )
     said = parts.interrupted(parts.after_steps(5), signal_everybody(parts))
     assert "stopped by SIGTERM; saved at step" in said
     stopped_at = parts.steps_done()
