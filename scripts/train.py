@@ -43,6 +43,7 @@ from common.checkpoint_files import (
     step_of,
     trainer_state,
 )
+from common.checkpoint_space import room_remedy
 from common.disk_space import free_bytes, in_units, says_no_room
 from common.errors import UserError, run_program
 from common.files import read_if_whole, read_json, write_json_atomically
@@ -390,11 +391,12 @@ def cut_off_message(run: Run, log_start: int) -> str | None:
         return None
     num_bytes = read_json(run.watch_dir / "begin.json")["checkpoint_bytes"]
     last = last_complete(run.trainer_dir)
+    remedy = room_remedy(f"{run.stage}.flags.save_total_limit", run.settings["flags"].get("save_total_limit"))
     goes_on = f"goes on from step {step_of(last)}" if last else "begins anew"
     return (
         f"{run.stage}: {removed[-1]}: there was no room to write it, on the disk or in a quota; removed again, which leaves "
-        f"{in_units(free_bytes(run.run_dir))} free on the disk; a checkpoint takes at least {in_units(num_bytes)}; make room, "
-        f"or set {run.stage}.flags.save_total_limit: 2, then give the same command again, which {goes_on} (all output: {run.log})"
+        f"{in_units(free_bytes(run.run_dir))} free on the disk; a checkpoint takes at least {in_units(num_bytes)}; "
+        f"{remedy}; then give the same command again, which {goes_on} (all output: {run.log})"
     )
 
 

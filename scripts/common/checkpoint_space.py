@@ -14,6 +14,8 @@ from common.disk_space import free_bytes, in_units
 _NUM_MOMENTS = 2
 _ADAMW = ("adamw_torch", "adamw_torch_fused")
 _FLOAT32_BYTES = 4
+# While the next one is written the last whole one must be there.
+_FEWEST_KEPT = 2
 
 
 def checkpoint_bytes(
@@ -49,6 +51,12 @@ def num_checkpoints_to_come(
     return max(most - num_on_disk, min(num_left, 1))
 
 
+def room_remedy(key: str, most_kept: int | None) -> str:
+    """What makes checkpoints fit; `key` is the configuration's name of how many are kept."""
+    fewer = f"set {key}: {_FEWEST_KEPT} (resuming needs no more, and the same training goes on), or "
+    return f"{'' if most_kept == _FEWEST_KEPT else fewer}make room, or put the results on a larger disk"
+
+
 def want_of_room(directory: Path, num_bytes: int, num_to_come: int, most_kept: int | None) -> str | None:
     """What is to be said where so many checkpoints more of so many bytes do not fit; None where they do."""
     needed, free = num_bytes * num_to_come, free_bytes(directory)
@@ -57,6 +65,6 @@ def want_of_room(directory: Path, num_bytes: int, num_to_come: int, most_kept: i
     kept = "all are kept" if most_kept is None else f"{most_kept} are kept, and the oldest goes when the next is whole"
     return (
         f"{directory}: {in_units(needed)} are needed for checkpoints, {in_units(free)} are free there; {num_to_come} more "
-        f"than now will be there at once, of at least {in_units(num_bytes)} each ({kept}); set flags.save_total_limit: 2 "
-        "(resuming needs no more, and goes on with the same training), make room, or put the results on a larger disk"
+        f"than now will be there at once, of at least {in_units(num_bytes)} each ({kept}); "
+        f"{room_remedy('flags.save_total_limit', most_kept)}"
     )

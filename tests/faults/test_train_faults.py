@@ -140,7 +140,9 @@ def test_a_disk_that_fills_up_loses_one_checkpoint_and_a_disk_with_too_little_ro
         said = run.run(status=1)
         (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
         assert "checkpoint-24: there was no room to write it, on the disk or in a quota; removed again" in error
-        assert "a checkpoint takes at least 1.39 MB; make room, or set stage2.flags.save_total_limit: 2" in error
+        assert (
+            "a checkpoint takes at least 1.39 MB; set stage2.flags.save_total_limit: 2 (resuming needs no more" in error
+        )
         assert "the same command again, which goes on from step 18 (all output: " in error
         assert "Traceback" not in said
 

@@ -57,4 +57,9 @@ def test_what_does_not_fit_is_told_with_both_sizes_and_the_remedy(
     said = want_of_room(tmp_path, 142_000_000_000, 15, None)
     assert said is not None
     assert said.startswith(f"{tmp_path}: 2.13 TB are needed for checkpoints, 2.00 TB are free there; 15 more")
-    assert "at least 142.00 GB each (all are kept); set flags.save_total_limit: 2" in said
+    assert "at least 142.00 GB each (all are kept); set flags.save_total_limit: 2 (resuming needs no more" in said
+    said = want_of_room(tmp_path, 142_000_000_000, 15, 2)
+    assert said is not None
+    assert said.endswith(
+        "(2 are kept, and the oldest goes when the next is whole); make room, or put the results on a larger disk"
+    )
