@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-# A full disk and a used-up quota; what one cannot write to is read-only.
+# A full disk, and a quota that is used up.
 NO_ROOM_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT})
 # The same in what a program printed. The last is torch.save's, whose writer does not say why a write came short
 # (caffe2/serialize/inline_container.cc).

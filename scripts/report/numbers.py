@@ -2,6 +2,8 @@
 
 import math
 
+from common.disk_space import in_units
+
 # A space that neither breaks nor stretches, between a number and its unit.
 THIN_SPACE = "\u202f"
 # Nothing to see; keeps a line from breaking at the dash of an interval.
@@ -45,11 +47,8 @@ def p_value(value: float) -> str:
 
 
 def size(num_bytes: int) -> str:
-    """17740000000 as `17.74 GB` (decimal units, as disks are sold)."""
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= factor:
-            return f"{num_bytes / factor:.2f}{THIN_SPACE}{unit}"
-    return f"{num_bytes}{THIN_SPACE}B"
+    """17740000000 as `17.74 GB`."""
+    return in_units(num_bytes).replace(" ", THIN_SPACE)
 
 
 def duration(seconds: float) -> str:
