@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +124,18 @@ class ClusterRun(WorkflowRun):
         watch_dir = self.watch_dir(stage)
         assert watch_dir is not None
         return [json.loads(path.read_text()) for path in sorted(watch_dir.glob("rank*.json"))]
+
+
+@contextmanager
+def halted(processes: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Processes that do nothing meanwhile; a signal that they get finds them when they go on."""
+    for process in processes:
+        os.kill(process["pid"], signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            os.kill(process["pid"], signal.SIGCONT)
 
 
 def wait_for_step(run: ClusterRun, stage: str, step: int, process: subprocess.Popen[bytes]) -> None:
