@@ -24,10 +24,6 @@ from common.process_group import (
 )
 
 
-def never() -> bool:
-    return False
-
-
 def test_a_process_is_known_by_pid_and_start_time() -> None:
     me = this_process()
     assert is_alive(me)
