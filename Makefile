@@ -8,7 +8,7 @@ ROLES = train evaluate
 # The environments in a call of their own: one that was deleted is built again without rerunning what was made with it.
 demo: environments
 	$(SNAKEMAKE) --configfile config/demo.yaml
-	@.venv/bin/python scripts/print_table.py results/demo/eval/digits.csv
+	@.venv/bin/python scripts evaluate.print_table results/demo/eval/digits.csv
 
 # What the lost q/k norms cost, on small models: results/study/study.md and study.svg. Two hours on two cores, of which
 # Snakemake's own scheduler, with so many jobs, would take a tenth.
@@ -48,14 +48,14 @@ CHECKPOINT = results/stage2/checkpoint
 CONFIG = $(firstword $(wildcard $(CHECKPOINT)/../../config.json) config.yaml)
 
 serve: .venv/ok
-	@.venv/bin/python scripts/serve.py --checkpoint-dir $(CHECKPOINT) --config $(CONFIG)
+	@.venv/bin/python scripts serve.serve --checkpoint-dir $(CHECKPOINT) --config $(CONFIG)
 
 chat: .venv/ok
-	@.venv/bin/python scripts/chat.py --checkpoint-dir $(CHECKPOINT) --config $(CONFIG)
+	@.venv/bin/python scripts serve.chat --checkpoint-dir $(CHECKPOINT) --config $(CONFIG)
 
 # How far each training is, from its files alone.
 status: .venv/ok
-	@.venv/bin/python scripts/show_status.py
+	@.venv/bin/python scripts train.show_status
 
 environments: .venv/ok
 	$(SNAKEMAKE) $(ROLES:%=.venvs/%.ok) --configfile config/demo.yaml

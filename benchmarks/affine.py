@@ -2,7 +2,7 @@
 
 Three small Qwen3 of different shapes and seeds are trained on the first part of the shipped calibration text (each a few
 minutes of one core). Each is grafted twice by the programs of the workflow, `qwen2_5_vl` verbatim and with
-`calibration: affine`, fitted on that part; scripts/check_fidelity.py then measures both on the text's last part, which
+`calibration: affine`, fitted on that part; scripts/graft/check_fidelity.py then measures both on the text's last part, which
 neither the donor nor the fit has seen, and on the licence, which is of another kind.
 
 By hand: .venv/bin/python benchmarks/affine.py            # writes benchmarks/results/affine.md
@@ -47,7 +47,7 @@ class Shape:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """For tests/make_trained_donor.py."""
+        """For tests/helpers/make_trained_donor.py."""
         language = {
             "hidden_size": self.hidden_size,
             "intermediate_size": 3 * self.hidden_size,
@@ -100,30 +100,37 @@ def graft_both(directory: Path, texts: dict[str, Path]) -> Iterator[tuple[str, P
     refit, report = directory / "q_k_refit.safetensors", directory / "calibration.json"
     fit = json.dumps(CALIBRATION | {"text": str(texts["fitted"])})
     outputs: Command = ["--work-dir", directory / "work", "--output", refit, "--report", report]
-    run([TRAIN_PYTHON, "scripts/calibrate.py", *donors[2:], "--settings", fit, *outputs])
+    run([TRAIN_PYTHON, "scripts", "graft.calibrate", *donors[2:], "--settings", fit, *outputs])
     gate: Command = ["--calibration", report, "--max-kl-nats", str(NO_GATE_NATS)]
     for calibration in ("none", "affine"):
         settings = ["--settings", json.dumps(GRAFT | {"calibration": calibration})]
         graft_dir = directory / calibration
         config = graft_dir / "config.json"
-        run([WORKFLOW_PYTHON, "scripts/derive_config.py", *donors, *settings, "--output", config])
+        run([WORKFLOW_PYTHON, "scripts", "graft.derive_config", *donors, *settings, "--output", config])
         code: Command = ["--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", graft_dir]
         seed: Command = ["--config", config, "--seed", "0"]
         refitted: Command = ["--refit", refit] if calibration == "affine" else []
-        run([WORKFLOW_PYTHON, "scripts/graft.py", *donors, *settings, *seed, *code, *refitted])
+        run([WORKFLOW_PYTHON, "scripts", "graft.graft", *donors, *settings, *seed, *code, *refitted])
         yield calibration, graft_dir, gate if calibration == "affine" else []
 
 
 def measure(shape: Shape, directory: Path, texts: dict[str, Path]) -> Result:
     """Trains one donor, grafts it twice, compares."""
-    make: Command = [TRAIN_PYTHON, "tests/make_trained_donor.py", "--seed", str(shape.seed), "--texts", texts["fitted"]]
+    make: Command = [
+        TRAIN_PYTHON,
+        "tests/helpers/make_trained_donor.py",
+        "--seed",
+        str(shape.seed),
+        "--texts",
+        texts["fitted"],
+    ]
     training = run([*make, "--settings", json.dumps(shape.settings), "--output-dir", directory])
     fidelity = {}
     for calibration, graft_dir, gate in graft_both(directory, texts):
         for name in ("held out", "licence"):
             settings = {"text": str(texts[name]), "dtype": "float32", "max_tokens": NUM_HELD_OUT_TOKENS}
             output = directory / f"{calibration}-{name}.json"
-            check: Command = [TRAIN_PYTHON, "scripts/check_fidelity.py", "--graft-dir", graft_dir]
+            check: Command = [TRAIN_PYTHON, "scripts", "graft.check_fidelity", "--graft-dir", graft_dir]
             check += ["--llm-dir", directory / "llm"]
             run([*check, "--settings", json.dumps(settings), "--output", output, *gate])
             fidelity[calibration, name] = json.loads(output.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """From the death of a training's Slurm job to the start of the next one: what waits for Snakemake's next look, what is ours.
 
-A Slurm of two nodes on this machine (tests/slurm_cluster.py) trains the demo's stage 1 in a fresh clone of the last commit,
-whose job is cancelled three times. Noticed is when Snakemake's log tells of the failure: up to one polling interval after
+A Slurm of two nodes on this machine (tests/helpers/slurm_cluster.py) trains the demo's stage 1 in a fresh clone of the last
+commit, whose job is cancelled three times. Noticed is when Snakemake's log tells of the failure: up to one polling interval after
 the death. Ours is from there to the start of the trainer in the next job: submission,
 Slurm's scheduling, Snakemake's start in the job, and the launcher's checks.
 
@@ -22,13 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from cluster_run import ClusterRun, wait_for_end, wait_for_step  # noqa: E402
-from slurm_cluster import install_packages, missing_conditions, slurm_cluster  # noqa: E402
-
-from common.errors import UserError, run_program  # noqa: E402
-from common.files import write_text_atomically  # noqa: E402
+from helpers.cluster_run import ClusterRun, wait_for_end, wait_for_step  # noqa: E402
+from helpers.slurm_cluster import install_packages, missing_conditions, slurm_cluster  # noqa: E402
+from scripts.common.errors import UserError, run_program  # noqa: E402
+from scripts.common.files import write_text_atomically  # noqa: E402
 
 CANCELLED_AT_STEPS = (25, 45, 65)
 FLAGS = {"max_steps": 80, "save_steps": 20}

@@ -29,18 +29,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import yaml  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from benchmarks.published_donors import PUBLISHED_CONFIGS_DIR, make_donors  # noqa: E402
 from benchmarks.results_page import write_section  # noqa: E402
-from common.demo_donors import generation_config, preprocessor_config  # noqa: E402
-from common.errors import UserError, run_program  # noqa: E402
-from common.files import read_json, write_json_atomically  # noqa: E402
-from common.installed_packages import package_dir, versions_in  # noqa: E402
-from common.qwen_tokenizer import (  # noqa: E402
+from scripts.common.errors import UserError, run_program  # noqa: E402
+from scripts.common.files import read_json, write_json_atomically  # noqa: E402
+from scripts.common.installed_packages import package_dir, versions_in  # noqa: E402
+from scripts.demo.donor_files import generation_config, preprocessor_config  # noqa: E402
+from scripts.demo.qwen_tokenizer import (  # noqa: E402
     NUM_QWEN_BASE_TOKENS,
     QWEN3_CHAT_TEMPLATE,
     VL_CHAT_TEMPLATE,

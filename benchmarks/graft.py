@@ -4,7 +4,7 @@ Donors of a published pair's true shapes (tests/data/configs) are made in a scra
 method runs on them in turn, several times, in alternating order, each time with a cold page cache (where
 /proc/sys/vm/drop_caches may be written), memory that was in use a moment before, and up to the last byte on disk:
 
-- graft, linked: scripts/graft.py as the rule runs it by default: the language donor's shards are linked, not copied;
+- graft, linked: scripts/graft/graft.py as the rule runs it by default: the language donor's shards are linked, not copied;
 - graft, copied: the same with `link: never`, or across file systems;
 - graft, qwen2_5_vl: the published recipe's architecture, whose shards lack the q/k norms and are written anew;
 - cp + sync: the graft's weight files, copied and synced: the least that a copy must read and write;
@@ -38,11 +38,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from benchmarks.published_donors import make_donors  # noqa: E402
 from benchmarks.results_page import write_section  # noqa: E402
-from common.safetensors_files import read_checkpoint  # noqa: E402
+from scripts.common.safetensors_files import read_checkpoint  # noqa: E402
 
 SETTINGS = {"aligner": "fresh", "calibration": "none", "max_shard_gb": 4}
 SETTINGS_OF_METHOD = {
@@ -110,7 +110,7 @@ class Run:
 def record_donor(role: str, directory: Path) -> tuple[Path, float]:
     """The donor's manifest, as the rule makes it, and the seconds it took."""
     manifest_path = directory.with_suffix(".json")
-    command = [sys.executable, "scripts/fetch_donor.py", "--role", role, "--dir", str(directory), "--manifest"]
+    command = [sys.executable, "scripts", "donors.fetch_donor", "--role", role, "--dir", str(directory), "--manifest"]
     command += [str(manifest_path), "--source", json.dumps({"kind": "local", "path": str(directory)})]
     started_at = time.monotonic()
     subprocess.run(command, cwd=ROOT, check=True)
@@ -166,7 +166,7 @@ def synced(command: str) -> list[str]:
 def derive(directory: Path, donors: Sequence[str | Path], settings: Mapping[str, Any]) -> Path:
     """The graft's config.json for these settings."""
     config_path = directory / str(settings["architecture"]) / "config.json"
-    command = [sys.executable, "scripts/derive_config.py", *map(str, donors), "--settings", json.dumps(settings)]
+    command = [sys.executable, "scripts", "graft.derive_config", *map(str, donors), "--settings", json.dumps(settings)]
     subprocess.run([*command, "--output", str(config_path)], cwd=ROOT, check=True)
     return config_path
 
@@ -178,7 +178,7 @@ def methods(
     donors: list[str | Path] = ["--vl-dir", vl_dir, "--llm-dir", llm_dir]
     commands: dict[str, list[str | Path]] = {}
     for name, settings in SETTINGS_OF_METHOD.items():
-        command: list[str | Path] = [sys.executable, "scripts/graft.py", *donors, "--vl-manifest", manifests[0]]
+        command: list[str | Path] = [sys.executable, "scripts", "graft.graft", *donors, "--vl-manifest", manifests[0]]
         command += ["--llm-manifest", manifests[1], "--config", derive(scratch_dir / "configs", donors, settings)]
         command += ["--settings", json.dumps(settings), "--seed", "0", "--model-code-dir", "model/qwen2_5_vl_qwen3"]
         commands[name] = [*command, "--output-dir", output_dir]

@@ -8,17 +8,13 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from tiny_donor_files import (  # type: ignore[import-not-found]  # noqa: E402
-    write_json,
-    write_tiny_donors,
-)
-
-from common.aligner_init import constant_slabs, normal_slabs  # noqa: E402
-from common.files import read_json  # noqa: E402
-from common.graft_plan import Shapes, language_shapes, vision_shapes  # noqa: E402
-from common.model_configs import (  # noqa: E402
+from helpers.tiny_donor_files import write_json, write_tiny_donors  # noqa: E402
+from scripts.common.files import read_json  # noqa: E402
+from scripts.common.safetensors_files import INDEX_NAME  # noqa: E402
+from scripts.graft.aligner_init import constant_slabs, normal_slabs  # noqa: E402
+from scripts.graft.donor_configs import (  # noqa: E402
     language_shape,
     read_language_donor,
     read_vision_donor,
@@ -26,9 +22,9 @@ from common.model_configs import (  # noqa: E402
     tied,
     vision_shape,
 )
-from common.safetensors_files import INDEX_NAME  # noqa: E402
-from common.safetensors_writer import SLAB_BYTES, write_shards  # noqa: E402
-from common.shard_layout import OutputTensor, checkpoint_index, lay_out_shards  # noqa: E402
+from scripts.graft.plan import Shapes, language_shapes, vision_shapes  # noqa: E402
+from scripts.graft.shard_layout import OutputTensor, checkpoint_index, lay_out_shards  # noqa: E402
+from scripts.graft.shard_writer import SLAB_BYTES, write_shards  # noqa: E402
 
 PUBLISHED_CONFIGS_DIR = ROOT / "tests/data/configs"
 NORMS = ("norm.weight", "norm1.weight", "norm2.weight", "ln_q.weight")

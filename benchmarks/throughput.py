@@ -30,18 +30,25 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from graft_run import make_graft  # noqa: E402
-
-from common.asking import HARNESSES, Serving, Task, harness_environment, require_running, tell, write_task  # noqa: E402
-from common.benchmark_tables import pictures_of, read_benchmark, rows_of, write_benchmark  # noqa: E402
-from common.child_processes import process_group  # noqa: E402
-from common.errors import UserError, run_program  # noqa: E402
-from common.files import write_text_atomically  # noqa: E402
-from common.installed_packages import versions_in  # noqa: E402
-from common.model_server import model_server  # noqa: E402
-from common.native_samples import data_url, letters_of  # noqa: E402
+from helpers.graft_run import make_graft  # noqa: E402
+from scripts.common.child_processes import process_group  # noqa: E402
+from scripts.common.errors import UserError, run_program  # noqa: E402
+from scripts.common.files import write_text_atomically  # noqa: E402
+from scripts.common.installed_packages import versions_in  # noqa: E402
+from scripts.evaluate.question_loop import (  # noqa: E402
+    HARNESSES,
+    Serving,
+    Task,
+    harness_environment,
+    require_running,
+    tell,
+    write_task,
+)
+from scripts.questions.native_samples import data_url, letters_of  # noqa: E402
+from scripts.questions.tables import pictures_of, read_benchmark, rows_of, write_benchmark  # noqa: E402
+from scripts.serve.server import model_server  # noqa: E402
 
 CLIENTS = ("vllm bench serve", "vlmevalkit", "native")
 NUMS_UNDER_WAY = (1, 4, 16, 64)
@@ -173,7 +180,8 @@ class Bench:
         log_path = start_dir / "evalscope.log"
         command = [
             str(self.evaluate_python),
-            str(HARNESSES[backend]),
+            str(ROOT / "scripts"),
+            HARNESSES[backend],
             "--task",
             str(write_task(task, serving, start_dir)),
         ]
@@ -198,7 +206,7 @@ class Bench:
 
 
 def measure(
-    bench: Bench, base_url: str, num_turns: int, say: Callable[[str], None]
+    bench: Bench, base_url: str, num_turns: int, log: Callable[[str], None]
 ) -> dict[tuple[int, str], list[Rate]]:
     """Every client at every number of requests under way, the clients in another order each turn."""
     bench.rate(CLIENTS[0], base_url, NUMS_UNDER_WAY[-1], -1)  # the server compiles and warms up
@@ -209,7 +217,7 @@ def measure(
                 client = CLIENTS[(place + turn) % len(CLIENTS)]
                 rate = bench.rate(client, base_url, num_under_way, turn)
                 rates.setdefault((num_under_way, client), []).append(rate)
-                say(f"{num_under_way} under way, {client}: {rate.asking:.2f} a second, {rate.whole:.2f} as a whole")
+                log(f"{num_under_way} under way, {client}: {rate.asking:.2f} a second, {rate.whole:.2f} as a whole")
     return rates
 
 
@@ -251,7 +259,7 @@ By `benchmarks/throughput.py`.
 
 
 def measure_model(
-    model_dir: Path, tsv_path: Path, serve_python: Path, num_questions: int, num_turns: int, say: Callable[[str], None]
+    model_dir: Path, tsv_path: Path, serve_python: Path, num_questions: int, num_turns: int, log: Callable[[str], None]
 ) -> list[str]:
     """The rows of one model, from a server of its own."""
     with tempfile.TemporaryDirectory() as name:
@@ -259,10 +267,10 @@ def measure_model(
         subset_path, list_path = write_requests(tsv_path, num_questions, directory)
         bench = Bench(model_dir, serve_python, EVALUATE_PYTHON, subset_path, list_path, num_questions, directory)
         with model_server(serve_python, ROOT, model_dir, SERVE, os.environ, directory) as server:
-            say(f"{model_dir}: the model server is starting, its log is {server.log_path}")
+            log(f"{model_dir}: the model server is starting, its log is {server.log_path}")
             while not server.is_ready():
                 time.sleep(0.5)
-            return table_of(measure(bench, server.base_url, num_turns, say))
+            return table_of(measure(bench, server.base_url, num_turns, log))
 
 
 def main() -> None:
@@ -272,7 +280,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/throughput.md")
     arguments = parser.parse_args()
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     serve_python = ROOT / ".venvs/serve_cpu/bin/python"
@@ -286,7 +294,7 @@ def main() -> None:
         }
         tables = {
             f"{title}, {num_questions} questions a run": measure_model(
-                model_dir, tsv_path, serve_python, num_questions, arguments.num_turns, say
+                model_dir, tsv_path, serve_python, num_questions, arguments.num_turns, log
             )
             for title, (model_dir, num_questions) in models.items()
         }

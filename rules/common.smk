@@ -3,17 +3,17 @@ import json
 import os
 import sys
 
-sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
-from common import environment_paths
-from common.benchmark_list import listed_benchmarks, pictures_named_in
-from common.configuration import validate
-from common.errors import UserError
-from common.failed_jobs import told
-from common.gpus import may_have_gpus
-from common.model_names import base_of, control_of
-from common.one_run import claim_directory, end_leftover_jobs
-from common.program_files import program_files
-from common.slurm_plugin import mend_the_plugin
+sys.path.insert(0, workflow.basedir)
+from scripts.environments import paths as environment_paths
+from scripts.questions.catalogue import listed_benchmarks, pictures_named_in
+from scripts.workflow.configuration import validate
+from scripts.common.errors import UserError
+from scripts.workflow.failed_jobs import told
+from scripts.common.gpus import may_have_gpus
+from scripts.evaluate.model_names import base_of, control_of
+from scripts.workflow.one_run import claim_directory, end_leftover_jobs
+from scripts.workflow.program_files import program_files
+from scripts.workflow.slurm_plugin import mend_the_plugin
 
 try:
     validate(config, Path(workflow.basedir) / "config")
@@ -38,7 +38,7 @@ onerror:
 
 def program(name):
     """The program and the modules it imports: the inputs whose change reruns what it makes."""
-    return program_files(Path("scripts") / f"{name}.py")
+    return program_files(Path("scripts") / f"{name}.py", Path())
 
 
 def section(*keys):

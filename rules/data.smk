@@ -9,7 +9,7 @@ if "demo" in config:
 
     rule digits:
         input:
-            script=program("make_digits"),
+            script=program("demo/make_digits"),
             env=environment("train"),
         output:
             expand("resources/data/digits/{split}.jsonl", split=["dev", "test"]),
@@ -22,14 +22,14 @@ if "demo" in config:
             settings=section("demo", "digits"),
             python=python_of("train"),
         shell:
-            "{params.python} scripts/make_digits.py --settings {params.settings:q}"
+            "{params.python} scripts demo.make_digits --settings {params.settings:q}"
             " --output-dir $(dirname {output.train}) 2>&1 | tee {log}"
 
 
 rule dataset:
     input:
         local_datasets,
-        script=program("prepare_dataset"),
+        script=program("data/prepare_dataset"),
         env=environment("train"),
     output:
         result("data/{stage}.jsonl"),
@@ -41,13 +41,13 @@ rule dataset:
         seed=config["seed"],
         python=python_of("train"),
     shell:
-        "{params.python} scripts/prepare_dataset.py --sources {params.sources:q} --seed {params.seed}"
+        "{params.python} scripts data.prepare_dataset --sources {params.sources:q} --seed {params.seed}"
         " --output {output} 2>&1 | tee {log}"
 
 
 rule check_dataset:
     input:
-        script=program("check_dataset"),
+        script=program("data/check_dataset"),
         dataset=result("data/{stage}.jsonl"),
     output:
         result("data/{stage}.check.json"),
@@ -57,13 +57,13 @@ rule check_dataset:
     params:
         python=python_of("workflow"),
     shell:
-        "{params.python} scripts/check_dataset.py --dataset {input.dataset} --output {output} 2>&1 | tee {log}"
+        "{params.python} scripts data.check_dataset --dataset {input.dataset} --output {output} 2>&1 | tee {log}"
 
 
 rule benchmark:
     # The TSV itself is not declared: Snakemake would delete one that the user put there before fetching it anew.
     input:
-        script=program("fetch_benchmark"),
+        script=program("questions/fetch_benchmark"),
         env=environment("evaluate"),
     output:
         "resources/benchmarks/{dataset}.md5",
@@ -74,14 +74,14 @@ rule benchmark:
         tsv="resources/benchmarks/{dataset}.tsv",
         python=python_of("evaluate"),
     shell:
-        "{params.python} scripts/fetch_benchmark.py --benchmark {wildcards.dataset} --tsv {params.tsv}"
+        "{params.python} scripts questions.fetch_benchmark --benchmark {wildcards.dataset} --tsv {params.tsv}"
         " --checksum {output} 2>&1 | tee {log}"
 
 
 rule native_benchmark:
     # As with `benchmark`, the table is not declared: it is verified in place, never deleted before it is fetched anew.
     input:
-        script=program("fetch_native_benchmark"),
+        script=program("questions/fetch_native_benchmark"),
         env=environment("evaluate"),
     output:
         "resources/benchmarks/native/{dataset}.json",
@@ -93,14 +93,14 @@ rule native_benchmark:
         source=lambda wildcards: native_source(wildcards.dataset),
         python=python_of("evaluate"),
     shell:
-        "{params.python} scripts/fetch_native_benchmark.py --adapter {wildcards.dataset} {params.source}"
+        "{params.python} scripts questions.fetch_native_benchmark --adapter {wildcards.dataset} {params.source}"
         " --tsv {params.tsv} --record {output} 2>&1 | tee {log}"
 
 
 rule own_questions:
     input:
         own_list,
-        script=program("tabulate_benchmark"),
+        script=program("questions/tabulate_benchmark"),
     output:
         result("questions/{benchmark}.tsv"),
     log:
@@ -110,4 +110,4 @@ rule own_questions:
         list_path=lambda wildcards: BENCHMARKS[wildcards.benchmark].own_path,
         python=python_of("workflow"),
     shell:
-        "{params.python} scripts/tabulate_benchmark.py --list {params.list_path} --output {output} 2>&1 | tee {log}"
+        "{params.python} scripts questions.tabulate_benchmark --list {params.list_path} --output {output} 2>&1 | tee {log}"

@@ -8,7 +8,7 @@ wildcard_constraints:
 rule donor:
     input:
         donor_files,
-        script=program("fetch_donor"),
+        script=program("donors/fetch_donor"),
         env=environment("train"),
     output:
         # Kept, not deleted before a rerun: its checksums tell whether the donor has changed since.
@@ -24,7 +24,7 @@ rule donor:
         dir=lambda wildcards: donor_dir(DONOR_OF_NAME[wildcards.donor]),
         python=python_of("train"),
     shell:
-        "{params.python} scripts/fetch_donor.py --role {params.role} --source {params.source:q} --dir {params.dir:q}"
+        "{params.python} scripts donors.fetch_donor --role {params.role} --source {params.source:q} --dir {params.dir:q}"
         " --manifest {output} 2>&1 | tee {log}"
 
 
@@ -32,7 +32,7 @@ if "demo" in config:
 
     rule demo_vision_donor:
         input:
-            script=program("make_demo_vision_donor"),
+            script=program("demo/make_demo_vision_donor"),
             env=environment("train"),
             digits="resources/data/digits/train.jsonl",
         output:
@@ -47,12 +47,12 @@ if "demo" in config:
             python=python_of("train"),
             seed=config["seed"],
         shell:
-            "{params.python} scripts/make_demo_vision_donor.py --digits-dir $(dirname {input.digits})"
+            "{params.python} scripts demo.make_demo_vision_donor --digits-dir $(dirname {input.digits})"
             " --settings {params.settings:q} --seed {params.seed} --output-dir $(dirname {output}) 2>&1 | tee {log}"
 
     rule demo_language_donor:
         input:
-            script=program("make_demo_language_donor"),
+            script=program("demo/make_demo_language_donor"),
             env=environment("train"),
         output:
             f"resources/donors/demo-llm-seed{config['seed']}/config.json",
@@ -66,5 +66,5 @@ if "demo" in config:
             python=python_of("train"),
             seed=config["seed"],
         shell:
-            "{params.python} scripts/make_demo_language_donor.py"
+            "{params.python} scripts demo.make_demo_language_donor"
             " --settings {params.settings:q} --seed {params.seed} --output-dir $(dirname {output}) 2>&1 | tee {log}"

@@ -9,7 +9,7 @@ wildcard_constraints:
 rule environment:
     input:
         # Only the lock decides what is in an environment.
-        script=ancient(program("build_environment")),
+        script=ancient(program("environments/build_environment")),
         lock="envs/{role}.lock",
     output:
         ".venvs/{role}.ok",
@@ -20,13 +20,13 @@ rule environment:
         environment_dir=lambda wildcards, output: output[0].removesuffix(".ok"),
         python=python_of("workflow"),
     shell:
-        "{params.python} scripts/build_environment.py --lock {input.lock} --environment-dir {params.environment_dir}"
+        "{params.python} scripts environments.build_environment --lock {input.lock} --environment-dir {params.environment_dir}"
         " --marker {output} > {log} 2>&1"
 
 
 rule flash_attention_environment:
     input:
-        script=ancient(program("build_environment")),
+        script=ancient(program("environments/build_environment")),
         lock="envs/train.lock",
         compiled_lock="envs/flash_attn.lock",
     output:
@@ -38,7 +38,7 @@ rule flash_attention_environment:
         environment_dir=lambda wildcards, output: output[0].removesuffix(".ok"),
         python=python_of("workflow"),
     shell:
-        "{params.python} scripts/build_environment.py --lock {input.lock} --compiled-lock {input.compiled_lock}"
+        "{params.python} scripts environments.build_environment --lock {input.lock} --compiled-lock {input.compiled_lock}"
         " --environment-dir {params.environment_dir} --marker {output} > {log} 2>&1"
 
 
@@ -46,7 +46,7 @@ rule image:
     input:
         # One that is there is never built anew by itself: it may come from elsewhere. Whether it is of these locks is checked
         # when it is entered.
-        script=ancient(program("build_image")),
+        script=ancient(program("environments/build_image")),
         definition=ancient("envs/vlgraft.def"),
     output:
         ".venvs/vlgraft.sif",
@@ -56,12 +56,12 @@ rule image:
     params:
         python=python_of("workflow"),
     shell:
-        "{params.python} scripts/build_image.py --definition {input.definition} --image {output} > {log} 2>&1"
+        "{params.python} scripts environments.build_image --definition {input.definition} --image {output} > {log} 2>&1"
 
 
 rule image_environment:
     input:
-        script=ancient(program("enter_image")),
+        script=ancient(program("environments/enter_image")),
         image=".venvs/vlgraft.sif",
         lock="envs/{role}.lock",
     output:
@@ -73,5 +73,5 @@ rule image_environment:
         environment_dir=lambda wildcards, output: output[0].removesuffix(".ok"),
         python=python_of("workflow"),
     shell:
-        "{params.python} scripts/enter_image.py --image {input.image} --lock {input.lock}"
+        "{params.python} scripts environments.enter_image --image {input.image} --lock {input.lock}"
         " --environment-dir {params.environment_dir} --marker {output} > {log} 2>&1"

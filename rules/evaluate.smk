@@ -9,6 +9,8 @@ wildcard_constraints:
 
 # What evaluate.py and answer_share.py have in common.
 EVALUATION_INPUT = {
+    # Started by the program, not imported by it.
+    "harness": program(f"evaluate/run_{BACKEND}"),
     "package": MODEL_PACKAGE,
     "env": environment("evaluate"),
     "serve_env": environment(SERVE_ROLE),
@@ -35,7 +37,7 @@ rule answer_share:
     # One node's part of the questions, where several share them; evaluate.py puts the answers together.
     input:
         **EVALUATION_INPUT,
-        script=program("answer_share"),
+        script=program("evaluate/answer_share"),
     output:
         result("eval/{benchmark}/{model}.shares/{share}.json"),
     log:
@@ -46,7 +48,7 @@ rule answer_share:
     params:
         **EVALUATION_PARAMS,
     shell:
-        "{params.python} scripts/answer_share.py --share {wildcards.share} --output {output}"
+        "{params.python} scripts evaluate.answer_share --share {wildcards.share} --output {output}"
         " --model-name {wildcards.model} --model-dir {params.model_dir:q} --backend {params.backend}"
         " --benchmark {params.dataset} --benchmark-tsv {params.tsv} --control {params.control}"
         " --serve {params.serve:q} --settings {params.settings:q} --seed {params.seed} --num-seeds {params.num_seeds}"
@@ -56,7 +58,7 @@ rule answer_share:
 rule evaluate:
     input:
         **EVALUATION_INPUT,
-        script=program("evaluate"),
+        script=program("evaluate/evaluate"),
         shares=expand(result("eval/{{benchmark}}/{{model}}.shares/{share}.json"), share=SHARES),
     output:
         records=result("eval/{benchmark}/{model}.jsonl"),
@@ -69,7 +71,7 @@ rule evaluate:
     params:
         **EVALUATION_PARAMS,
     shell:
-        "{params.python} scripts/evaluate.py --records {output.records} --provenance {output.provenance}"
+        "{params.python} scripts evaluate.evaluate --records {output.records} --provenance {output.provenance}"
         " --model-name {wildcards.model} --model-dir {params.model_dir:q} --backend {params.backend}"
         " --benchmark {params.dataset} --benchmark-tsv {params.tsv} --control {params.control}"
         " --serve {params.serve:q} --settings {params.settings:q} --seed {params.seed} --num-seeds {params.num_seeds}"
@@ -78,7 +80,7 @@ rule evaluate:
 
 rule disagreements:
     input:
-        script=program("make_disagreements"),
+        script=program("report/make_disagreements"),
         page=sorted(str(path) for path in Path("scripts/report").glob("*.*")),
         benchmark=lambda wildcards: benchmark_identity(wildcards.benchmark),
         records=expand(result("eval/{{benchmark}}/{model}.jsonl"), model=config["evaluate"]["models"]),
@@ -91,13 +93,13 @@ rule disagreements:
         tsv=lambda wildcards: benchmark_tsv(wildcards.benchmark),
         python=python_of("workflow"),
     shell:
-        "{params.python} scripts/make_disagreements.py --name {wildcards.benchmark} --benchmark {params.tsv}"
+        "{params.python} scripts report.make_disagreements --name {wildcards.benchmark} --benchmark {params.tsv}"
         " --records {input.records} --output {output} 2>&1 | tee {log}"
 
 
 rule table:
     input:
-        script=program("make_table"),
+        script=program("evaluate/make_table"),
         records=expand(result("eval/{{benchmark}}/{model}.jsonl"), model=config["evaluate"]["models"]),
         provenances=expand(result("eval/{{benchmark}}/{model}.json"), model=config["evaluate"]["models"]),
     output:
@@ -110,5 +112,5 @@ rule table:
     params:
         python=python_of("workflow"),
     shell:
-        "{params.python} scripts/make_table.py --records {input.records} --provenances {input.provenances}"
+        "{params.python} scripts evaluate.make_table --records {input.records} --provenances {input.provenances}"
         " --output-csv {output.csv} --output-json {output.json} --output-comparison {output.comparison} > {log} 2>&1"

@@ -9,7 +9,7 @@ REFIT_SETTINGS = {key: value for key, value in config["calibration"].items() if 
 
 rule graft_config:
     input:
-        script=program("derive_config"),
+        script=program("graft/derive_config"),
         vl=donor_manifest("vl"),
         llm=donor_manifest("llm"),
     output:
@@ -23,13 +23,13 @@ rule graft_config:
         settings=section("graft"),
         python=python_of("workflow"),
     shell:
-        "{params.python} scripts/derive_config.py --vl-dir {params.vl_dir:q} --llm-dir {params.llm_dir:q}"
+        "{params.python} scripts graft.derive_config --vl-dir {params.vl_dir:q} --llm-dir {params.llm_dir:q}"
         " --settings {params.settings:q} --output {output} 2>&1 | tee {log}"
 
 
 rule calibration:
     input:
-        script=program("calibrate"),
+        script=program("graft/calibrate"),
         env=environment("train"),
         text=config["calibration"]["text"],
         llm=donor_manifest("llm"),
@@ -49,13 +49,13 @@ rule calibration:
         work_dir=f"{WORK}/calibration",
         python=python_of("train"),
     shell:
-        "{params.python} scripts/calibrate.py --llm-dir {params.llm_dir:q} --settings {params.settings:q}"
+        "{params.python} scripts graft.calibrate --llm-dir {params.llm_dir:q} --settings {params.settings:q}"
         " --work-dir {params.work_dir} --output {output.refit} --report {output.report} 2>&1 | tee {log}"
 
 
 rule graft:
     input:
-        script=program("graft"),
+        script=program("graft/graft"),
         configuration="model/qwen2_5_vl_qwen3/configuration_qwen2_5_vl_qwen3.py",
         modeling="model/qwen2_5_vl_qwen3/modeling_qwen2_5_vl_qwen3.py",
         vl=donor_manifest("vl"),
@@ -78,7 +78,7 @@ rule graft:
         refit=f"--refit {REFIT}" if IS_REFITTED else "",
         python=python_of("workflow"),
     shell:
-        "{params.python} scripts/graft.py --vl-dir {params.vl_dir:q} --vl-manifest {input.vl:q}"
+        "{params.python} scripts graft.graft --vl-dir {params.vl_dir:q} --vl-manifest {input.vl:q}"
         " --llm-dir {params.llm_dir:q} --llm-manifest {input.llm:q}"
         " --config {input.config} --settings {params.settings:q} --seed {params.seed}"
         " --model-code-dir $(dirname {input.modeling}) --output-dir $(dirname {output.ledger}) {params.refit} 2>&1"
@@ -87,7 +87,7 @@ rule graft:
 
 rule fidelity:
     input:
-        script=program("check_fidelity"),
+        script=program("graft/check_fidelity"),
         env=environment("train"),
         text=config["fidelity"]["text"],
         llm=donor_manifest("llm"),
@@ -106,5 +106,5 @@ rule fidelity:
         gate=f"--calibration {CALIBRATION} --max-kl-nats {config['calibration']['max_kl_nats']}" if IS_REFITTED else "",
         python=python_of("train"),
     shell:
-        "{params.python} scripts/check_fidelity.py --graft-dir $(dirname {input.graft}) --llm-dir {params.llm_dir:q}"
+        "{params.python} scripts graft.check_fidelity --graft-dir $(dirname {input.graft}) --llm-dir {params.llm_dir:q}"
         " --settings {params.settings:q} --output {output} {params.gate} 2>&1 | tee {log}"

@@ -12,7 +12,7 @@ STEP_TIMES = [
 
 rule effective_config:
     input:
-        script=program("save_config"),
+        script=program("workflow/save_config"),
     output:
         result("config.json"),
     log:
@@ -23,12 +23,12 @@ rule effective_config:
         config=lambda wildcards: json.dumps(config, sort_keys=True),
         python=python_of("workflow"),
     shell:
-        "{params.python} scripts/save_config.py --config {params.config:q} --output {output} > {log} 2>&1"
+        "{params.python} scripts workflow.save_config --config {params.config:q} --output {output} > {log} 2>&1"
 
 
 rule report:
     input:
-        script=program("make_report"),
+        script=program("report/make_report"),
         page=sorted(str(path) for path in Path("scripts/report").glob("*.*")),
         published="config/published_scores.yaml",
         config=result("config.json"),
@@ -63,7 +63,7 @@ rule report:
         python=python_of("workflow"),
     shell:
         # The commit is no param: it is said on the page, but a commit alone makes no page stale.
-        "{params.python} scripts/make_report.py --title {params.title} --config {input.config}"
+        "{params.python} scripts report.make_report --title {params.title} --config {input.config}"
         " --commit $(git describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)"
         " --metrics {params.metrics} --ledger {input.ledger} --fidelity {input.fidelity}"
         " --benchmark {params.benchmarks} --scores {params.scores} --score-provenance {params.provenances}"

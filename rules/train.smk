@@ -11,7 +11,9 @@ for stage in STAGES:
             stage
         input:
             MODEL_PACKAGE,
-            script=program("train"),
+            script=program("train/train"),
+            # Loaded by ms-swift, not imported by the program.
+            watch=program("train/watch"),
             env=environment("train"),
             model=lambda wildcards: checkpoint_identity(before(wildcards.stage)),
             # A gate: a graft that lost something is not trained. A repeated proof only exports again what WORK holds.
@@ -37,7 +39,7 @@ for stage in STAGES:
             train_python=python_of("train"),
             python=python_of("workflow"),
         shell:
-            "{params.python} scripts/train.py --stage {wildcards.stage} --model-dir {params.model_dir:q}"
+            "{params.python} scripts train.train --stage {wildcards.stage} --model-dir {params.model_dir:q}"
             " --dataset {input.dataset} --settings {params.settings:q} --seed {params.seed}"
             " --work-dir {params.work_dir} --output-dir {params.output_dir} --log {log}"
             " --train-python {params.train_python} --attempt {resources.attempt}"

@@ -4,8 +4,8 @@
 rule model_card:
     # After the tables, since it holds the scores; no part of what identifies the model, so nothing is made from it.
     input:
-        script=program("make_model_card"),
-        template="scripts/model_card/card.md.j2",
+        script=program("upload/make_model_card"),
+        template="scripts/upload/card.md.j2",
         metrics=lambda wildcards: expand(result("{stage}/metrics.json"), stage=stages_up_to(wildcards.stage)),
         checks=lambda wildcards: expand(result("data/{stage}.check.json"), stage=stages_up_to(wildcards.stage)),
         ledger=LEDGER,
@@ -30,7 +30,7 @@ rule model_card:
         python=python_of("workflow"),
     shell:
         # As on the report, a commit alone makes no card stale.
-        "{params.python} scripts/make_model_card.py --checkpoint-dir {params.checkpoint_dir}"
+        "{params.python} scripts upload.make_model_card --checkpoint-dir {params.checkpoint_dir}"
         " --commit $(git describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)"
         " --metrics {params.metrics} --dataset-check {params.checks} --donor {input.donors} --ledger {input.ledger}"
         " --fidelity {input.fidelity} --benchmark {params.benchmarks} --scores {params.scores}"
@@ -39,7 +39,8 @@ rule model_card:
 
 rule check_checkpoint:
     input:
-        script=program("check_checkpoint"),
+        script=program("upload/check_checkpoint"),
+        loader="scripts/upload/load_checkpoint.py",
         env=environment("train"),
         metrics=result("{stage}/metrics.json"),
         card=result("{stage}/checkpoint/README.md"),
@@ -52,5 +53,5 @@ rule check_checkpoint:
         train_python=python_of("train"),
         python=python_of("workflow"),
     shell:
-        "{params.python} scripts/check_checkpoint.py --checkpoint-dir $(dirname {input.card})"
+        "{params.python} scripts upload.check_checkpoint --checkpoint-dir $(dirname {input.card})"
         " --python {params.train_python} --output {output} 2>&1 | tee {log}"

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from common.configuration import nearest, schema_findings
-from common.errors import UserError
+from scripts.common.errors import UserError
+from scripts.workflow.configuration import nearest, schema_findings
 
 # Below the results directory, with the names of Snakemake's wildcards.
 PAIR = "{size}/seed{seed}"

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-import design
-from outcomes import Outcomes, losses_of
+from study import design
+from study.outcomes import Outcomes, losses_of
 
 # Okabe and Ito's palette, told apart by the colour-blind too.
 COLOURS = ("#D55E00", "#E69F00", "#0072B2", "#009E73", "#CC79A7")

@@ -13,7 +13,7 @@ all in one loss, on exactly the tokens that ms-swift puts a loss on. A donor tha
 could make up for it. Beside the donor's files stands training.json: how well it does, and how far the gains went.
 
 By hand (the settings are those of study/config.yaml, sizes.NAME.language_donor; minutes of one core):
-  .venvs/train/bin/python study/make_language_donor.py --seed 0 --english results/study/texts/english.txt \
+  .venvs/train/bin/python -m study.make_language_donor --seed 0 --english results/study/texts/english.txt \
     --output-dir resources/study/small-seed0-llm --settings '{"num_base_tokens": 512, …}'
 """
 
@@ -27,22 +27,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-
 import torch
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
-from common.demo_donors import DONOR_FILE_NAMES, save_weights, start_llm_donor
-from common.digits import ANSWER_END, DIGIT_NAMES, PICTURE_TOKEN, picture_text, text_before_answer
-from common.directories import whole_directory
-from common.donor_training import disturbed, is_qk_gain, learning_rate_at
-from common.errors import UserError, run_program
-from common.files import write_json_atomically
-from common.qwen_tokenizer import build_tokenizer, single_id
-from sums import ALL_CALCULATIONS, NAMING_REQUEST, Calculation
+from scripts.common.atomic_directory import whole_directory
+from scripts.common.errors import UserError, run_program
+from scripts.common.files import write_json_atomically
+from scripts.demo.donor_files import DONOR_FILE_NAMES, save_weights, start_llm_donor
+from scripts.demo.donor_training import disturbed, is_qk_gain, learning_rate_at
+from scripts.demo.prompt_texts import ANSWER_END, DIGIT_NAMES, PICTURE_TOKEN, picture_text, text_before_answer
+from scripts.demo.qwen_tokenizer import build_tokenizer, single_id
+from study.sums import ALL_CALCULATIONS, NAMING_REQUEST, Calculation
 
 NUM_STEPS_BETWEEN_LINES = 50
 # Of each batch of conversations: an eighth naming, a quarter in words, the rest shown.

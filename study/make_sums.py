@@ -7,7 +7,7 @@ Written are train.jsonl and test.jsonl, in ms-swift's form with absolute picture
 `is_trained` (whether the calculation comes in training) and `answer`.
 
 By hand (the settings are those of study/config.yaml, `sums`):
-  .venvs/train/bin/python study/make_sums.py --digits-dir resources/study/digits --output-dir resources/study/sums \
+  .venvs/train/bin/python -m study.make_sums --digits-dir resources/study/digits --output-dir resources/study/sums \
     --settings '{"num_train": 4800, "num_test": 600, "num_untrained_calculations": 60, "seed": 20261125}'
 """
 
@@ -15,17 +15,14 @@ import argparse
 import csv
 import json
 import random
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-
-from common.directories import whole_directory
-from common.errors import UserError, run_program
-from sums import ALL_CALCULATIONS, Calculation
+from scripts.common.atomic_directory import whole_directory
+from scripts.common.errors import UserError, run_program
+from study.sums import ALL_CALCULATIONS, Calculation
 
 OUTPUT_NAMES = {"train.jsonl", "test.jsonl"}
 PicturesOfDigit = Mapping[int, Sequence[Path]]
@@ -89,7 +86,7 @@ def make_sums(digits_dir: Path, settings: dict[str, Any], directory: Path) -> No
 def main() -> None:
     """Reads the arguments and makes the questions."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--digits-dir", required=True, type=Path, help="what scripts/make_digits.py wrote")
+    parser.add_argument("--digits-dir", required=True, type=Path, help="what scripts/demo/make_digits.py wrote")
     parser.add_argument("--settings", required=True, type=json.loads, help="the study's section `sums` as JSON")
     parser.add_argument("--output-dir", required=True, type=Path)
     arguments = parser.parse_args()

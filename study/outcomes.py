@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import design
-from common.files import read_json
+from scripts.common.files import read_json
+from study import design
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Scores one model of the study: calculations about pictures and in words, and how well it still knows its English.
 
 A question counts as right when the whole answer, ending included, has the highest logit at each of its places: that is what
-greedy decoding would say, without decoding. Asked are
+greedy decoding would log, without decoding. Asked are
 
   pictures        the test questions, by operation and by whether the calculation came in training
   shuffled        the same ones about the pictures of another question: what is right then was guessed
@@ -11,32 +11,30 @@ greedy decoding would say, without decoding. Asked are
 A language donor, which sees no pictures, is scored on the last two alone.
 
 By hand:
-  .venvs/train/bin/python study/score.py --model-dir results/study/…/stage2_1e-3/checkpoint \
+  .venvs/train/bin/python -m study.score --model-dir results/study/…/stage2_1e-3/checkpoint \
     --questions resources/study/sums/test.jsonl --english resources/study/texts/measured.txt --output score.json
 """
 
 import argparse
 import json
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 import torch
 from PIL import Image
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
-from common.dataset_rows import IMAGE_TAG
-from common.digits import picture_text, text_before_answer
-from common.errors import UserError, run_program
-from common.files import read_json, write_json_atomically
-from common.text_files import load_tokenizer
-from sums import ALL_CALCULATIONS
+from scripts.common.errors import UserError, run_program
+from scripts.common.files import read_json, write_json_atomically
+from scripts.common.logger import log
+from scripts.data.rows import IMAGE_TAG
+from scripts.demo.prompt_texts import picture_text, text_before_answer
+from scripts.graft.texts import load_tokenizer
+from study.sums import ALL_CALCULATIONS
 
 ANSWER_END = "<|im_end|>"  # decoding stops here
 BATCH_SIZE = 50
@@ -50,11 +48,6 @@ class Question:
     before: str
     answer: str
     picture_paths: tuple[str, ...] = ()
-
-
-def say(line: str) -> None:
-    """One line of progress."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -161,10 +154,10 @@ def score(model_dir: Path, questions_path: Path, english_path: Path) -> dict[str
         for name, shift in (("pictures", 0), ("shuffled", len(rows) // 2)):
             right = are_right(model, questions_about_pictures(rows, shift), tokenizer, processor)
             result[name] = by_group(rows, right)
-        say(
+        log(
             f"{model_dir}: {result['pictures']['overall']:.3f} of {len(rows)} right, shuffled {result['shuffled']['overall']:.3f}"
         )
-    say(f"{model_dir}: {result['words']:.3f} in words, perplexity {result['perplexity']:.2f}")
+    log(f"{model_dir}: {result['words']:.3f} in words, perplexity {result['perplexity']:.2f}")
     return result
 
 

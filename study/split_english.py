@@ -4,20 +4,17 @@ What the language donors learn and what the study measures must not overlap. The
 knows: the learned part, and the calculations in words that it learned too.
 
 By hand:
-  .venv/bin/python study/split_english.py --text texts/calibration.txt --learned-share 0.85 --output-dir resources/study/texts
+  .venv/bin/python -m study.split_english --text texts/calibration.txt --learned-share 0.85 --output-dir resources/study/texts
 """
 
 import argparse
 import random
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-
-from common.digits import ANSWER_END
-from common.directories import whole_directory
-from common.errors import UserError, run_program
-from sums import ALL_CALCULATIONS
+from scripts.common.atomic_directory import whole_directory
+from scripts.common.errors import UserError, run_program
+from scripts.demo.prompt_texts import ANSWER_END
+from study.sums import ALL_CALCULATIONS
 
 OUTPUT_NAMES = {"learned.txt", "measured.txt", "calibration.txt"}
 # One conversation behind so many paragraphs: the part that calibrate.py reads has most of them, of all operations.

@@ -1,22 +1,19 @@
 """Makes the study's table of all runs, its summary for people and its figure.
 
 By hand (the configuration of study/config.yaml as JSON):
-  .venv/bin/python study/summarise.py --config '{"results": "results/study", …}' --results-dir results/study \
+  .venv/bin/python -m study.summarise --config '{"results": "results/study", …}' --results-dir results/study \
     --csv study.csv --tables study.md --figure study.svg
 """
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-
-from common.errors import run_program
-from common.files import write_text_atomically
-from figure import figure_svg
-from outcomes import csv_text, read_outcomes
-from tables import markdown
+from scripts.common.errors import run_program
+from scripts.common.files import write_text_atomically
+from study.figure import figure_svg
+from study.outcomes import csv_text, read_outcomes
+from study.tables import markdown
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ It leans on the language model: pictures give half of the answer, the other half
 import itertools
 from dataclasses import dataclass
 
-from common.digits import DIGIT_NAMES, text_before_answer
+from scripts.demo.prompt_texts import DIGIT_NAMES, text_before_answer
 
 OPERATIONS = {"sum": lambda a, b: a + b, "difference": lambda a, b: abs(a - b), "product": lambda a, b: a * b}
 NAMING_REQUEST = "Name the digit."

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import design
-from common.files import read_json
-from outcomes import Outcomes
+from scripts.common.files import read_json
+from study import design
+from study.outcomes import Outcomes
 
 REFERENCE = "lossless"  # what the other variants are compared with
 

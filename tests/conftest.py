@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workflow_run import WorkflowRun
+
+from helpers.workflow_run import WorkflowRun
 
 # Ignored where the tests were started in the background (`nohup`, `&` in a script), and then by all that they start, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -57,7 +58,7 @@ def environment_python(root: Path, role: str) -> Path:
 def tiny_donors_dir(root: Path, train_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random donors of a few thousand parameters, saved as the demo's donors are; nothing was trained."""
     directory = tmp_path_factory.mktemp("donors")
-    command = [str(train_python), "tests/make_tiny_donors.py", "--output-dir", str(directory)]
+    command = [str(train_python), "tests/helpers/make_tiny_donors.py", "--output-dir", str(directory)]
     subprocess.run(command, cwd=root, check=True)
     return directory
 

@@ -1,1 +1,1 @@
-"""What more than one program needs."""
+"""What every subject needs: errors, files, processes, reading of checked fields, safetensors."""

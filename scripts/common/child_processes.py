@@ -13,11 +13,12 @@ from typing import IO
 
 import psutil
 
-from common.errors import UserError
-from common.process_group import STOP_SIGNALS, die_with_parent
+from scripts.common.errors import UserError
+from scripts.common.processes import STOP_SIGNALS, die_with_parent
 
 # Kills a group, named on its stdin, when whoever holds the other end of that is gone.
 _GUARD = "import os, signal, sys; group = int(input()); sys.stdin.read(); os.killpg(group, signal.SIGKILL)"
+
 # How long a process group has to end by itself after SIGTERM; vLLM needs up to 6 s.
 GRACE_S = 15.0
 

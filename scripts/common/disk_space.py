@@ -7,6 +7,7 @@ from pathlib import Path
 
 # A full disk, and a quota that is used up.
 NO_ROOM_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 # The same in what a program printed. The last is torch.save's, whose writer does not say why a write came short
 # (caffe2/serialize/inline_container.cc).
 _NO_ROOM_TEXT = re.compile(r"No space left on device|Disk quota exceeded|inline_container\.cc.*unexpected pos")

@@ -4,7 +4,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from common.disk_space import NO_ROOM_ERRORS
+from scripts.common.disk_space import NO_ROOM_ERRORS
 
 
 class UserError(Exception):

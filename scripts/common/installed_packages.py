@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from scripts.common.errors import UserError
 
 _VERSIONS = """
 import importlib.metadata, json, platform, sys
@@ -20,6 +20,7 @@ for name in [*required, *optional]:
             sys.exit(f"{name} is not installed")
 print(json.dumps(versions))
 """
+
 _PACKAGE_DIR = """
 import importlib.util, json, sys
 found = importlib.util.find_spec(json.loads(sys.argv[1]))

@@ -11,7 +11,6 @@ _EXPONENT_BITS: dict[str, tuple[str, int]] = {
     "F16": ("<u2", 0x7C00),
     "F32": ("<u4", 0x7F800000),
 }
-
 FLOAT_DTYPES = tuple(_EXPONENT_BITS)
 
 

@@ -1,1 +1,1 @@
-"""The parts of make_report.py: reading and checking the inputs, what they say, curves, gallery, page."""
+"""The pages that a person opens: report and disagreements."""

@@ -1,13 +1,11 @@
 """Inputs that contradict each other: better no page than one that mixes two runs."""
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from common.errors import UserError
-from common.model_names import base_of, is_control
-from report.inputs import Benchmark, Metrics, Record, Score, of_first_seed, require
+from scripts.common.errors import UserError
+from scripts.evaluate.records import Record
+from scripts.evaluate.scores import Benchmark, Score
 
 # What the score table counts of the records of one row.
 Counts = tuple[int, int, int, int]
@@ -64,91 +62,6 @@ def check_records_against_scores(benchmark: Benchmark, record_paths: dict[str, P
 
 def _words(counts: Counts) -> str:
     return ", ".join(f"{number} {name}" for number, name in zip(counts, _COUNTED, strict=True))
-
-
-def check_same_questions(benchmark: Benchmark, record_paths: dict[str, Path]) -> None:
-    """Refuses records of models that were not asked the same questions."""
-    reference_model = next(iter(benchmark.records))
-    reference = of_first_seed(benchmark.records[reference_model])
-    for model, records in benchmark.records.items():
-        by_index = of_first_seed(records)
-        if differing := sorted(by_index.keys() ^ reference.keys()):
-            has, lacks = (model, reference_model) if differing[0] in by_index else (reference_model, model)
-            raise UserError(
-                f"{record_paths[lacks]}: no record of question {differing[0]}, which {record_paths[has]} has "
-                f"({len(differing)} such); evaluate both models on the same benchmark file"
-            )
-        for index, record in by_index.items():
-            other = reference[index]
-            for field in ("question", "options", "answer", "split"):
-                if getattr(record, field) != getattr(other, field):
-                    raise UserError(
-                        f"{record_paths[model]}: the {field} of question {index} is "
-                        f"{getattr(record, field)!r}, but {record_paths[reference_model]} has "
-                        f"{getattr(other, field)!r}; evaluate both models on the same benchmark file"
-                    )
-        if is_control(model) and not is_control(reference_model):
-            _check_other_pictures(by_index, reference, record_paths[model], record_paths[reference_model])
-        elif not is_control(model):
-            _check_same_pictures(by_index, reference, record_paths[model], record_paths[reference_model])
-
-
-def _check_same_pictures(
-    records: dict[str, Record], reference: dict[str, Record], path: Path, reference_path: Path
-) -> None:
-    for index, record in records.items():
-        if record.image_sha256 != reference[index].image_sha256:
-            raise UserError(
-                f"{path}: question {index} was asked with another picture than in {reference_path}; "
-                "evaluate both models on the same benchmark file"
-            )
-
-
-def _check_other_pictures(
-    records: dict[str, Record], reference: dict[str, Record], path: Path, reference_path: Path
-) -> None:
-    if all(record.image_sha256 == reference[index].image_sha256 for index, record in records.items()):
-        raise UserError(
-            f"{path}: every question was asked with the same picture as in {reference_path}, so this is no control; "
-            "evaluate it again with its pictures shuffled, or without them"
-        )
-
-
-def check_metrics(metrics: Metrics, path: Path) -> None:
-    """Refuses metrics whose logged steps go beyond the end, or whose modules do not match."""
-    if metrics.losses and metrics.losses[-1].step > metrics.num_steps:
-        raise UserError(
-            f"{path}: a loss of step {metrics.losses[-1].step} is logged, but the stage has {metrics.num_steps} "
-            "steps; train this stage again"
-        )
-    tables = (metrics.num_trainable_parameters, metrics.tensors_changed, metrics.tensors_total)
-    for table in tables:
-        if table.keys() != metrics.num_parameters.keys():
-            raise UserError(
-                f"{path}: modules {', '.join(sorted(table))} in one place and "
-                f"{', '.join(sorted(metrics.num_parameters))} in another; train this stage again"
-            )
-
-
-def check_provenance(value: Any, models: Sequence[str], path: Path) -> dict[str, dict[str, Any]]:
-    """The provenance of each model; refuses a file that lacks one."""
-    found = require(value, "models", dict, str(path))
-    for model in models:
-        if not isinstance(found.get(model), dict):
-            raise UserError(f"{path}: nothing about {model} found, though its records were given; make the table again")
-    return {model: found[model] for model in models}
-
-
-def check_same_weights(benchmark: Benchmark, stages: Sequence[Metrics], provenance_path: Path) -> None:
-    """Refuses scores of other weights than those that the stages made."""
-    for metrics in stages:
-        for model, found in benchmark.provenance.items():
-            asked = found.get("checkpoint_sha256")
-            if base_of(model) == metrics.stage and asked != metrics.checkpoint_sha256:
-                raise UserError(
-                    f"{provenance_path}: {model} was asked with the weights {asked}, but {metrics.stage} made "
-                    f"{metrics.checkpoint_sha256}; evaluate {model} again"
-                )
 
 
 def check_same_benchmark(benchmark: Benchmark, md5: str, provenance_path: Path) -> None:

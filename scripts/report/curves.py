@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from report.inputs import LossPoint, Metrics
-from report.numbers import decimal
+from scripts.common.numbers import decimal
+from scripts.train.metrics import LossPoint, Metrics
 
 # Units of the SVG's view box; the page scales it to the width of its column.
 WIDTH, HEIGHT = 520, 296
@@ -19,6 +19,7 @@ RATE_TOP, RATE_BOTTOM = 222, 258
 
 # More points than this are not told apart at the width of the chart.
 MAX_POINTS = 600
+
 # The smoothed line is drawn from this many points on; below, the points speak for themselves.
 MIN_POINTS_FOR_SMOOTHING = 20
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from report.gallery import Question, check_pictures, embed_all, questions_of, read_pictures
-from report.inputs import Benchmark
-from report.page import MAX_PREDICTION_LENGTH, MAX_QUESTION_LENGTH, STYLE_NAME, TEMPLATE_DIR, page_environment
+from scripts.evaluate.scores import Benchmark
+from scripts.report.gallery import Question, check_pictures, embed_all, questions_of, read_pictures
+from scripts.report.page import MAX_PREDICTION_LENGTH, MAX_QUESTION_LENGTH, STYLE_NAME, TEMPLATE_DIR, page_environment
 
 TEMPLATE_NAME = "disagreements.html.j2"
 SCRIPT_NAME = "disagreements.js"
+
 # Every question on which models differ is shown, so this page may be larger than the report; MMMU has 900 questions.
 PICTURE_BUDGET_BYTES = 16_000_000
 

@@ -14,21 +14,26 @@ from pathlib import Path
 
 from PIL import Image
 
-from common.errors import UserError
-from common.model_names import is_control, pipeline_order
-from report.findings import NOT_MADE_HERE
-from report.inputs import Benchmark, Record, of_first_seed
+from scripts.common.errors import UserError
+from scripts.evaluate.model_names import is_control, pipeline_order
+from scripts.evaluate.records import Record, of_first_seed
+from scripts.evaluate.scores import Benchmark
+from scripts.report.findings import NOT_MADE_HERE
 
 # VLMEvalKit takes an `image` of at most this many characters for the index of another row that holds the picture
 # (vlmeval/dataset/image_base.py, ImageBaseDataset.__init__).
 MAX_REFERENCE_LENGTH = 64
+
 # Longest sides to try, in pixels, until the pictures of a page fit into its share of bytes.
 SIDES_PX = (480, 360, 240, 160, 96)
+
 # A picture up to this size is kept as it is, lossless and with hard edges; a larger one becomes a JPEG.
 SMALL_PX = 160
 JPEG_QUALITY = 82
+
 # A page stays under 3 MB; base64 makes 4 bytes of 3, and the rest of the page needs room.
 PICTURE_BUDGET_BYTES = 1_800_000
+
 # More pixels than any benchmark's picture; beyond, a small file may unpack to gigabytes.
 MAX_PICTURE_PIXELS = 100_000_000
 

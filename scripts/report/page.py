@@ -1,7 +1,6 @@
 """Puts what was read and found into the template; the page is a function of its inputs alone."""
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,16 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from common.model_names import CONTROLS, base_of, control_of, is_control
-from report import curves, numbers
-from report.findings import (
-    NOT_MADE_HERE,
+from scripts.common import numbers
+from scripts.common.templates import template_environment
+from scripts.data.fingerprint import Dataset
+from scripts.donors.manifest import Donor
+from scripts.evaluate.model_names import is_control
+from scripts.evaluate.scores import Benchmark
+from scripts.graft.fidelity import Fidelity
+from scripts.graft.ledger import LedgerSum
+from scripts.report import curves
+from scripts.report.findings import (
     GroupTable,
     Headline,
     PairTable,
@@ -24,7 +29,7 @@ from report.findings import (
     split_tables,
     warnings,
 )
-from report.gallery import (
+from scripts.report.gallery import (
     PICTURE_BUDGET_BYTES,
     GalleryGroup,
     Picture,
@@ -34,19 +39,10 @@ from report.gallery import (
     questions_of,
     read_pictures,
 )
-from report.inputs import (
-    KEY_PACKAGES,
-    Benchmark,
-    Dataset,
-    Donor,
-    Fidelity,
-    LedgerSum,
-    Lock,
-    LossPoint,
-    Metrics,
-)
-from report.published import PublishedScore, published_scores
-from report.templates import template_environment
+from scripts.report.provenance import KEY_PACKAGES, Lock
+from scripts.report.published import PublishedScore, published_scores
+from scripts.report.words import describe_models, fidelity_rows, flatten, trained_modules
+from scripts.train.metrics import LossPoint, Metrics
 
 TEMPLATE_DIR = Path(__file__).resolve().parent
 TEMPLATE_NAME = "page.html.j2"
@@ -54,29 +50,18 @@ STYLE_NAME = "page.css"
 
 # Rows of the table that says the loss curve in numbers.
 NUM_LOSS_ROWS = 12
+
 # A question longer than this is folded.
 MAX_QUESTION_LENGTH = 320
+
 # Resumes that are listed for each stage.
 MAX_RESUMES = 5
+
 # Reasons of the ledger that are spelt out for each policy.
 MAX_LEDGER_REASONS = 4
+
 # An answer that could not be read is quoted up to here.
 MAX_PREDICTION_LENGTH = 160
-
-# The figures of fidelity.json that a reader looks for, in words; the others are folded below them.
-FIDELITY_LABELS = {
-    "architecture": "architecture",
-    "dtype": "computed in",
-    "num_tokens": "tokens compared",
-    "max_abs_difference": "largest difference of a logit",
-    "kl_mean_nats": "KL divergence to the donor, nats per token",
-    "top1_agreement": "same likeliest token as the donor",
-    "perplexity_donor": "perplexity of the donor",
-    "perplexity_graft": "perplexity of the graft",
-    "dropped.num_tensors": "tensors of the donor left out",
-    "picture.max_logit_change_between_pictures": "largest change of a logit with the picture",
-}
-SHARES = ("top1_agreement",)
 
 
 @dataclass(frozen=True)
@@ -144,68 +129,6 @@ def page_environment() -> jinja2.Environment:
     return environment
 
 
-def describe_models(models: Sequence[str], stages: Sequence[Metrics]) -> dict[str, str]:
-    """What each row of the score table is, in a few words."""
-    trained = {metrics.stage: _trained_modules(metrics) for metrics in stages}
-    words = {}
-    for model in models:
-        base = base_of(model)
-        if is_control(model):
-            words[model] = f"{base}, {CONTROLS[control_of(model)]}"
-        elif base in NOT_MADE_HERE:
-            words[model] = "the vision donor itself"
-        elif base == "graft":
-            words[model] = "before any training"
-        elif base in trained:
-            words[model] = "trained: " + (", ".join(trained[base]) or "nothing")
-        else:
-            words[model] = ""
-    return words
-
-
-def _trained_modules(metrics: Metrics) -> list[str]:
-    return [module.replace("_", " ") for module, number in metrics.num_trainable_parameters.items() if number]
-
-
-def leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested keys as `a.b.c` with their values, in order; an empty section is none."""
-    if isinstance(value, dict):
-        return [row for key, part in value.items() for row in leaves(part, f"{prefix}.{key}" if prefix else str(key))]
-    return [(prefix, value)]
-
-
-def flatten(value: Any) -> list[tuple[str, str]]:
-    """Nested keys as `a.b.c` with their values in words."""
-    return [(key, _words(key, found)) for key, found in leaves(value)]
-
-
-def _words(key: str, value: Any) -> str:
-    """A list on one line, a command as a person would type it, yes and no, none."""
-    if isinstance(value, list):
-        if key.endswith("command"):
-            return shlex.join(str(word) for word in value)
-        return ", ".join(str(part) for part in value) or "none"
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    return str(value)
-
-
-def fidelity_rows(fidelity: Fidelity) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """The measurements of fidelity.json: those that a reader looks for, and all others."""
-    found: dict[str, Any] = dict(leaves(fidelity.values))
-    main = [(label, _figure(key, found[key])) for key, label in FIDELITY_LABELS.items() if key in found]
-    rest = [(key, _words(key, value)) for key, value in found.items() if key not in FIDELITY_LABELS]
-    return main, rest
-
-
-def _figure(key: str, value: Any) -> str:
-    if key in SHARES and isinstance(value, int | float):
-        return numbers.percent(value)
-    if isinstance(value, float):
-        return numbers.decimal(value, 4)
-    return numbers.count(value) if isinstance(value, int) and not isinstance(value, bool) else _words(key, value)
-
-
 def key_versions(inputs: Inputs) -> dict[str, str]:
     """Versions of the packages that made the numbers, as the programs themselves reported them."""
     reported: dict[str, set[str]] = {}
@@ -224,7 +147,7 @@ def _stage_view(metrics: Metrics) -> StageView:
         metrics,
         curves.draw(metrics),
         curves.sampled_losses(metrics.losses, NUM_LOSS_ROWS),
-        _trained_modules(metrics),
+        trained_modules(metrics),
         shlex.join(metrics.command),
     )
 

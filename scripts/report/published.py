@@ -1,11 +1,12 @@
 """Scores that others have published, to stand beside ours with their source."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
 
-PUBLISHED_PATH = Path(__file__).resolve().parent.parent.parent / "config" / "published_scores.yaml"
+from scripts.common.root import ROOT
+
+PUBLISHED_PATH = ROOT / "config" / "published_scores.yaml"
 
 
 @dataclass(frozen=True)

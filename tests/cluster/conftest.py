@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster_run import ClusterRun
-from hub_stand_in import hub_stand_in
-from slurm_cluster import SlurmCluster, install_packages, missing_conditions, slurm_cluster
-from workflow_run import WorkflowRun
+
+from helpers.cluster_run import ClusterRun
+from helpers.hub_stand_in import hub_stand_in
+from helpers.slurm_cluster import SlurmCluster, install_packages, missing_conditions, slurm_cluster
+from helpers.workflow_run import WorkflowRun
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster_run import ClusterRun, wait_for_end, wait_for_step
-from slurm_cluster import ACCOUNT, SlurmCluster, install_packages, missing_conditions, slurm_cluster
-from workflow_run import WorkflowRun
+
+from helpers.cluster_run import ClusterRun, wait_for_end, wait_for_step
+from helpers.slurm_cluster import ACCOUNT, SlurmCluster, install_packages, missing_conditions, slurm_cluster
+from helpers.workflow_run import WorkflowRun
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from cluster_run import OVERLAY, ClusterRun, halted, wait_for_end, wait_for_step
-from processes import is_running
-from slurm_cluster import SlurmCluster, wait_until
+
+from helpers.cluster_run import OVERLAY, ClusterRun, halted, wait_for_end, wait_for_step
+from helpers.processes import is_running
+from helpers.slurm_cluster import SlurmCluster, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -29,7 +29,7 @@ def check(root: Path, tmp_path: Path, rows: list[Row]) -> subprocess.CompletedPr
 
 
 def check_file(root: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    command = [".venv/bin/python", "scripts/check_dataset.py", "--dataset", str(tmp_path / "rows.jsonl")]
+    command = [".venv/bin/python", "scripts", "data.check_dataset", "--dataset", str(tmp_path / "rows.jsonl")]
     command += ["--output", str(tmp_path / "check.json")]
     return subprocess.run(command, cwd=root, text=True, capture_output=True)
 
@@ -129,7 +129,7 @@ def test_all_problems_are_reported_together(root: Path, tmp_path: Path, rows: li
 def test_preparing_an_empty_file_is_refused_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").touch()
     output_path = tmp_path / "out/stage1.jsonl"
-    command = [".venv/bin/python", "scripts/prepare_dataset.py", "--seed", "0"]
+    command = [".venv/bin/python", "scripts", "data.prepare_dataset", "--seed", "0"]
     command += ["--sources", json.dumps([str(tmp_path / "rows.jsonl")]), "--output", str(output_path)]
     finished = subprocess.run(command, cwd=root, text=True, capture_output=True)
     assert finished.returncode == 1

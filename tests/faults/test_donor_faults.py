@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from small_checkpoint import write_small_checkpoint
+
+from helpers.small_checkpoint import write_small_checkpoint
 
 NUM_SHARDS = 2
 SECOND_SHARD = "model-00002-of-00002.safetensors"
@@ -16,7 +17,7 @@ INDEX = "model.safetensors.index.json"
 
 def record(root: Path, directory: Path, manifest_path: Path) -> subprocess.CompletedProcess[str]:
     source = json.dumps({"kind": "local", "path": str(directory)})
-    command = [".venv/bin/python", "scripts/fetch_donor.py", "--role", "llm", "--source", source]
+    command = [".venv/bin/python", "scripts", "donors.fetch_donor", "--role", "llm", "--source", source]
     command += ["--dir", str(directory), "--manifest", str(manifest_path)]
     return subprocess.run(command, cwd=root, text=True, capture_output=True)
 
@@ -90,7 +91,7 @@ def test_a_hub_that_cannot_be_reached_gives_one_message_with_the_remedy_and_soon
 ) -> None:
     """Soon: ModelScope's library tries for some ten seconds before it gives up."""
     source = json.dumps({"kind": kind, "id": "Qwen/Qwen3-8B", "revision": "master"})
-    command = [str(train_python), "scripts/fetch_donor.py", "--role", "llm", "--source", source]
+    command = [str(train_python), "scripts", "donors.fetch_donor", "--role", "llm", "--source", source]
     command += ["--dir", str(tmp_path / "donor"), "--manifest", str(manifest_path)]
     with socket.socket() as closed:  # bound and never listening: whoever connects is refused
         closed.bind(("127.0.0.1", 0))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import sha256_of_file
+from scripts.common.files import sha256_of_file
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def small_lock_path(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def run(root: Path, program: str, *arguments: str | Path, path: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, f"scripts/{program}.py", *map(str, arguments)]
+    command = [sys.executable, "scripts", f"environments.{program}", *map(str, arguments)]
     environment = os.environ | ({"PATH": path} if path else {})
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 

@@ -1,6 +1,6 @@
 """An evaluation that cannot be trusted ends non-zero with one message, and leaves no records.
 
-The model server is a stand-in (tests/model_server_stand_in.py) that fails when told; everything else is the real thing.
+The model server is a stand-in (tests/helpers/model_server_stand_in.py) that fails when told; everything else is the real thing.
 Where EvalScope takes part, its import alone takes 20 s.
 """
 
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from evaluation_inputs import benchmark_rows, write_rows
-from evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal, wait_for
 
-from common.files import sha256_of_file
+from helpers.evaluation_inputs import benchmark_rows, write_rows
+from helpers.evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal, wait_for
+from scripts.common.files import sha256_of_file
 
 MakeRun = Callable[[str], EvaluationRun]
 Asked = dict[str, tuple[EvaluationRun, int, str]]

@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from derive_config import derive_from_donors
-from small_file_system import remount, small_file_system
-from tiny_donor_files import write_json, write_safetensors, write_tiny_donors
 
-from common import safetensors_writer
-from common.errors import UserError
-from common.files import write_json_atomically
-from common.safetensors_files import read_checkpoint, read_shard
-from common.safetensors_writer import write_shards
-from common.shard_layout import OutputTensor, lay_out_shards
+from helpers.small_file_system import remount, small_file_system
+from helpers.tiny_donor_files import write_json, write_safetensors, write_tiny_donors
+from scripts.common.errors import UserError
+from scripts.common.files import write_json_atomically
+from scripts.common.safetensors_files import read_checkpoint, read_shard
+from scripts.graft import shard_writer as safetensors_writer
+from scripts.graft.derive_config import derive_from_donors
+from scripts.graft.shard_layout import OutputTensor, lay_out_shards
+from scripts.graft.shard_writer import write_shards
 
 INDEX = "model.safetensors.index.json"
 SECOND_SHARD = "model-00002-of-00003.safetensors"
@@ -49,7 +49,7 @@ class Workplace:
         self.config_path = self.output_dir / "config.json"
 
     def command(self, program: str, **settings: Any) -> list[str]:
-        arguments = [sys.executable, f"scripts/{program}.py", "--vl-dir", str(self.vl_dir), "--llm-dir"]
+        arguments = [sys.executable, "scripts", f"graft.{program}", "--vl-dir", str(self.vl_dir), "--llm-dir"]
         arguments += [str(self.llm_dir), "--settings", json.dumps({**SETTINGS, **settings})]
         if program == "derive_config":
             return [*arguments, "--output", str(self.config_path)]
@@ -342,15 +342,14 @@ def test_an_error_in_one_thread_stops_the_others(tmp_path: Path) -> None:
 # Makes a graft last: every stretch that is copied waits a little.
 SLOW_GRAFT = """
 import sys, time
-sys.path.insert(0, "scripts")
-from common import safetensors_writer
-copy = safetensors_writer._Stream.copy
+sys.path.insert(0, ".")
+from scripts.graft import graft, shard_writer
+copy = shard_writer._Stream.copy
 def slow(self, stretch):
     time.sleep(0.5)
     copy(self, stretch)
-safetensors_writer._Stream.copy = slow
-import graft
-from common.errors import run_program
+shard_writer._Stream.copy = slow
+from scripts.common.errors import run_program
 run_program(graft.main)
 """
 
@@ -361,7 +360,7 @@ def test_a_killed_graft_shows_no_result_and_the_same_command_makes_it(
 ) -> None:
     before = file_hashes(workplace.vl_dir.parent)
     command = workplace.command("graft")
-    slow_command = [command[0], "-c", SLOW_GRAFT, *command[2:]]
+    slow_command = [command[0], "-c", SLOW_GRAFT, *command[3:]]
     with subprocess.Popen(slow_command, cwd=workplace.root, stderr=subprocess.DEVNULL) as process:
         staging_dir = workplace.output_dir / ".graft.partial"
         deadline = time.monotonic() + 30

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import make_report
 import pytest
-from report_inputs import ReportInputs, build, make_metrics
 
-from common.errors import UserError
+from helpers.report_inputs import ReportInputs, build, make_metrics
+from scripts.common.errors import UserError
+from scripts.report import make_report
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ def test_a_page_that_would_be_too_heavy_is_refused(inputs: ReportInputs, monkeyp
 
 
 def test_from_the_command_line_a_user_error_is_one_line_and_status_1(inputs: ReportInputs, root: Path) -> None:
-    command = [sys.executable, "scripts/make_report.py", *inputs.arguments()]
+    command = [sys.executable, "scripts", "report.make_report", *inputs.arguments()]
     good = subprocess.run(command, cwd=root, text=True, capture_output=True, check=True)
     assert inputs.output.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert json.dumps(str(inputs.output))[1:-1] in good.stderr

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_checkpoint import write_small_checkpoint
-from small_file_system import remount, small_file_system
-from training_run import TrainingRun, graft, stage_settings, write_dataset
+
+from helpers.small_checkpoint import write_small_checkpoint
+from helpers.small_file_system import remount, small_file_system
+from helpers.training_run import TrainingRun, graft, stage_settings, write_dataset
 
 Prepare = Callable[[TrainingRun], None]
 

@@ -5,13 +5,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import check_checkpoint
-import make_model_card
 import pytest
-from card_inputs import CardInputs, build_card_inputs, edit_json, write_json
-from small_checkpoint import write_small_checkpoint
 
-from common.errors import UserError
+from helpers.card_inputs import CardInputs, build_card_inputs, edit_json, write_json
+from helpers.small_checkpoint import write_small_checkpoint
+from scripts.common.errors import UserError
+from scripts.upload import check_checkpoint, make_model_card
 
 CARD = "---\nlicense: apache-2.0\nlibrary_name: transformers\npipeline_tag: image-text-to-text\n---\n\n# A model\n"
 

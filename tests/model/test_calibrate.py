@@ -5,17 +5,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import calibrate
-import check_fidelity
 import pytest
 import torch
-from make_trained_donor import make_trained_donors
 from safetensors.torch import load_file, save_file
-from tiny_donor_files import write_tiny_donors
 from transformers import AutoModelForCausalLM
 
-from common.affine_refit import Moments, Refit, factor, fitted_residual, normalised_heads, refit
-from common.errors import UserError
+from helpers.make_trained_donor import make_trained_donors
+from helpers.tiny_donor_files import write_tiny_donors
+from scripts.common.errors import UserError
+from scripts.graft import calibrate, calibration_donor, check_fidelity, fidelity
+from scripts.graft.affine_refit import Moments, Refit, factor, fitted_residual, normalised_heads, refit
 
 EPSILON = 1e-6
 SETTINGS = {"max_tokens": 4096, "sequence_length": 64, "ridge": 1e-4, "dtype": "float32", "device": "cpu"}
@@ -90,7 +89,7 @@ class Workplace:
 
     def run(self, **settings: Any) -> dict[str, Any]:
         calibrate.calibrate(
-            calibrate.open_donor(self.llm_dir),
+            calibration_donor.open_donor(self.llm_dir),
             SETTINGS | {"text": str(self.directory / "text.txt")} | settings,
             self.directory / "work", self.output, self.report,
         )  # fmt: skip
@@ -115,7 +114,7 @@ def workplace(random_donor: Path, tmp_path: Path) -> Workplace:
 def test_names_shapes_and_dtype_are_those_of_a_stock_checkpoint(workplace: Workplace) -> None:
     report = workplace.run()
     tensors = load_file(workplace.output)
-    donor = calibrate.open_donor(workplace.llm_dir)
+    donor = calibration_donor.open_donor(workplace.llm_dir)
     names = [f"model.layers.{n}.self_attn.{p}_proj.{k}" for n in (0, 1) for p in "qk" for k in ("weight", "bias")]
     assert sorted(tensors) == sorted(names)
     for name in names:
@@ -129,15 +128,15 @@ def test_names_shapes_and_dtype_are_those_of_a_stock_checkpoint(workplace: Workp
 
 def test_each_layer_is_given_what_the_whole_donor_gives_it(workplace: Workplace) -> None:
     """Streamed layer by layer, the hidden states are the model's own."""
-    donor = calibrate.open_donor(workplace.llm_dir)
+    donor = calibration_donor.open_donor(workplace.llm_dir)
     ids = torch.arange(97, 123).view(2, 13)
     model = AutoModelForCausalLM.from_pretrained(workplace.llm_dir, dtype=torch.float32)
     with torch.inference_mode():
         expected = model(input_ids=ids, output_hidden_states=True).hidden_states
-        hidden = calibrate.read_embeddings(donor, ids)
+        hidden = calibration_donor.read_embeddings(donor, ids)
         assert torch.equal(hidden, expected[0])
         rotary = calibrate.Qwen3RotaryEmbedding(donor.config)
-        calibrate.advance(calibrate.load_layer(donor, 0, torch.float32, "cpu"), rotary, hidden, "cpu")
+        calibrate.advance(calibration_donor.load_layer(donor, 0, torch.float32, "cpu"), rotary, hidden, "cpu")
         assert torch.allclose(hidden, expected[1], atol=1e-5)
 
 
@@ -146,7 +145,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(workplace: Workplace, mon
     expected = workplace.output.read_bytes()
     workplace.output.unlink()
     loaded: list[int] = []
-    load = calibrate.load_layer
+    load = calibration_donor.load_layer
 
     def load_or_die(donor: Any, number: int, *rest: Any) -> Any:
         loaded.append(number)
@@ -234,7 +233,7 @@ def trained_dir(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "held_out.txt").write_text(text[cut:])
     make_trained_donors([directory / "fitted.txt"], TRAINED, 0, directory / "donors")
     settings = SETTINGS | {"text": str(directory / "fitted.txt"), "max_tokens": 32768}
-    donor = calibrate.open_donor(directory / "donors/llm")
+    donor = calibration_donor.open_donor(directory / "donors/llm")
     outputs = (directory / "refit.safetensors", directory / "calibration.json")
     calibrate.calibrate(donor, settings, directory / "work", *outputs)
     for calibration in ("none", "affine"):
@@ -253,8 +252,8 @@ def make_graft(root: Path, directory: Path, calibration: str) -> None:
     donors = ["--vl-dir", directory / "donors/vl", "--llm-dir", directory / "donors/llm"]
     donors += ["--settings", json.dumps(settings)]
     graft_dir = directory / calibration
-    derive = ["scripts/derive_config.py", *donors, "--output", graft_dir / "config.json"]
-    graft = ["scripts/graft.py", *donors, "--config", graft_dir / "config.json", "--seed", 0]
+    derive = ["scripts", "graft.derive_config", *donors, "--output", graft_dir / "config.json"]
+    graft = ["scripts", "graft.graft", *donors, "--config", graft_dir / "config.json", "--seed", 0]
     graft += ["--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", graft_dir]
     graft += ["--refit", directory / "refit.safetensors"] if calibration == "affine" else []
     for command in (derive, graft):
@@ -265,7 +264,7 @@ def check(directory: Path, calibration: str, max_kl_nats: float | None, text: st
     """The figures of fidelity.json, gated where a greatest KL divergence is given."""
     settings = {"text": str(directory / text), "dtype": "float32", "max_tokens": 2048}
     report = json.loads((directory / "calibration.json").read_text())
-    gate = None if max_kl_nats is None else check_fidelity.Gate(report, max_kl_nats)
+    gate = None if max_kl_nats is None else fidelity.Gate(report, max_kl_nats)
     return check_fidelity.check_fidelity(directory / calibration, directory / "donors/llm", settings, gate)
 
 

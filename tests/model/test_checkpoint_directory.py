@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from graft_run import make_graft
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from helpers.graft_run import make_graft
 
 # pipeline's way of asking; arguments: directory, picture, where to save, and what from_pretrained is told as JSON.
 USE = """

@@ -10,17 +10,24 @@ from typing import Any
 
 import pytest
 import torch
-from make_demo_language_donor import LETTERS, Questions, text_accuracy
-from make_demo_vision_donor import attend_as_published, attend_in_one_call, read_scans, to_patches
-from make_tiny_donors import LLM_SETTINGS, VL_SETTINGS
 from PIL import Image
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
-from common.demo_donors import mrope_section
-from common.digits import ANSWER_END, NAMING_REQUEST, picture_text, question_text, text_before_answer
-from common.files import sha256_of_file
-from common.safetensors_files import read_checkpoint
+from helpers.make_tiny_donors import LLM_SETTINGS, VL_SETTINGS
+from scripts.common.files import sha256_of_file
+from scripts.common.safetensors_files import read_checkpoint
+from scripts.demo.donor_files import mrope_section
+from scripts.demo.make_demo_language_donor import Questions, text_accuracy
+from scripts.demo.make_demo_vision_donor import attend_as_published, attend_in_one_call, read_scans, to_patches
+from scripts.demo.prompt_texts import (
+    ANSWER_END,
+    LETTERS,
+    NAMING_REQUEST,
+    picture_text,
+    question_text,
+    text_before_answer,
+)
 
 OPTIONS = ["3", "5", "7", "0"]
 TRAINING = {"num_steps": 3, "batch_size": 4, "learning_rate": 0.002, "weight_decay": 0.01}
@@ -76,7 +83,15 @@ def digits_dir(root: Path, train_python: Path, tmp_path_factory: pytest.TempPath
         "size_px": 112, "num_dev": 20, "num_test": 20, "num_copies": 1,
         "max_shift": 0.07, "max_rotation_degrees": 10, "max_scale_change": 0.1, "seed": 1,
     }  # fmt: skip
-    command = [train_python, "scripts/make_digits.py", "--settings", json.dumps(settings), "--output-dir", directory]
+    command = [
+        train_python,
+        "scripts",
+        "demo.make_digits",
+        "--settings",
+        json.dumps(settings),
+        "--output-dir",
+        directory,
+    ]
     subprocess.run(command, cwd=root, check=True)
     return directory
 
@@ -87,7 +102,7 @@ def make_donor(root: Path, digits_dir: Path) -> Callable[..., subprocess.Complet
 
     def run(role: str, output_dir: Path, seed: int = 0, **changes: Any) -> subprocess.CompletedProcess[str]:
         settings = (VISION_DONOR if role == "vision" else LANGUAGE_DONOR) | changes
-        command = [sys.executable, f"scripts/make_demo_{role}_donor.py", "--settings", json.dumps(settings)]
+        command = [sys.executable, "scripts", f"demo.make_demo_{role}_donor", "--settings", json.dumps(settings)]
         command += ["--seed", str(seed), "--output-dir", str(output_dir)]
         command += ["--digits-dir", str(digits_dir)] if role == "vision" else []
         return subprocess.run(command, cwd=root, capture_output=True, text=True)

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import check_fidelity
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_donor_files import TEXT_TEMPLATE, edit_json, write_tiny_donors
 from torch.nn.functional import cross_entropy, kl_div
 
-from common.errors import UserError
+from helpers.tiny_donor_files import TEXT_TEMPLATE, edit_json, write_tiny_donors
+from scripts.common.errors import UserError
+from scripts.graft import check_fidelity, fidelity, logit_comparison
 
 TEXT = "The quick brown fox jumps over the lazy dog.\n\nTwo paragraphs,\nthe second of two lines.\n\n\nA third one."
 Run = Callable[..., dict[str, Any]]
@@ -30,8 +30,8 @@ def make_graft(root: Path, directory: Path, architecture: str, **donor_options: 
         {"architecture": architecture, "aligner": "keep", "calibration": "none", "max_shard_gb": 4, "link": "auto"}
     )
     donors = ["--vl-dir", str(vl_dir), "--llm-dir", str(llm_dir), "--settings", settings]
-    derive = ["scripts/derive_config.py", *donors, "--output", str(graft_dir / "config.json")]
-    graft = ["scripts/graft.py", *donors, "--config", str(graft_dir / "config.json"), "--seed", "0"]
+    derive = ["scripts", "graft.derive_config", *donors, "--output", str(graft_dir / "config.json")]
+    graft = ["scripts", "graft.graft", *donors, "--config", str(graft_dir / "config.json"), "--seed", "0"]
     graft += ["--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", str(graft_dir)]
     for command in (derive, graft):
         subprocess.run([str(python_path), *command], cwd=root, check=True)
@@ -137,7 +137,7 @@ def test_the_figures_are_those_of_torchs_own_functions() -> None:
     texts = [torch.randint(0, 11, (length,), generator=generator) for length in (100, 7)]
     donor, graft = ([torch.randn(len(ids), 11, generator=generator) for ids in texts] for _ in range(2))
     padded = [torch.zeros(3, 11)]
-    figures = check_fidelity.metrics(check_fidelity.compare(texts, donor + padded, graft + padded))
+    figures = fidelity.metrics(logit_comparison.compare(texts, donor + padded, graft + padded))
     p, q = torch.cat(donor).log_softmax(-1), torch.cat(graft).log_softmax(-1)
     targets = torch.cat([ids[1:] for ids in texts])
     assert figures["kl_mean_nats"] == pytest.approx(kl_div(q, p, log_target=True, reduction="batchmean").item())
@@ -232,7 +232,7 @@ def test_by_hand_a_refusal_is_one_message_and_exit_status_1(
     root: Path, lossless: tuple[Path, Path], tmp_path: Path
 ) -> None:
     settings = json.dumps({"text": str(tmp_path / "absent.txt"), "dtype": "float32", "max_tokens": 64})
-    command = [sys.executable, "scripts/check_fidelity.py", "--graft-dir", str(lossless[0])]
+    command = [sys.executable, "scripts", "graft.check_fidelity", "--graft-dir", str(lossless[0])]
     command += ["--llm-dir", str(lossless[1]), "--settings", settings, "--output", str(tmp_path / "fidelity.json")]
     finished = subprocess.run(command, cwd=root, text=True, capture_output=True)
     assert finished.returncode == 1

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from graft_run import make_graft
 from PIL import Image
-from tiny_donor_files import PICTURE_TEMPLATE
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+
+from helpers.graft_run import make_graft
+from helpers.tiny_donor_files import PICTURE_TEMPLATE
 
 # Loads with transformers 4, in the environment that has it.
 LOAD_BY_TRANSFORMERS_4 = """

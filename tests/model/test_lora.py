@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from graft_run import make_graft
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForImageTextToText, PreTrainedModel
+
+from helpers.graft_run import make_graft
 
 PICTURE_GRID = (1, 4, 4)
 TARGETS = ["q_proj", "v_proj", "down_proj", "qkv", "mlp.0", "mlp.2"]

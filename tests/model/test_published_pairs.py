@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from derive_config import derive_config, derive_from_donors
-from graft import graft
-from published_pairs import (
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    Qwen2_5_VLForConditionalGeneration,
+)
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+
+from helpers.published_pairs import (
     CONFIGS_DIR,
     LLM_NAMES,
     PAIRS,
@@ -20,17 +26,10 @@ from published_pairs import (
     vl_shapes,
     write_scaled_pair,
 )
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    Qwen2_5_VLForConditionalGeneration,
-)
-from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
-
-from common.errors import UserError
-from common.graft_plan import Shapes, language_shapes, published_name, vision_shapes
-from common.model_configs import (
+from scripts.common.errors import UserError
+from scripts.graft.config import derive_config
+from scripts.graft.derive_config import derive_from_donors
+from scripts.graft.donor_configs import (
     VISION_DEFAULTS,
     ConfigReader,
     language_shape,
@@ -39,6 +38,8 @@ from common.model_configs import (
     text_section,
     vision_shape,
 )
+from scripts.graft.graft import graft
+from scripts.graft.plan import Shapes, language_shapes, published_name, vision_shapes
 
 MODEL_DIR = Path(__file__).resolve().parents[2] / "model"
 sys.path.append(str(MODEL_DIR))

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import prepare_dataset
 import pytest
 from datasets import Dataset
 from PIL import Image
 from swift.dataset import MediaResource
 from swift.hub.hub import HFHub, MSHub
 
-from common.dataset_rows import IMAGE_TAG
-from common.errors import UserError
+from scripts.common.errors import UserError
+from scripts.data import prepare_dataset
+from scripts.data.rows import IMAGE_TAG
 
 Row = dict[str, Any]
 Prepare = Callable[..., list[Row]]

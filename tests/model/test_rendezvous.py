@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 
-from train import MEETING_ERROR
+from scripts.train.start import MEETING_ERROR
 
 LIMIT_S = 120
 

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from graft_run import graft_donors
-from make_language_donor import NO_LOSS, Conversations, accuracy, padded, shown_badly, train
-from make_tiny_donors import LLM_SETTINGS, NUM_BASE_TOKENS
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from score import ANSWER_END, Question, are_right, by_group, encode, load, perplexity, questions_about_pictures
 from transformers import Qwen3ForCausalLM
 
-from common.demo_donors import save_weights, start_llm_donor
-from common.digits import PICTURE_TOKEN
-from common.errors import UserError
-from common.qwen_tokenizer import build_tokenizer
-from common.text_files import load_tokenizer
-from sums import ALL_CALCULATIONS, Calculation
+from helpers.graft_run import graft_donors
+from helpers.make_tiny_donors import LLM_SETTINGS, NUM_BASE_TOKENS
+from scripts.common.errors import UserError
+from scripts.demo.donor_files import save_weights, start_llm_donor
+from scripts.demo.prompt_texts import PICTURE_TOKEN
+from scripts.demo.qwen_tokenizer import build_tokenizer
+from scripts.graft.texts import load_tokenizer
+from study.make_language_donor import NO_LOSS, Conversations, accuracy, padded, shown_badly, train
+from study.score import ANSWER_END, Question, are_right, by_group, encode, load, perplexity, questions_about_pictures
+from study.sums import ALL_CALCULATIONS, Calculation
 
 TRAINING = {
     "num_steps": 120, "batch_size": 32, "num_windows": 2, "window_tokens": 32, "learning_rate": 0.003,

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graft_run import make_graft
+
+from helpers.graft_run import make_graft
 
 pytest.importorskip("swift", reason="the train environment has it")
 

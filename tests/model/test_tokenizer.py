@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from dashscope.tokenizers import get_tokenizer
-from derive_config import derive_from_donors
-from tiny_donor_files import write_json
 from transformers import AutoTokenizer
 
-from common.errors import UserError
-from common.qwen_tokenizer import (
+from helpers.tiny_donor_files import write_json
+from scripts.common.errors import UserError
+from scripts.demo.qwen_tokenizer import (
     NUM_QWEN_BASE_TOKENS,
     QWEN3_CHAT_TEMPLATE,
     QWEN3_TOKENS,
@@ -23,6 +22,7 @@ from common.qwen_tokenizer import (
     save_tokenizer,
     vocabulary_and_merges,
 )
+from scripts.graft.derive_config import derive_from_donors
 
 TEXTS = [
     "Question: Which digit?\nOptions:\nA. 3\nB. 5\n",
@@ -125,5 +125,5 @@ def test_the_language_donors_template_drops_pictures_and_earlier_thoughts(tiny_l
 
 
 def test_building_needs_no_deep_learning_library() -> None:
-    code = "import sys, common.qwen_tokenizer; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2] / "scripts")
+    code = "import sys, scripts.demo.qwen_tokenizer; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

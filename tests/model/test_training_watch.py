@@ -12,15 +12,9 @@ torch = pytest.importorskip("torch", reason="the train environment has it")
 from safetensors.torch import save_file
 from torch import nn
 
-from common.errors import UserError
-from common.training_watch import (
-    StepCounter,
-    check_groups,
-    count_parameters,
-    differing_weights,
-    load_weights,
-    tied_names,
-)
+from scripts.common.errors import UserError
+from scripts.train.watch import StepCounter
+from scripts.train.weights import check_groups, count_parameters, differing_weights, load_weights, tied_names
 
 
 class SmallGraft(nn.Module):

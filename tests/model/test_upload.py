@@ -7,16 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import check_checkpoint
-import load_checkpoint
 import pytest
-from card_inputs import MAX_PIXELS, CardInputs, build_card_inputs
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_donor_files import write_tiny_donors
-from training_run import graft
 
-from common.errors import UserError
+from helpers.card_inputs import MAX_PIXELS, CardInputs, build_card_inputs
+from helpers.tiny_donor_files import write_tiny_donors
+from helpers.training_run import graft
+from scripts.common.errors import UserError
+from scripts.upload import check_checkpoint, load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def uploaded(root: Path, tmp_path_factory: pytest.TempPathFactory) -> CardInputs
     graft(root, *write_tiny_donors(inputs.directory / "tiny", dtype="float32"), "qwen3", inputs.checkpoint_dir)
     (inputs.checkpoint_dir / "ledger.tsv").unlink()
     (inputs.checkpoint_dir / "settings.json").write_bytes(settings.replace(b"/home/somebody/secret/", b""))
-    command = [root / ".venv/bin/python", "scripts/make_model_card.py", *inputs.arguments()]
+    command = [root / ".venv/bin/python", "scripts", "upload.make_model_card", *inputs.arguments()]
     subprocess.run(command, cwd=root, check=True)
     return inputs
 

@@ -1,7 +1,8 @@
 """The demo, run once for every test that looks at it."""
 
 import pytest
-from workflow_run import WorkflowRun
+
+from helpers.workflow_run import WorkflowRun
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from workflow_run import WorkflowRun
 
-from common.benchmark_list import read_catalogue
+from helpers.workflow_run import WorkflowRun
+from scripts.questions.catalogue import read_catalogue
 
 Scored = dict[str, dict[str, Any]]
 # A score between right and wrong, and one that is right within a tolerance.
@@ -22,7 +22,7 @@ def run_in_evaluate(root: Path, python: Path, *command: str, **variables: str) -
     """Runs one of the tests' programs, with the modules of the programs and of the tests."""
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{root / 'scripts'}:{root / 'tests'}",
+        "PYTHONPATH": f"{root}:{root / 'tests'}",
         "HF_HUB_OFFLINE": "1",
         **variables,
     }
@@ -34,7 +34,7 @@ def run_in_evaluate(root: Path, python: Path, *command: str, **variables: str) -
 def snapshots_dir(root: Path, evaluate_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small dataset for each benchmark, in the hub's layout."""
     directory = tmp_path_factory.mktemp("snapshots")
-    run_in_evaluate(root, evaluate_python, "tests/native_snapshots.py", "--output-dir", str(directory))
+    run_in_evaluate(root, evaluate_python, "tests/helpers/native_snapshots.py", "--output-dir", str(directory))
     return directory
 
 
@@ -45,7 +45,7 @@ def natively(
     """Known answers, scored by the native backend, by the list's names."""
     directory = tmp_path_factory.mktemp("native")
     run_in_evaluate(
-        root, evaluate_python, "tests/score_native_snapshots.py", "--snapshots-dir", str(snapshots_dir),
+        root, evaluate_python, "tests/helpers/score_native_snapshots.py", "--snapshots-dir", str(snapshots_dir),
         "--work-dir", str(directory), "--output", str(directory / "scored.json"),
     )  # fmt: skip
     return dict(json.loads((directory / "scored.json").read_text()))
@@ -57,7 +57,7 @@ def by_vlmevalkit(root: Path, evaluate_python: Path, tmp_path_factory: pytest.Te
     directory = tmp_path_factory.mktemp("vlmevalkit")
     (directory / "lmu").mkdir()
     run_in_evaluate(
-        root, evaluate_python, "tests/score_vlmevalkit_tables.py", "--work-dir", str(directory),
+        root, evaluate_python, "tests/helpers/score_vlmevalkit_tables.py", "--work-dir", str(directory),
         "--output", str(directory / "scored.json"), LMUData=str(directory / "lmu"), PRED_FORMAT="tsv",
     )  # fmt: skip
     return dict(json.loads((directory / "scored.json").read_text()))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflow_run import WorkflowRun, planned_jobs, planned_rules
 
-from common.files import sha256_of_file
-from common.front_matter import read_front_matter
+from helpers.workflow_run import WorkflowRun, planned_jobs, planned_rules
+from scripts.common.files import sha256_of_file
+from scripts.upload.front_matter import read_front_matter
 
 pytestmark = pytest.mark.slow
 DEMO = ("--configfile", "config/demo.yaml")
@@ -179,7 +179,7 @@ def test_environments_built_again_from_the_same_locks_rerun_nothing(finished_dem
 
 
 def test_an_edited_program_reruns_what_it_makes(finished_demo: WorkflowRun) -> None:
-    program_path = finished_demo.directory / "scripts/make_report.py"
+    program_path = finished_demo.directory / "scripts", "report.make_report"
     original = program_path.read_text()
     try:
         program_path.write_text(original + "\n# edited\n")

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from evaluation_inputs import benchmark_rows
-from evaluation_run import EvaluationRun, refusal, wait_for
-from graft_run import graft_donors
 
-from common.checkpoint_files import model_sha256
-from common.files import md5_of_file
+from helpers.evaluation_inputs import benchmark_rows
+from helpers.evaluation_run import EvaluationRun, refusal, wait_for
+from helpers.graft_run import graft_donors
+from scripts.common.files import md5_of_file
+from scripts.common.model_files import model_sha256
 
 pytestmark = pytest.mark.slow
 NAMES = ("graft", "graft-shuffled")
@@ -63,7 +63,8 @@ def test_a_graft_is_asked_about_pictures_and_about_shuffled_ones_and_both_make_a
 
     command = [
         sys.executable,
-        "scripts/make_table.py",
+        "scripts",
+        "evaluate.make_table",
         "--output-csv",
         f"{eval_dir}.csv",
         "--output-json",
@@ -104,7 +105,15 @@ def check_whole(run: EvaluationRun) -> None:
 
 
 def test_people_are_served_until_they_end_it(root: Path, graft_dir: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "scripts/serve.py", "--checkpoint-dir", str(graft_dir), "--config", "config/demo.yaml"]
+    command = [
+        sys.executable,
+        "scripts",
+        "serve.serve",
+        "--checkpoint-dir",
+        str(graft_dir),
+        "--config",
+        "config/demo.yaml",
+    ]
     said_path = tmp_path / "said"
     with said_path.open("w") as said:
         process = subprocess.Popen(command, cwd=root, stderr=said)
@@ -125,7 +134,15 @@ def test_people_are_served_until_they_end_it(root: Path, graft_dir: Path, tmp_pa
 def test_people_can_ask_about_a_picture_from_the_terminal(root: Path, graft_dir: Path, tmp_path: Path) -> None:
     picture_path = tmp_path / "picture.png"
     picture_path.write_bytes(base64.b64decode(benchmark_rows(1)[0]["image"]))
-    command = [sys.executable, "scripts/chat.py", "--checkpoint-dir", str(graft_dir), "--config", "config/demo.yaml"]
+    command = [
+        sys.executable,
+        "scripts",
+        "serve.chat",
+        "--checkpoint-dir",
+        str(graft_dir),
+        "--config",
+        "config/demo.yaml",
+    ]
     typed = f"<image>Which digit?\n{picture_path}\nquit\n"
     finished = subprocess.run(command, cwd=root, input=typed, text=True, capture_output=True, timeout=300)
     assert finished.returncode == 0, finished.stderr

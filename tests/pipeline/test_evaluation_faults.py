@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_inputs import benchmark_rows, write_rows
-from evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal
-from graft_run import graft_donors
-from small_file_system import small_file_system
+
+from helpers.evaluation_inputs import benchmark_rows, write_rows
+from helpers.evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal
+from helpers.graft_run import graft_donors
+from helpers.small_file_system import small_file_system
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +103,7 @@ def ended(
         run.serve["environment"]["PROXY"] = json.dumps({"state_path": str(state_path), "faults": faults})
         run.serve_python = run.directory / "python"
         run.serve_python.write_text(
-            f'#!/bin/sh\nexec {sys.executable} {root}/tests/misbehaving_proxy.py {train_python} "$@"\n'
+            f'#!/bin/sh\nexec {sys.executable} {root}/tests/helpers/misbehaving_proxy.py {train_python} "$@"\n'
         )
         run.serve_python.chmod(0o755)
         if "native" in name:

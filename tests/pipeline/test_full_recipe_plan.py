@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 
 import pytest
-from workflow_run import WorkflowRun, planned_jobs, planned_rules
+
+from helpers.workflow_run import WorkflowRun, planned_jobs, planned_rules
 
 EVERY_STEP = {
     "donor", "dataset", "check_dataset", "benchmark", "graft_config", "graft", "fidelity", "stage1", "stage2", "evaluate",

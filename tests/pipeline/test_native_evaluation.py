@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from evaluation_run import EvaluationRun
 from PIL import Image
-from workflow_run import WorkflowRun
 
-from common.benchmark_tables import read_benchmark, write_benchmark
+from helpers.evaluation_run import EvaluationRun
+from helpers.workflow_run import WorkflowRun
+from scripts.questions.tables import read_benchmark, write_benchmark
 
 pytestmark = pytest.mark.slow
 # Of 400: those whose answer hangs on what JPEG does to a picture.

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from workflow_run import WorkflowRun, planned_rules
+
+from helpers.workflow_run import WorkflowRun, planned_rules
 
 pytestmark = pytest.mark.slow
 

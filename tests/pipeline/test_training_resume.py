@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from training_run import NUM_ROWS, NUM_STEPS, TrainingRun, graft, sender, stage_settings, write_dataset
+
+from helpers.training_run import NUM_ROWS, NUM_STEPS, TrainingRun, graft, sender, stage_settings, write_dataset
 
 pytestmark = pytest.mark.slow
 

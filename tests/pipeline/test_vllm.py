@@ -12,9 +12,10 @@ from typing import Any
 
 import psutil
 import pytest
-from evaluation_run import EvaluationRun, wait_for
-from processes import is_running
-from workflow_run import WorkflowRun
+
+from helpers.evaluation_run import EvaluationRun, wait_for
+from helpers.processes import is_running
+from helpers.workflow_run import WorkflowRun
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from graft_run import make_graft
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from helpers.graft_run import make_graft
 
 NUM_TOKENS = 16
 # Between the best and the second best token of each step; float32 sums in another order differ by about 1e-6 here.
@@ -83,7 +84,7 @@ def generate(
     root: Path, python: Path, directory: Path, model_dir: Path, requests: list[dict[str, Any]], options: list[str],
     **variables: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """Runs tests/generate_by_vllm.py to its end; its workers end with it."""
+    """Runs tests/helpers/generate_by_vllm.py to its end; its workers end with it."""
     (directory / "requests.json").write_text(json.dumps(requests))
     environment = {
         **os.environ,
@@ -96,7 +97,15 @@ def generate(
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process: two imports of vLLM less
         **variables,
     }
-    command = [python, "tests/generate_by_vllm.py", "--model-dir", model_dir, "--num-tokens", str(NUM_TOKENS), *options]
+    command = [
+        python,
+        "tests/helpers/generate_by_vllm.py",
+        "--model-dir",
+        model_dir,
+        "--num-tokens",
+        str(NUM_TOKENS),
+        *options,
+    ]
     command += ["--requests", directory / "requests.json", "--output", directory / "tokens.json"]
     process = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-4000:]

@@ -1,0 +1,1 @@
+"""The programs of vlgraft, in a folder for each subject; `python scripts` lists them."""

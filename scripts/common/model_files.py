@@ -1,0 +1,40 @@
+"""Which files make up a model directory, and the one sha256 that identifies it."""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from scripts.common.files import read_json, sha256_of_file
+from scripts.common.safetensors_files import INDEX_NAME, SINGLE_NAME
+
+COMPLETE_NAME = "complete.json"
+
+# Made by the graft about itself, or by a run about itself: no part of the model.
+NOT_OF_THE_MODEL = frozenset({"ledger.tsv", "fidelity.json", "settings.json", "metrics.json", COMPLETE_NAME})
+
+# What is said of a model, after it was evaluated: a model with a card is the same model, and another one's card is not its own.
+ABOUT_THE_MODEL = ("README", "LICENSE", "NOTICE")
+
+NUM_READERS = 16  # for many small reads, which wait for the disk rather than the processor
+
+
+def model_files(model_dir: Path) -> list[Path]:
+    """The files that make up a model: the weights that its index names and everything beside them, sorted by name."""
+    files = [path for path in sorted(model_dir.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    return [path for path in files if path.name not in NOT_OF_THE_MODEL and not path.name.startswith(ABOUT_THE_MODEL)]
+
+
+def model_sha256(model_dir: Path) -> str:
+    """One sha256 for a model directory: that of the lines `sha256  name` of its files, sorted by name."""
+    files = model_files(model_dir)
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        digests = list(pool.map(sha256_of_file, files))
+    lines = "".join(f"{digest}  {path.name}\n" for digest, path in zip(digests, files, strict=True))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def weight_files(model_dir: Path) -> list[Path]:
+    """The weight files of a checkpoint, in the order of their names."""
+    if (model_dir / INDEX_NAME).exists():
+        return [model_dir / name for name in sorted(set(read_json(model_dir / INDEX_NAME)["weight_map"].values()))]
+    return [model_dir / SINGLE_NAME]

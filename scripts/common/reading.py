@@ -1,0 +1,95 @@
+"""Reads tables and JSON of our own making field by field; each error names the file, the key and what to do."""
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scripts.common.errors import UserError
+
+
+def require(value: Any, key: str, kinds: type | tuple[type, ...], where: str) -> Any:
+    """`value[key]` of one of `kinds`; UserError saying where it was looked for otherwise."""
+    names = " or ".join(
+        "null" if kind is type(None) else kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))
+    )
+    remedy = "make this file again with the program of this version"
+    if not isinstance(value, dict) or key not in value:
+        raise UserError(f"{where}: no `{key}` found; expected {names}; {remedy}")
+    found = value[key]
+    if not isinstance(found, kinds) or (isinstance(found, bool) and bool not in _as_tuple(kinds)):
+        raise UserError(f"{where}: `{key}` is {found!r}; expected {names}; {remedy}")
+    return found
+
+
+def _as_tuple(kinds: type | tuple[type, ...]) -> tuple[type, ...]:
+    return kinds if isinstance(kinds, tuple) else (kinds,)
+
+
+def numbered_lines(path: Path, kind: str, *, written_by_a_program: bool = True) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a text file; UserError when it is absent, no UTF-8, empty, or its last line has no end."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; expected {kind}; run the rule that makes it") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error}); expected {kind}; make it again") from None
+    if not text.strip():
+        raise UserError(f"{path}: empty; expected {kind}; make it again")
+    if written_by_a_program and not text.endswith("\n"):
+        raise UserError(f"{path}: its last line has no end; expected {kind}; make it again, it was probably cut off")
+    # Not splitlines(): a question may hold U+2028 and the like, which JSON leaves as they are.
+    yield from ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+
+
+def read_table(path: Path, columns: tuple[str, ...], delimiter: str, kind: str) -> list[dict[str, str]]:
+    """Rows of a delimited file that has at least `columns`; UserError naming the row that is cut short."""
+    lines = [line for _, line in numbered_lines(path, kind)]
+    reader = csv.reader(lines, delimiter=delimiter)
+    header = next(reader)
+    if missing := [name for name in columns if name not in header]:
+        raise UserError(
+            f"{path}: no column `{missing[0]}` found (there are: {', '.join(header)}); "
+            f"expected {kind}; make it again with the program of this version"
+        )
+    rows = []
+    for number, cells in enumerate(reader, start=2):
+        if len(cells) != len(header):
+            raise UserError(
+                f"{path}: row {number} has {len(cells)} fields; expected {len(header)}; "
+                "make it again, it was probably cut off"
+            )
+        rows.append(dict(zip(header, cells, strict=True)))
+    return rows
+
+
+def parse_number(row: dict[str, str], column: str, kind: type, where: str) -> Any:
+    try:
+        value = kind(row[column])
+    except ValueError:
+        raise UserError(f"{where}: {column} is {row[column]!r}; expected a number; make it again") from None
+    if not math.isfinite(value) or value < 0:
+        raise UserError(f"{where}: {column} is {row[column]}; expected a number from 0 on; make it again")
+    return value
+
+
+def first_repeated(names: list[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def require_integers(value: Any, key: str, where: str) -> dict[str, int]:
+    found = require(value, key, dict, where)
+    return {name: require(found, name, int, f"{where}: {key}") for name in found}
+
+
+def leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested keys as `a.b.c` with their values, in order; an empty section is none."""
+    if isinstance(value, dict):
+        return [row for key, part in value.items() for row in leaves(part, f"{prefix}.{key}" if prefix else str(key))]
+    return [(prefix, value)]

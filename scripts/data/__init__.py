@@ -1,0 +1,1 @@
+"""Training rows: prepared from the sources, and checked before anything is trained."""

@@ -1,0 +1,75 @@
+"""The one sha256 that identifies a training set, and how the check of its rows is read."""
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.common.errors import UserError
+from scripts.common.files import read_json
+from scripts.common.model_files import NUM_READERS
+from scripts.common.reading import require
+
+_PICTURE_HEAD_BYTES = 4096
+
+
+def dataset_sha256(dataset: Path) -> tuple[str, int]:
+    """One sha256 for a training set, and its number of rows.
+
+    Covers the rows, and of each picture that they name the size and the first bytes: pictures made anew under the same
+    names are another training set, but reading millions of them whole would take hours.
+    """
+    digest = hashlib.sha256()
+    pictures: set[str] = set()
+    num_rows = 0
+    with open(dataset, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            digest.update(line)
+            num_rows += 1
+            try:
+                images = json.loads(line).get("images") or []
+            except (ValueError, AttributeError):
+                raise UserError(f"{dataset}: row {number} is no JSON object; make the file again") from None
+            images = images if isinstance(images, list) else [images]
+            pictures.update(image for image in images if isinstance(image, str))
+    if not num_rows:
+        raise UserError(f"{dataset}: empty; expected at least one row of messages")
+    ordered = sorted(pictures)
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        for name, head in zip(ordered, pool.map(_picture_head, ordered), strict=True):
+            digest.update(f"{name}\0".encode() + head)
+    return digest.hexdigest(), num_rows
+
+
+def _picture_head(name: str) -> bytes:
+    try:
+        with open(name, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return f"{size}\0".encode() + file.read(_PICTURE_HEAD_BYTES)
+    except (OSError, ValueError):
+        return b"not a file here"  # an address or inline data; the row itself is hashed
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The training set of a stage, as its check found it."""
+
+    stage: str
+    num_rows: int
+    num_pictures: int
+    sha256: str
+
+
+def read_dataset_check(stage: str, path: Path) -> Dataset:
+    """The check's report on a stage's training set."""
+    value, where = read_json(path), str(path)
+    return Dataset(
+        stage,
+        require(value, "num_rows", int, where),
+        require(value, "num_pictures", int, where),
+        require(value, "sha256", str, where),
+    )

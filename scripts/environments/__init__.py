@@ -1,0 +1,1 @@
+"""The environments of the roles: built from hashed locks, or entered as one image."""

@@ -1,0 +1,53 @@
+"""Builds the image with all environments, one file, by Apptainer from its definition.
+
+On a file system that many nodes share, a virtual environment's tens of thousands of small files are slow to read, and count
+against quotas; an image is one. It takes its name only when it is whole.
+
+By hand:
+    .venv/bin/python scripts environments.build_image --definition envs/vlgraft.def --image .venvs/vlgraft.sif
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from scripts.common.errors import UserError, run_program
+
+
+def build(definition_path: Path, image_path: Path, roles: str | None) -> None:
+    """Raises UserError when Apptainer is missing or fails; then there is no image."""
+    if shutil.which("apptainer") is None:
+        raise UserError(
+            f"apptainer: not found; expected it on this machine to build {image_path}; load its module, build the image "
+            f"elsewhere (`apptainer build vlgraft.sif {definition_path}`) and put it there, or write environments.kind: venv"
+        )
+    temporary = image_path.with_name(f".{os.getpid()}.{image_path.name}")
+    arguments = ["--build-arg", f"roles={roles}"] if roles else []
+    command = ["apptainer", "build", *arguments, str(temporary), str(definition_path)]
+    print("+", " ".join(command), file=sys.stderr, flush=True)
+    try:
+        status = subprocess.run(command).returncode
+        if status != 0:
+            raise UserError(
+                f"{definition_path}: `{' '.join(command)}` ended with status {status}; its output is above; where login nodes "
+                f"may not build images, build it elsewhere and put it at {image_path}, then run the same command again"
+            )
+        os.replace(temporary, image_path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--definition", type=Path, required=True)
+    parser.add_argument("--image", type=Path, required=True)
+    parser.add_argument("--roles", help="environments to put in, separated by blanks; all of them when not given")
+    arguments = parser.parse_args()
+    build(arguments.definition, arguments.image, arguments.roles)
+
+
+if __name__ == "__main__":
+    run_program(main)

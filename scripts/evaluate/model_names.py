@@ -1,0 +1,30 @@
+"""The models of a score table by name, in the order in which they are shown."""
+
+# How a control is named behind its model, and what is done to the pictures then.
+CONTROLS = {"shuffled": "with the pictures shuffled among the questions", "blind": "asked without pictures"}
+NO_CONTROL = "none"
+
+# The order in which the pipeline makes them; any other name stands behind them.
+PIPELINE_MODELS = ("parent", "graft", "stage1", "stage2")
+
+
+def control_of(model: str) -> str:
+    """`shuffled` or `blind` for a row that is a control, else `none`."""
+    return next((control for control in CONTROLS if model.endswith(f"-{control}")), NO_CONTROL)
+
+
+def base_of(model: str) -> str:
+    """The model that is asked for a row: a control's is the one in front of the suffix."""
+    return model.removesuffix(f"-{control_of(model)}")
+
+
+def is_control(model: str) -> bool:
+    """Whether a row was asked with other pictures than the questions', or with none."""
+    return control_of(model) != NO_CONTROL
+
+
+def pipeline_order(model: str) -> tuple[bool, int, str]:
+    """Sort key: the models in the order in which the pipeline makes them, controls after all of them."""
+    base = base_of(model)
+    place = PIPELINE_MODELS.index(base) if base in PIPELINE_MODELS else len(PIPELINE_MODELS)
+    return is_control(model), place, model

@@ -1,0 +1,221 @@
+"""The grafted model's config.json, derived from those of both donors, and what a pair of donors must satisfy."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scripts.common.errors import UserError
+from scripts.graft.donor_configs import (
+    PICTURE_TOKENS,
+    VISION_DEFAULTS,
+    ConfigReader,
+    LanguageShape,
+    dtype_name,
+    language_shape,
+    rope_section,
+    text_section,
+    vision_shape,
+)
+
+CODE_NAME = "qwen2_5_vl_qwen3"
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuses what this program cannot derive a configuration for."""
+    if settings["architecture"] not in ("qwen3", "qwen2_5_vl"):
+        raise UserError(
+            f"graft.architecture: {settings['architecture']!r} found; expected qwen3 or qwen2_5_vl; correct it"
+        )
+    if settings["calibration"] not in ("none", "affine"):
+        raise UserError(f"graft.calibration: {settings['calibration']!r} found; expected none or affine; correct it")
+    if settings["calibration"] == "affine" and settings["architecture"] == "qwen3":
+        raise UserError(
+            "graft.calibration: 'affine' found; expected none with graft.architecture: qwen3, which loses nothing that could "
+            "be refitted; set graft.calibration: none, or graft.architecture: qwen2_5_vl"
+        )
+
+
+def check_language_donor(llm: ConfigReader) -> None:
+    """Refuses a language donor whose attention the grafted decoder does not compute exactly."""
+    if llm.boolean("attention_bias", default=False):
+        raise UserError(
+            f"{llm.where('attention_bias')} is true; expected false: neither architecture has a bias on o_proj; "
+            "take a language donor without attention biases (all published Qwen3 are)"
+        )
+    layer_types = llm.values.get("layer_types") or []
+    if llm.boolean("use_sliding_window", default=False) or any(kind != "full_attention" for kind in layer_types):
+        raise UserError(
+            f"{llm.where('use_sliding_window')}: sliding-window layers found; expected full attention in every layer: "
+            "a picture's tokens would fall out of the window; take a language donor without a sliding window"
+        )
+    rope = rope_section(llm)
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    if rope_type != "default":
+        raise UserError(
+            f"{llm.path}: rope scaling of type {rope_type!r} found; expected none: the sections of m-RoPE are defined "
+            "on unscaled frequencies, and the published vision donors never saw others; remove the scaling from a copy "
+            "of the donor's config.json (its weights are trained without it), and scale after training if you must"
+        )
+
+
+def mrope_section_for(vl: ConfigReader, head_dim: int, llm_path: Path) -> list[int]:
+    """The vision donor's m-RoPE sections, which must divide exactly the language donor's head."""
+    text = text_section(vl)
+    section = rope_section(text).get("mrope_section")
+    if (
+        not isinstance(section, list)
+        or len(section) != 3
+        or not all(type(part) is int and part > 0 for part in section)
+    ):
+        raise UserError(
+            f"{text.where('rope_scaling.mrope_section')} (or rope_parameters.mrope_section) is {section!r}; expected "
+            "three positive whole numbers; fetch this donor's config.json again"
+        )
+    if 2 * sum(section) != head_dim:
+        raise UserError(
+            f"{llm_path}: head_dim is {head_dim}; expected {2 * sum(section)}, twice the sum of the vision donor's "
+            f"mrope_section {section}: these donors do not fit; take a language donor with head_dim {2 * sum(section)}"
+        )
+    return section
+
+
+def check_stock_head_dim(shape: LanguageShape, llm_path: Path) -> None:
+    """Qwen2.5-VL's own classes have no head_dim: it is hidden_size / num_attention_heads there."""
+    if shape.head_dim * shape.num_heads != shape.hidden_size:
+        raise UserError(
+            f"{llm_path}: head_dim is {shape.head_dim}; graft.architecture: qwen2_5_vl expects hidden_size / "
+            f"num_attention_heads = {shape.hidden_size} / {shape.num_heads}; set graft.architecture: qwen3, which has "
+            "a head size of its own, or take another language donor (of the published ones 1.7B, 8B and 14B fit)"
+        )
+
+
+def picture_token_ids(
+    vl: ConfigReader, vocab_size: int, tokenizers: Mapping[str, tuple[Path, dict[str, int] | None]]
+) -> dict[str, int]:
+    """The ids of the picture tokens, after checking that both donors' tokenizers mean the same tokens by them."""
+    ids: dict[str, int] = {}
+    for key, token in PICTURE_TOKENS.items():
+        token_id = vl.values.get(key, text_section(vl).values.get(key))
+        if isinstance(token_id, bool) or not isinstance(token_id, int) or token_id < 0:
+            raise UserError(
+                f"{vl.where(key)} is {token_id!r}; expected the id of {token}; fetch this donor's config.json again"
+            )
+        if token_id >= vocab_size:
+            raise UserError(
+                f"{vl.where(key)} is {token_id}, beyond the language donor's vocabulary of {vocab_size}; these donors "
+                "do not fit; take a language donor whose vocabulary has the picture tokens (all published Qwen3 do)"
+            )
+        for role, (directory, tokens) in tokenizers.items():
+            if tokens is None or tokens.get(token) == token_id:
+                continue
+            found = f"has it as {tokens[token]}" if token in tokens else "does not have it"
+            raise UserError(
+                f"{vl.where(key)} is {token_id}, meant as {token}, but the {role}'s tokenizer in {directory} {found}; "
+                "expected the same id in both donors, since the language donor's tokenizer travels with the graft; "
+                "take donors of one tokenizer family"
+            )
+        ids[key] = token_id
+    return ids
+
+
+def text_token_ids(llm: ConfigReader, vocab_size: int) -> dict[str, Any]:
+    """bos, eos and pad as the language donor has them; explicit nulls, as the classes' defaults would be others."""
+    ids: dict[str, Any] = {}
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = llm.values.get(key)
+        for token_id in value if isinstance(value, list) else [] if value is None else [value]:
+            if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < vocab_size:
+                raise UserError(
+                    f"{llm.where(key)} is {value!r}; expected ids below the vocabulary size {vocab_size}; fetch this "
+                    "donor's config.json again"
+                )
+        ids[key] = value
+    return ids
+
+
+def derive_config(
+    vl: ConfigReader,
+    llm: ConfigReader,
+    settings: Mapping[str, Any],
+    tokenizers: Mapping[str, tuple[Path, dict[str, int] | None]],
+) -> dict[str, Any]:
+    """The grafted model's config.json; raises UserError where the donors or settings do not fit."""
+    check_settings(settings)
+    check_language_donor(llm)
+    dtype_name(vl)
+    llm.integer("head_dim")  # Qwen3's class would otherwise assume 128
+    shape = language_shape(llm, llm.boolean("tie_word_embeddings"))
+    mrope_section = mrope_section_for(vl, shape.head_dim, llm.path)
+    vision = vl.child("vision_config")
+    vision_shape(vision)
+    picture_ids = picture_token_ids(vl, shape.vocab_size, tokenizers)
+    text_ids = text_token_ids(llm, shape.vocab_size)
+    theta_section = llm if "rope_theta" in llm.values else ConfigReader(rope_section(llm), llm.path, "rope_parameters.")
+    rope_theta = theta_section.number("rope_theta")
+    common = {
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "hidden_act": llm.get("hidden_act"),
+        "max_position_embeddings": llm.integer("max_position_embeddings"),
+        "max_window_layers": shape.num_layers,
+        "initializer_range": llm.get("initializer_range", 0.02),
+        "rms_norm_eps": llm.number("rms_norm_eps"),
+        "attention_dropout": llm.get("attention_dropout", 0.0),
+        "use_cache": llm.boolean("use_cache", default=True),
+        "use_sliding_window": False,
+        "sliding_window": None,
+        **text_ids,
+    }
+    # Without it transformers takes the tokenizer beside it for an early Mistral's and warns that it tokenizes wrongly.
+    written_by = {key: llm.values[key] for key in ("transformers_version",) if key in llm.values}
+    if settings["architecture"] == "qwen2_5_vl":
+        check_stock_head_dim(shape, llm.path)
+        stock_vision = {k: v for k, v in vision.values.items() if k not in ("model_type", "dtype", "torch_dtype")}
+        return {
+            "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+            "model_type": "qwen2_5_vl",
+            **written_by,
+            **common,
+            "rope_theta": rope_theta,
+            "rope_scaling": {"type": "mrope", "mrope_section": mrope_section},
+            "tie_word_embeddings": shape.tie_word_embeddings,
+            "torch_dtype": dtype_name(llm),
+            **picture_ids,
+            "vision_config": {**VISION_DEFAULTS, **stock_vision, "out_hidden_size": shape.hidden_size},
+        }
+    vision_keys = {k: v for k, v in vision.values.items() if k not in ("dtype", "torch_dtype")}
+    return {
+        "architectures": ["Qwen2_5_VLQwen3ForConditionalGeneration"],
+        "auto_map": {
+            "AutoConfig": f"configuration_{CODE_NAME}.Qwen2_5_VLQwen3Config",
+            # vLLM's Transformers backend builds the model without its head.
+            "AutoModel": f"modeling_{CODE_NAME}.Qwen2_5_VLQwen3Model",
+            "AutoModelForImageTextToText": f"modeling_{CODE_NAME}.Qwen2_5_VLQwen3ForConditionalGeneration",
+        },
+        "model_type": CODE_NAME,
+        **written_by,
+        "dtype": dtype_name(llm),
+        "tie_word_embeddings": shape.tie_word_embeddings,
+        **picture_ids,
+        "text_config": {
+            "model_type": f"{CODE_NAME}_text",
+            **common,
+            "head_dim": shape.head_dim,
+            "attention_bias": False,
+            "layer_types": ["full_attention"] * shape.num_layers,
+            "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta, "mrope_section": mrope_section},
+            "tie_word_embeddings": shape.tie_word_embeddings,
+            "dtype": dtype_name(llm),
+        },
+        "vision_config": {
+            **VISION_DEFAULTS,
+            **vision_keys,
+            "model_type": "qwen2_5_vl_vision",
+            "in_channels": vision_shape(vision).in_channels,
+            "out_hidden_size": shape.hidden_size,
+        },
+    }

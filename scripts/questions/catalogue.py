@@ -1,0 +1,81 @@
+"""The benchmarks that a configuration asks for: names of config/benchmarks.yaml, or tables of the user's own."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scripts.common.root import ROOT
+
+CATALOGUE_PATH = ROOT / "config" / "benchmarks.yaml"
+FETCHED_DIR = Path("resources/benchmarks")
+
+# A table that is asked as it is, and a list that is made into one (scripts/questions/tabulate_benchmark.py).
+OWN_SUFFIXES = (".tsv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class ListedBenchmark:
+    """One entry of `evaluate.benchmarks`; paths are relative to the repository's root."""
+
+    name: str  # of the table
+    dataset: str  # what EvalScope's backend calls it; of the user's own, the name of the table
+    own_path: Path | None  # the user's file; None: fetched. For a known name: a snapshot of its dataset, a directory
+
+
+def read_catalogue() -> dict[str, dict[str, str]]:
+    """Known name → the backends' names of it."""
+    return dict(yaml.safe_load(CATALOGUE_PATH.read_text(encoding="utf-8")))
+
+
+def listed_benchmarks(evaluate: Mapping[str, Any]) -> dict[str, ListedBenchmark]:
+    """The entries of a valid section `evaluate`, by name."""
+    catalogue = read_catalogue()
+    listed = {}
+    for entry in evaluate["benchmarks"]:
+        ((name, path),) = entry.items() if isinstance(entry, Mapping) else ((entry, None),)
+        dataset = catalogue[name][evaluate["backend"]] if name in catalogue else name
+        listed[name] = ListedBenchmark(name, dataset, None if path is None else Path(path))
+    return listed
+
+
+def pictures_named_in(list_path: Path) -> Iterator[Path]:
+    """The pictures that a list of one's own names; nothing for a line that is not as it should be: its program says so."""
+    lines = list_path.read_text(encoding="utf-8").splitlines() if list_path.exists() else []
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            yield from (list_path.parent / path for path in json.loads(line)["images"])
+
+
+def benchmark_findings(config: Mapping[str, Any]) -> Iterator[str]:
+    """Unknown names, names twice, and benchmarks that the backend cannot score."""
+    catalogue, evaluate = read_catalogue(), config["evaluate"]
+    seen = set()
+    for number, entry in enumerate(evaluate["benchmarks"]):
+        where = f"evaluate.benchmarks[{number}]"
+        ((name, path),) = entry.items() if isinstance(entry, Mapping) else ((entry, None),)
+        if name in seen:
+            yield f"{where}: {name} is there twice; give one of them another name"
+        seen.add(name)
+        if name not in catalogue:
+            if path is None:
+                known = ", ".join(catalogue)
+                yield f"{where}: {name} is unknown; expected one of {known}, or a file of your own: {{{name}: PATH.tsv}}"
+            elif Path(path).suffix not in OWN_SUFFIXES:
+                yield f"{where}: {path} found; expected a table, {' or '.join(OWN_SUFFIXES)}"
+        elif evaluate["backend"] not in catalogue[name]:
+            yield (
+                f"{where}: {name} contradicts evaluate.backend: vlmevalkit: {catalogue[name]['no_vlmevalkit']}; write "
+                "backend: native, or remove it"
+            )
+        elif path is not None and evaluate["backend"] != "native":
+            yield (
+                f"{where}: {name} is a known benchmark, whose file is {FETCHED_DIR}/{catalogue[name]['vlmevalkit']}.tsv; put it "
+                f"there and write {name}, or give your own another name"
+            )
+        elif path is not None and Path(path).suffix in OWN_SUFFIXES:
+            yield f"{where}: {name} is a known benchmark; expected the directory of its dataset, or another name for your own"

@@ -1,0 +1,31 @@
+"""Writes a control: the same questions, options and answers, but each with the picture of another question.
+
+A model that looks at pictures falls to chance on it; one that reads the answer off the text does not. Pictures change
+places within their split, none stays, and where the pictures allow it no question gets an identical one.
+`evaluate.py --control shuffled` does the same to the benchmark that it asks.
+
+By hand:
+  .venvs/evaluate/bin/python scripts questions.shuffle_pictures --benchmark-tsv resources/data/digits/test.tsv --seed 0 \
+    --output work/shuffled.tsv
+"""
+
+import argparse
+from pathlib import Path
+
+from scripts.common.errors import run_program
+from scripts.questions.controls import with_shuffled_pictures
+from scripts.questions.tables import read_benchmark, write_benchmark
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--benchmark-tsv", type=Path, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    table = read_benchmark(arguments.benchmark_tsv)
+    write_benchmark(with_shuffled_pictures(table, arguments.benchmark_tsv, arguments.seed), arguments.output)
+
+
+if __name__ == "__main__":
+    run_program(main)

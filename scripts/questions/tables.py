@@ -1,0 +1,169 @@
+"""Benchmarks as VLMEvalKit keeps them: a TSV with a row per question and the pictures inside, in base64.
+
+Those of EvalScope's native backend are kept in the same form (common/native_samples.py).
+"""
+
+import ast
+import base64
+import binascii
+import hashlib
+import os
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas
+
+from scripts.common.errors import UserError
+
+NEEDED_COLUMNS = ("index", "question", "answer", "image")
+
+# VLMEvalKit takes a shorter field for the index of the question whose picture is meant (dataset/image_base.py).
+_LONGEST_REFERENCE = 64
+
+# What pandas, and so VLMEvalKit, reads as an absent value (pandas.io.parsers: na_values); "" is one that is meant.
+_READ_AS_ABSENT = frozenset(
+    {"#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+     "NULL", "NaN", "None", "n/a", "nan", "null"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Question:
+    """One row of a benchmark, with the fingerprint of its picture or pictures in place of them."""
+
+    index: str
+    split: str
+    discipline: str | None
+    subject: str | None
+    question: str
+    image_sha256: str | None  # None: no picture is shown
+
+
+def read_benchmark(path: Path, *, needs_pictures: bool = True) -> pandas.DataFrame:
+    """The whole table as text; raises UserError when a question could not be asked or would be asked twice."""
+    if not path.exists():
+        raise UserError(
+            f"{path}: not found; expected a benchmark in VLMEvalKit's TSV form; put it there, or fetch one that "
+            f"VLMEvalKit knows: scripts/questions/fetch_benchmark.py --benchmark {path.stem}"
+        )
+    try:
+        table = pandas.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    except (pandas.errors.EmptyDataError, pandas.errors.ParserError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: not a TSV ({error}); expected a header and a row per question; make it again"
+        ) from None
+    if missing := [name for name in NEEDED_COLUMNS if name not in table]:
+        raise UserError(
+            f"{path}: no column {', '.join(missing)} (found {', '.join(table.columns)}); expected "
+            f"{', '.join(NEEDED_COLUMNS)} and an option per letter; see VLMEvalKit's custom datasets"
+        )
+    if table.empty:
+        raise UserError(f"{path}: no questions found, only a header; expected a row per question; make it again")
+    if doubled := sorted(table["index"][table["index"].duplicated()].unique()):
+        raise UserError(
+            f"{path}: index {', '.join(doubled[:5])} stands on more than one row ({len(doubled)} such); "
+            "expected each index once, since answers are kept by it"
+        )
+    unseen = list(table["index"][table["image"] == ""]) if needs_pictures else []
+    if unseen:
+        raise UserError(
+            f"{path}: question {', '.join(unseen[:5])} has no picture ({len(unseen)} such); VLMEvalKit would leave "
+            "it out without a word; give it one or take the row out"
+        )
+    return table
+
+
+def rows_of(table: pandas.DataFrame) -> list[dict[str, str]]:
+    """The rows of a table of texts, by column."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def pictures_of(table: pandas.DataFrame, path: Path) -> list[list[str]]:
+    """The base64 pictures of each question, in the order of the rows; raises UserError naming a broken one."""
+    fields = dict(zip(table["index"], table["image"], strict=True))
+    pictures: list[list[str]] = []
+    for index, field in fields.items():
+        if not field:
+            pictures.append([])
+            continue
+        if len(field) <= _LONGEST_REFERENCE:
+            if len(fields.get(field, "")) <= _LONGEST_REFERENCE:
+                raise UserError(
+                    f"{path}: question {index} refers to the picture of {field}, which has none; mend the row"
+                )
+            field = fields[field]
+        try:
+            pictures.append([str(picture) for picture in ast.literal_eval(field)] if field.startswith("[") else [field])
+            for picture in pictures[-1]:
+                base64.b64decode(picture, validate=True)
+        except (binascii.Error, ValueError, SyntaxError) as error:
+            raise UserError(
+                f"{path}: the picture of question {index} is not base64 ({error}); make the row again"
+            ) from None
+    return pictures
+
+
+def picture_field(pictures: Sequence[str]) -> str:
+    """The field of the column `image` for these base64 pictures, which `pictures_of` reads."""
+    return pictures[0] if len(pictures) == 1 else repr(list(pictures)) if pictures else ""
+
+
+def picture_sha256(pictures: list[str]) -> str:
+    """One fingerprint for the bytes of all pictures of a question."""
+    digest = hashlib.sha256()
+    for picture in pictures:
+        digest.update(base64.b64decode(picture))
+    return digest.hexdigest()
+
+
+def questions_of(table: pandas.DataFrame, pictures: Sequence[list[str]]) -> list[Question]:
+    """The questions of a table with these pictures (`pictures_of`), in its order."""
+
+    def column(name: str) -> list[str]:
+        return list(table[name]) if name in table else [""] * len(table)
+
+    return [
+        Question(index, split or "all", discipline or None, subject or None, question, picture_sha256(shown) if shown else None)
+        for index, split, discipline, subject, question, shown in zip(
+            table["index"], column("split"), column("l2-category"), column("category"), table["question"], pictures,
+            strict=True,
+        )
+    ]  # fmt: skip
+
+
+def write_benchmark(table: pandas.DataFrame, path: Path) -> None:
+    """Writes a table that reads back the same, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        table.to_csv(temporary, sep="\t", index=False)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def require_scorable(table: pandas.DataFrame, path: Path) -> None:
+    """Raises UserError when VLMEvalKit would not see what a person sees, or the right answer is no option."""
+    letters = [letter for letter in string.ascii_uppercase if letter in table]
+    for letter in letters:
+        shown = table[letter][table[letter] != ""]
+        if len(shown) < len(table) and len(shown) and shown.str.fullmatch(r"[+-]?\d+").all():
+            raise UserError(
+                f"{path}: option {letter} is a whole number wherever it is given, but some questions have none; "
+                f"VLMEvalKit would show {shown.iloc[0]} as {shown.iloc[0]}.0; give each question as many options, or "
+                "word them otherwise"
+            )
+    for row in table.to_dict("records"):
+        for column in ("question", "answer", *letters):
+            if row[column] in _READ_AS_ABSENT:
+                raise UserError(
+                    f"{path}: {column} of question {row['index']} is {row[column]!r}, which VLMEvalKit reads as absent; "
+                    "word it otherwise, for example 'none'"
+                )
+        if not any(row["answer"] == letter and row[letter] for letter in letters):
+            raise UserError(
+                f"{path}: the answer of question {row['index']} is {row['answer']!r}; expected the letter of one of its "
+                f"options ({', '.join(letter for letter in letters if row[letter])}); mend the row"
+            )

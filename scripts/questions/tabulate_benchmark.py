@@ -1,0 +1,115 @@
+"""Makes the table of a benchmark of one's own from a list: a JSON object a line, with the paths of its pictures.
+
+  {"question": "Which digit?", "images": ["pictures/7.png"], "options": ["1", "7"], "answer": "B", "category": "seven"}
+  {"question": "Who signed it?", "images": ["letter.jpg"], "answer": ["Ada Lovelace", "Lovelace"]}
+
+`images` are relative to the list. Without `options` the question is open, and `answer` is an answer or several accepted ones.
+`index` (else the number of the line), `category`, `discipline` and `split` may be given.
+
+By hand:
+  .venv/bin/python scripts questions.tabulate_benchmark --list my/questions.jsonl --output work/questions.tsv
+"""
+
+import argparse
+import base64
+import json
+import string
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas
+from PIL import Image, UnidentifiedImageError
+
+from scripts.common.errors import UserError, run_program
+from scripts.questions.tables import picture_field, read_benchmark, write_benchmark
+
+NEEDED_KEYS = ("question", "images", "answer")
+COLUMN_OF_KEY = {"category": "category", "discipline": "l2-category", "split": "split"}
+KNOWN_KEYS = (*NEEDED_KEYS, "options", "index", *COLUMN_OF_KEY)
+
+
+def read_picture(path: Path, where: str) -> str:
+    """The bytes of a picture in base64; raises UserError when there is none."""
+    try:
+        with Image.open(path) as image:
+            image.verify()
+        return base64.b64encode(path.read_bytes()).decode()
+    except FileNotFoundError:
+        raise UserError(f"{where}: {path} not found; expected a picture (paths are relative to the list)") from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise UserError(f"{where}: {path} is no readable picture ({error}); replace it") from None
+
+
+def answer_field(answer: Any, letters: str, where: str) -> str:
+    """The letter of the right option, or the accepted answers."""
+    if letters:
+        if not (isinstance(answer, str) and len(answer) == 1 and answer in letters):
+            raise UserError(
+                f"{where}: answer is {answer!r}; expected the letter of an option, one of {', '.join(letters)}"
+            )
+        return answer
+    accepted = [answer] if isinstance(answer, str) else answer
+    if not (isinstance(accepted, list) and accepted and all(isinstance(each, str) and each for each in accepted)):
+        raise UserError(f"{where}: answer is {answer!r}; expected a text, or a list of the accepted ones")
+    return json.dumps(accepted, ensure_ascii=False)
+
+
+def row_of(entry: Any, number: int, list_path: Path) -> dict[str, str]:
+    """The row of one line; raises UserError naming the line and the key."""
+    where = f"{list_path}: line {number}"
+    if not isinstance(entry, Mapping):
+        raise UserError(f"{where}: {type(entry).__name__} found; expected a JSON object with {', '.join(NEEDED_KEYS)}")
+    for key in NEEDED_KEYS:
+        if not entry.get(key):
+            raise UserError(f"{where}: {key} is missing or empty; expected {', '.join(NEEDED_KEYS)}")
+    if unknown := entry.keys() - set(KNOWN_KEYS):
+        raise UserError(f"{where}: unknown key {min(unknown)}; expected of {', '.join(KNOWN_KEYS)}")
+    options = entry.get("options", [])
+    if not (isinstance(options, list) and len(options) <= len(string.ascii_uppercase) and all(map(str, options))):
+        raise UserError(
+            f"{where}: options is {options!r}; expected a list of up to 26 texts, or none for an open question"
+        )
+    letters = string.ascii_uppercase[: len(options)]
+    images = entry["images"]
+    if not (isinstance(images, list) and all(isinstance(path, str) for path in images)):
+        raise UserError(f"{where}: images is {images!r}; expected a list of paths")
+    pictures = [read_picture(list_path.parent / path, where) for path in images]
+    return {
+        "index": str(entry.get("index", number - 1)),
+        "image": picture_field(pictures),
+        "question": str(entry["question"]),
+        **{letter: str(option) for letter, option in zip(letters, options, strict=True)},
+        "answer": answer_field(entry["answer"], letters, where),
+        **{column: str(entry[key]) for key, column in COLUMN_OF_KEY.items() if key in entry},
+    }
+
+
+def entries_of(list_path: Path) -> Iterator[tuple[int, Any]]:
+    """The lines that are not empty, with their numbers."""
+    try:
+        lines = list_path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise UserError(f"{list_path}: not found; expected a JSON object a line; check evaluate.benchmarks") from None
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{list_path}: line {number} is no JSON ({error}); expected an object") from None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--list", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    rows = [row_of(entry, number, arguments.list) for number, entry in entries_of(arguments.list)]
+    if not rows:
+        raise UserError(f"{arguments.list}: no questions found; expected a JSON object a line")
+    write_benchmark(pandas.DataFrame(rows).fillna(""), arguments.output)
+    read_benchmark(arguments.output)
+
+
+if __name__ == "__main__":
+    run_program(main)

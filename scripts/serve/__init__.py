@@ -1,0 +1,1 @@
+"""Model servers, and asking one from the terminal."""

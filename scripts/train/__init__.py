@@ -1,0 +1,1 @@
+"""Training of one stage by ms-swift: start, resume, proof, export."""

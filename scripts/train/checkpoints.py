@@ -1,0 +1,119 @@
+"""Checkpoint directories: which trainer checkpoints are whole, what identifies a model, how one is published.
+
+A trainer checkpoint counts only with `complete.json`, written when every file of it is on the disk. A published one is
+built beside its place and moved there by one rename.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.common.files import fsync_directory, fsync_file, read_json, write_json_atomically
+from scripts.common.model_files import COMPLETE_NAME, model_files, weight_files
+from scripts.common.safetensors_files import INDEX_NAME, read_shard
+
+
+def mark_complete(checkpoint_dir: Path) -> None:
+    """Brings every file of the checkpoint to the disk, then says so in complete.json (names and sizes)."""
+    sizes = {}
+    for path in sorted(path for path in checkpoint_dir.rglob("*") if path.is_file()):
+        if path.name == COMPLETE_NAME:
+            continue
+        fsync_file(path)
+        sizes[str(path.relative_to(checkpoint_dir))] = path.stat().st_size
+    for directory in [path for path in checkpoint_dir.rglob("*") if path.is_dir()] + [checkpoint_dir]:
+        fsync_directory(directory)
+    fsync_directory(checkpoint_dir.parent)
+    write_json_atomically(checkpoint_dir / COMPLETE_NAME, {"files": sizes})
+
+
+def is_complete(checkpoint_dir: Path) -> bool:
+    """Whether complete.json is there and every file that it names has its size."""
+    try:
+        sizes = json.loads((checkpoint_dir / COMPLETE_NAME).read_text(encoding="utf-8"))["files"]
+        return all((checkpoint_dir / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def trainer_checkpoints(trainer_dir: Path) -> list[Path]:
+    """The checkpoint-N directories, whole or not, by rising N."""
+    found = [path for path in trainer_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted((path for path in found if path.is_dir()), key=step_of)
+
+
+def step_of(checkpoint_dir: Path) -> int:
+    return int(checkpoint_dir.name.removeprefix("checkpoint-"))
+
+
+def remove_incomplete(trainer_dir: Path) -> list[Path]:
+    """Removes checkpoints that a kill cut off, and returns them."""
+    removed = [path for path in trainer_checkpoints(trainer_dir) if not is_complete(path)]
+    for path in removed:
+        shutil.rmtree(path)
+    return removed
+
+
+def last_complete(trainer_dir: Path) -> Path | None:
+    complete = [path for path in trainer_checkpoints(trainer_dir) if is_complete(path)]
+    return complete[-1] if complete else None
+
+
+def trainer_state(checkpoint_dir: Path) -> dict[str, Any]:
+    """The trainer's own record: global_step, max_steps, log_history …"""
+    return dict(read_json(checkpoint_dir / "trainer_state.json"))
+
+
+def publish_checkpoint(
+    trained_dir: Path, input_dir: Path, target_dir: Path, settings: Mapping[str, Any]
+) -> Sequence[Path]:
+    """Puts the weights of `trained_dir` and all else of `input_dir` together as `target_dir`, whole or not at all.
+
+    Weights are hard-linked where the file system allows (they are never written to again), else copied. What an earlier
+    kill left beside the target is removed.
+    """
+    target_dir.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target_dir.parent.glob(f".{target_dir.name}.*"):
+        shutil.rmtree(leftover)
+    temporary = target_dir.parent / f".{target_dir.name}.{os.getpid()}.new"
+    temporary.mkdir()
+    for path in model_files(input_dir):
+        if path.suffix != ".safetensors" and path.name != INDEX_NAME:
+            shutil.copyfile(path, temporary / path.name)
+    weight_map: dict[str, str] = {}
+    total_bytes = 0
+    shards = weight_files(trained_dir)
+    for number, shard in enumerate(shards, start=1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        link_or_copy(shard, temporary / name)
+        tensors = read_shard(temporary / name)
+        weight_map |= dict.fromkeys(tensors, name)
+        total_bytes += sum(tensor.num_bytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(sorted(weight_map.items()))}
+    write_json_atomically(temporary / INDEX_NAME, index)
+    write_json_atomically(temporary / "settings.json", settings)
+    written = sorted(temporary.iterdir())
+    for path in written:
+        path.chmod(0o644)
+        fsync_file(path)
+    fsync_directory(temporary)
+    if target_dir.exists():
+        old = target_dir.parent / f".{target_dir.name}.{os.getpid()}.old"
+        target_dir.rename(old)
+        temporary.rename(target_dir)
+        shutil.rmtree(old)
+    else:
+        temporary.rename(target_dir)
+    fsync_directory(target_dir.parent)
+    return [target_dir / path.name for path in written]
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,169 @@
+"""Starting a trainer so that it cannot be orphaned, ending it in an orderly way, and keeping a directory to one of them.
+
+Two locks in the work directory. `launcher.lock` belongs to one launcher at a time. `ranks.lock` is shared by every
+trainer process that lives (taken in common/training_watch.py), so it stays held when a launcher is killed and its
+trainer is still finishing a step. A launcher needs both free. The kernel drops them with the process that held them.
+
+How a trainer is stopped. The launcher writes the stop file; rank 0 sees it after each step, all ranks agree, save and
+end. Before the first step there is nothing to save, and the process is ended by a signal. A rank also stops by itself
+when its launcher is gone, and on SIGTERM or SIGINT, which a cluster's scheduler sends to every process at once.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from scripts.common.errors import UserError
+from scripts.common.logger import log
+from scripts.common.processes import STOP_SIGNALS, described, die_with_parent, is_alive, this_process, try_lock
+
+LAUNCHER_LOCK_NAME = "launcher.lock"
+RANKS_LOCK_NAME = "ranks.lock"
+_SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_TRIES = 0.2
+_PATIENCE_S = 5.0
+
+
+def lock_or_wait(
+    file: IO[str], kind: int, describe_holders: Callable[[], str], should_stop: Callable[[], bool]
+) -> None:
+    """Takes a lock; while it is held elsewhere, says by whom every few seconds."""
+    next_line = 0.0
+    while not try_lock(file, kind):
+        if time.monotonic() >= next_line:
+            log(f"{Path(file.name).parent}: in use by {describe_holders()}; waiting for it to end")
+            next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+        if should_stop():
+            raise UserError(f"{Path(file.name).parent}: stopped while waiting for {describe_holders()}")
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+@contextmanager
+def exclusive_work_dir(work_dir: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Keeps a work directory to one launcher, and waits until no trainer of an earlier one is left."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    with open(work_dir / LAUNCHER_LOCK_NAME, "a+", encoding="utf-8") as lock:
+
+        def holder() -> str:
+            try:
+                return described(json.loads((work_dir / LAUNCHER_LOCK_NAME).read_text(encoding="utf-8")))
+            except (OSError, ValueError):
+                return "another process"
+
+        lock_or_wait(lock, fcntl.LOCK_EX, holder, should_stop)
+        lock.truncate(0)
+        lock.write(json.dumps(this_process()))
+        lock.flush()
+        wait_for_ranks(work_dir, should_stop)
+        yield
+
+
+def wait_for_ranks(work_dir: Path, should_stop: Callable[[], bool]) -> None:
+    """Returns when no trainer process is left in the work directory."""
+
+    def holders() -> str:
+        lines = []
+        for path in sorted((work_dir / "watch").glob("rank*.json")):
+            try:
+                lines.append(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError):
+                continue
+        alive = [described(line) for line in lines if is_alive(line)]
+        return "trainer " + ", ".join(alive) if alive else "a trainer"
+
+    with open(work_dir / RANKS_LOCK_NAME, "a+", encoding="utf-8") as lock:
+        lock_or_wait(lock, fcntl.LOCK_EX, holders, should_stop)
+
+
+class StopRequests:
+    """Remembers SIGTERM, SIGINT and SIGHUP instead of dying of them.
+
+    One Ctrl-C can arrive more than once, from the terminal and from the workflow above; so only a later SIGINT is taken
+    to mean at once.
+    """
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._first_s = 0.0
+        self.is_urgent = False
+
+    def __call__(self) -> bool:
+        return bool(self.received)
+
+    def _remember(self, signal_number: int, frame: FrameType | None) -> None:
+        if not self.received:
+            self._first_s = time.monotonic()
+        elif signal_number == signal.SIGINT and time.monotonic() - self._first_s > _PATIENCE_S:
+            self.is_urgent = True
+        self.received.append(signal_number)
+
+    @contextmanager
+    def listening(self) -> Iterator["StopRequests"]:
+        before = {number: signal.signal(number, self._remember) for number in STOP_SIGNALS}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class Trainer:
+    """A running trainer: one process, or torchrun with its ranks."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: IO[bytes], *, has_agent: bool) -> None:
+        """`has_agent`: torchrun (or srun before it) stands between us and the ranks.
+
+        An agent must outlive a signal sent to everybody, or it would kill its ranks in the midst of a checkpoint; it
+        is ended by SIGUSR2 (common/swift_command.py has it handle that one). A lone trainer handles SIGTERM itself and
+        gets it, too, when this launcher dies.
+        """
+        self._has_agent = has_agent
+
+        def before_exec() -> None:
+            if has_agent:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            else:
+                die_with_parent(signal.SIGTERM)
+
+        self._process = subprocess.Popen(
+            list(argv),
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a terminal's Ctrl-C reaches the launcher alone
+            preexec_fn=before_exec,
+        )
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.poll()
+
+    def end_before_training(self) -> None:
+        """Ends a trainer that has not begun, and what it has started to prepare; one that has just begun saves and stops,
+        or loses the steps that it has made."""
+        if self._has_agent:
+            self._process.send_signal(signal.SIGUSR2)
+        else:
+            os.killpg(self._process.pid, signal.SIGTERM)
+
+    def kill(self, ranks: Sequence[Mapping[str, Any]]) -> None:
+        """Ends everything at once, the ranks too, which torchrun puts into sessions of their own."""
+        own_ranks = [rank["pid"] for rank in ranks if rank["host"] == socket.gethostname() and is_alive(rank)]
+        for pid in [self._process.pid, *own_ranks]:
+            try:
+                os.killpg(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+        self._process.wait()

@@ -1,0 +1,315 @@
+"""Puts what is known of a stage's checkpoint into a model card: front matter for hubs, Markdown for people."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from scripts.common import numbers
+from scripts.common.local_paths import without_local_paths
+from scripts.common.templates import template_environment
+from scripts.data.fingerprint import Dataset
+from scripts.donors.manifest import Donor
+from scripts.evaluate.model_names import base_of, is_control, pipeline_order
+from scripts.evaluate.scores import Benchmark, Score
+from scripts.graft.fidelity import Fidelity
+from scripts.graft.ledger import LedgerSum
+from scripts.report.words import describe_models, fidelity_rows
+from scripts.train.metrics import Metrics
+from scripts.upload.front_matter import FENCE
+from scripts.upload.licenses import UNKNOWN, License, identifier_of_all
+
+TEMPLATE_DIR = Path(__file__).resolve().parent
+TEMPLATE_NAME = "card.md.j2"
+HUB_KINDS = ("modelscope", "huggingface")
+
+SOURCES = {
+    "modelscope": "ModelScope",
+    "huggingface": "Hugging Face",
+    "local": "a directory of the maker's",
+    "demo": "made on the spot",
+}
+PIPELINE_TAG = "image-text-to-text"
+
+# Markdown is read in plain editors too: no narrow spaces, no invisible joiners.
+_PLAIN = str.maketrans({numbers.THIN_SPACE: " ", numbers.NO_BREAK: None})
+
+
+@dataclass(frozen=True)
+class DonorView:
+    """A donor with what is known beside its manifest."""
+
+    donor: Donor
+    directory: Path
+    kind: str
+    license: License | None
+    license_files: list[str]  # their names beside the card
+
+    @property
+    def name(self) -> str:
+        return self.donor.name
+
+    @property
+    def is_on_a_hub(self) -> bool:
+        return self.kind in HUB_KINDS
+
+    @property
+    def files_sha256(self) -> str:
+        """One sha256 for all recorded files: that of the lines `sha256  name`, sorted by name."""
+        lines = "".join(f"{sha256}  {name}\n" for name, _, sha256 in sorted(self.donor.files))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class StageView:
+    """A stage that led to the checkpoint: its metrics, its training set and the settings that it was exported with."""
+
+    metrics: Metrics
+    num_tokens_seen: int
+    dataset: Dataset
+    settings: dict[str, Any]
+
+    @property
+    def sources(self) -> list[str]:
+        return [str(source) for source in self.settings["datasets"]]
+
+    @property
+    def trained(self) -> list[str]:
+        return [name.replace("_", " ") for name, number in self.metrics.num_trainable_parameters.items() if number]
+
+
+@dataclass(frozen=True)
+class CardInputs:
+    """All that a card is made from, read and checked."""
+
+    stage: str
+    commit: str
+    is_dirty: bool
+    model_config: dict[str, Any]
+    picture_config: dict[str, Any]
+    stages: list[StageView]  # in the order of training; the last one made the checkpoint
+    donors: list[DonorView]
+    ledger: list[LedgerSum]
+    fidelity: Fidelity
+    benchmarks: list[Benchmark]
+    dataset_names: dict[str, str]  # of each benchmark, as the harness knows it
+
+    def donor(self, role: str) -> DonorView:
+        return next(view for view in self.donors if view.donor.role == role)
+
+
+def is_file(source: str) -> bool:
+    """Whether a source of training data is a file of the user's and no id of a hub."""
+    return source.partition("#")[0].endswith((".jsonl", ".json"))
+
+
+def dataset_id(source: str) -> str:
+    """The id in `hf::id:subset#number`."""
+    return source.rpartition("::")[2].partition("#")[0].partition(":")[0]
+
+
+def short_name(view: DonorView) -> str:
+    """`Qwen3-8B` of `Qwen/Qwen3-8B`."""
+    return view.name.rpartition("/")[2]
+
+
+def overall_scores(benchmark: Benchmark) -> list[Score]:
+    """The rows over all questions of each split, the models in the order in which they were made."""
+    overall = [score for score in benchmark.scores if score.group == "overall"]
+    return sorted(overall, key=lambda score: (score.split, pipeline_order(score.model)))
+
+
+def front_matter(inputs: CardInputs) -> dict[str, Any]:
+    """What hubs read. Nothing is said of the language or of anything else that no file tells."""
+    values: dict[str, Any] = {
+        "license": identifier_of_all([view.license for view in inputs.donors]),
+        "library_name": "transformers",
+        "pipeline_tag": PIPELINE_TAG,
+        "tags": ["vlgraft", str(inputs.model_config["model_type"])],
+    }
+    if base_models := [view.name for view in inputs.donors if view.is_on_a_hub]:
+        values["base_model"] = base_models
+    sources = [source for stage in inputs.stages for source in stage.sources if not is_file(source)]
+    if sources:
+        values["datasets"] = list(dict.fromkeys(map(dataset_id, sources)))
+    results = [_result(inputs, benchmark, score) for benchmark, score in _own_scores(inputs)]
+    if results:
+        name = f"{short_name(inputs.donor('llm'))}-{short_name(inputs.donor('vl'))}-{inputs.stage}"
+        values["model-index"] = [{"name": name, "results": results}]
+    return values
+
+
+def _own_scores(inputs: CardInputs) -> list[tuple[Benchmark, Score]]:
+    return [
+        (benchmark, score)
+        for benchmark in inputs.benchmarks
+        for score in overall_scores(benchmark)
+        if score.model == inputs.stage
+    ]
+
+
+def _result(inputs: CardInputs, benchmark: Benchmark, score: Score) -> dict[str, Any]:
+    """One result as the hubs' model-index has it."""
+    interval = numbers.interval(score.ci95_low, score.ci95_high).translate(_PLAIN)
+    return {
+        "task": {"type": PIPELINE_TAG},
+        "dataset": {
+            "name": benchmark.name,
+            "type": inputs.dataset_names[benchmark.name],
+            "split": score.split,
+        },
+        "metrics": [
+            {
+                "type": score.metric,
+                "value": score.accuracy,
+                "name": f"{score.metric} on {numbers.count(score.num_questions)} questions (95 % interval {interval} %)",
+            }
+        ],
+    }
+
+
+def license_words(license: License | None) -> str:
+    """What a donor's files log, and which of them."""
+    if license is None:
+        return "not known: its files do not say"
+    more = ", ".join(part for part in (license.name, license.link) if part)
+    return f"{license.identifier}{f' ({more})' if more else ''}, says its {license.said_by}"
+
+
+def donor_rows(vl: DonorView, llm: DonorView) -> list[tuple[str, str, str]]:
+    """The two donors side by side."""
+
+    def column(view: DonorView) -> list[str]:
+        size = f"{len(view.donor.files)}, {numbers.size(view.donor.num_bytes)}"
+        license_said = license_words(view.license)
+        return [
+            view.name,
+            SOURCES[view.kind],
+            view.donor.revision or "none",
+            license_said,
+            size,
+            f"`{view.files_sha256}`",
+        ]
+
+    labels = (
+        "donor",
+        "from",
+        "revision",
+        "license",
+        "files recorded",
+        "sha256 of the lines `sha256  name` of its files",
+    )
+    return list(zip(labels, column(vl), column(llm), strict=True))
+
+
+def architecture_rows(model_config: dict[str, Any], stages: Sequence[StageView]) -> list[tuple[str, str]]:
+    """The shape of the model: config.json, flat or nested, and the parameters that the trainer counted."""
+    text, vision = model_config.get("text_config", model_config), model_config["vision_config"]
+    rows = [
+        ("class", model_config["architectures"][0]),
+        ("dtype", model_config.get("dtype") or model_config["torch_dtype"]),
+        (
+            "language model",
+            f"{text['num_hidden_layers']} layers, hidden size {text['hidden_size']}, {text['num_attention_heads']} heads, "
+            f"{text['num_key_value_heads']} key/value heads, vocabulary {text['vocab_size']}, at most "
+            f"{text['max_position_embeddings']} tokens",
+        ),
+        ("vision tower", f"{vision['depth']} blocks, hidden size {vision['hidden_size']}"),
+    ]
+    parameters = stages[-1].metrics.num_parameters
+    return rows + [(f"parameters, {name.replace('_', ' ')}", numbers.count(n)) for name, n in parameters.items()]
+
+
+def training_rows(stage: StageView) -> list[tuple[str, str]]:
+    """What a stage was given and what came of it."""
+    metrics, settings, dataset = stage.metrics, stage.settings, stage.dataset
+    num_processes = settings["num_nodes"] * settings["num_processes_per_node"]
+    versions = ", ".join(f"{name} {version}" for name, version in metrics.versions.items())
+    return [
+        ("trained", ", ".join(stage.trained)),
+        ("data", ", ".join(stage.sources)),
+        ("rows", f"{numbers.count(dataset.num_rows)}, pictures {numbers.count(dataset.num_pictures)}"),
+        ("sha256 of the data", dataset.sha256),
+        ("samples seen", numbers.count(metrics.num_samples_seen)),
+        ("tokens seen", numbers.count(stage.num_tokens_seen)),
+        ("optimizer steps", numbers.count(metrics.num_steps)),
+        (
+            "loss, first and last logged",
+            f"{numbers.decimal(metrics.first_loss)} and {numbers.decimal(metrics.last_loss)}",
+        ),
+        ("training time", numbers.duration(metrics.wall_time_s)),
+        ("processes", f"{num_processes}, DeepSpeed {settings['deepspeed'] or 'not used'}"),
+        ("seed", str(settings["seed"])),
+        *((f"`{name}`", str(value)) for name, value in (settings["environment"] | settings["flags"]).items()),
+        ("versions", versions),
+        ("sha256 of the checkpoint", metrics.checkpoint_sha256),
+    ]
+
+
+def pixel_limits(environment: dict[str, Any], picture_config: dict[str, Any]) -> tuple[int, int] | None:
+    """Fewest and most pixels of a picture as the stage was trained; None where preprocessor_config.json alone decided."""
+    if "MAX_PIXELS" not in environment:
+        return None
+    most = int(environment["MAX_PIXELS"])
+    # transformers 5 writes `size`, earlier ones wrote `min_pixels`; its classes' default is 56 x 56.
+    fewest = (
+        environment.get("MIN_PIXELS")
+        or picture_config.get("min_pixels")
+        or picture_config.get("size", {}).get("shortest_edge", 56 * 56)
+    )
+    return min(int(fewest), most), most
+
+
+def asked_how(benchmark: Benchmark) -> str:
+    """Who asked whom; the table's program made sure that it is the same for all rows."""
+    found = next(iter(benchmark.provenance.values()))
+    versions = found.get("versions", {})
+    asked_by = ", ".join(
+        f"{name} {versions[name]}" for name in ("evalscope", "ms-vlmeval", "ms-swift") if name in versions
+    )
+    settings = found.get("settings", {})
+    chosen = ", ".join(f"{name} {settings[name]}" for name in ("temperature", "max_tokens") if name in settings)
+    num_seeds = len(found.get("seeds", []))
+    sampled = f", mean of {num_seeds} seeds" if num_seeds > 1 else ""
+    return f"{asked_by}; backend {found.get('harness')}, served by {found.get('backend')}; {chosen}{sampled}"
+
+
+def cell(value: object) -> str:
+    """A value that does not end a cell of a Markdown table."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _environment() -> jinja2.Environment:
+    environment = template_environment(TEMPLATE_DIR, is_html=False)
+    environment.filters.update(cell=cell, short_name=short_name)
+    return environment
+
+
+def render(inputs: CardInputs) -> str:
+    """The whole card; a function of its inputs alone."""
+    models = {score.model for benchmark in inputs.benchmarks for score in benchmark.scores}
+    own_stage = inputs.stages[-1]
+    text = _environment().get_template(TEMPLATE_NAME).render(
+        inputs=inputs,
+        vl=inputs.donor("vl"),
+        llm=inputs.donor("llm"),
+        donor_rows=donor_rows(inputs.donor("vl"), inputs.donor("llm")),
+        license_is_known=identifier_of_all([view.license for view in inputs.donors]) != UNKNOWN,
+        own_stage=own_stage,
+        needs_code="auto_map" in inputs.model_config,
+        pixel_limits=pixel_limits(own_stage.settings["environment"], inputs.picture_config),
+        scores={benchmark.name: overall_scores(benchmark) for benchmark in inputs.benchmarks},
+        asked_how={benchmark.name: asked_how(benchmark) for benchmark in inputs.benchmarks},
+        descriptions=describe_models(sorted(models), [stage.metrics for stage in inputs.stages]),
+        was_evaluated=bool(_own_scores(inputs)),
+        has_control=any(is_control(model) and base_of(model) == inputs.stage for model in models),
+        fidelity_rows=fidelity_rows(inputs.fidelity)[0],
+        architecture_rows=architecture_rows(inputs.model_config, inputs.stages),
+        training_rows={stage.metrics.stage: training_rows(stage) for stage in inputs.stages},
+    )  # fmt: skip
+    head = yaml.safe_dump(without_local_paths(front_matter(inputs)), sort_keys=False, allow_unicode=True, width=100)
+    return f"{FENCE}\n{head}{FENCE}\n\n{text.translate(_PLAIN)}"

@@ -1,0 +1,243 @@
+"""Checks that a checkpoint directory can be uploaded as it stands: whole, clean, and usable without this repository.
+
+First what can be seen from the files: all that a hub and transformers need is there, README.md's front matter can be read,
+every shard is the index's, everybody may read every file, nothing is left of training, no small file holds a path of a machine.
+Then a fresh interpreter of --python, isolated (-I) in an empty directory, with caches of its own and the hubs' libraries offline,
+loads it by `trust_remote_code` alone (and without, where config.json names no code) and answers a question about a picture
+(load_checkpoint.py). The first thing that is wrong ends the check with one message. Needs the memory of the model in its own
+dtype: 18 GB for Qwen3-8B with a vision tower.
+
+By hand, for any directory:
+  .venv/bin/python scripts upload.check_checkpoint --checkpoint-dir results/demo/stage2/checkpoint \
+    --python .venvs/train/bin/python --output /tmp/check.json
+"""
+
+import argparse
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.common.errors import UserError, run_program
+from scripts.common.files import read_json, write_json_atomically
+from scripts.common.root import ROOT
+from scripts.common.safetensors_files import INDEX_NAME, SINGLE_NAME, read_checkpoint
+from scripts.upload.front_matter import read_front_matter
+
+LOADER = ROOT / "scripts" / "upload" / "load_checkpoint.py"
+
+# Any one of each is enough.
+NEEDED_FILES = (
+    ("README.md",),
+    ("config.json",),
+    ("generation_config.json",),
+    (INDEX_NAME, SINGLE_NAME),
+    ("tokenizer_config.json",),
+    ("tokenizer.json", "vocab.json"),
+    ("preprocessor_config.json", "processor_config.json"),
+    ("chat_template.jinja", "chat_template.json"),
+)
+NEEDED_KEYS = ("license", "library_name", "pipeline_tag")
+
+# What trainers (ms-swift, transformers, DeepSpeed, PEFT) and programs leave beside weights.
+LEFTOVERS = (
+    "optimizer*", "scheduler*", "scaler*", "rng_state*", "trainer_state.json", "training_args.bin", "args.json",
+    "global_step*", "latest", "zero_to_fp32.py", "complete.json", "*.pt", "*.pth", "*.log", "*.tmp", "*.lock", "events.out.*",
+    "__pycache__", ".*",
+)  # fmt: skip
+
+# Hidden, and meant: what git and the hubs keep beside a repository's files.
+HIDDEN_FILES_OF_HUBS = frozenset({".gitattributes", ".gitignore", ".git", ".cache"})
+
+# Words and nothing but words; a path among them is a token.
+VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json", "merges.txt"})
+
+# A whole string that is a path from the root or from somebody's home, on a system with or without drive letters.
+LOCAL_PATH = re.compile(r"(?:/[^/\s]+){2,}/?|~/\S+|[A-Za-z]:\\\S+|file://\S+")
+TEXT_SUFFIXES = (".md", ".py", ".txt", ".jinja", ".yaml", ".yml")
+LARGEST_SMALL_FILE_BYTES = 1 << 20
+MAX_REASON_CHARACTERS = 600
+
+
+def check_files(directory: Path) -> None:
+    """Raises UserError when a file that a hub or a reader needs is not there."""
+    if not directory.is_dir():
+        raise UserError(f"{directory}: not found; expected a checkpoint directory; check --checkpoint-dir")
+    for names in NEEDED_FILES:
+        if not any((directory / name).is_file() for name in names):
+            remedy = "make the model card" if names == ("README.md",) else "export the checkpoint again"
+            raise UserError(f"{directory / names[0]}: not found; an upload needs {' or '.join(names)}; {remedy}")
+    config_path = directory / "config.json"
+    for _, reference in strings_of(read_json(config_path).get("auto_map", {})):
+        if "--" in reference:
+            raise UserError(
+                f"{config_path}: auto_map names {reference!r}, code of another repository; expected code in this directory; "
+                "copy it here and name it without the part before --"
+            )
+        code_path = directory / f"{reference.partition('.')[0]}.py"
+        if not code_path.is_file():
+            raise UserError(
+                f"{code_path}: not found, though config.json's auto_map names it; nobody could load this; export the "
+                "checkpoint again"
+            )
+
+
+def check_no_leftovers(directory: Path) -> None:
+    """Raises UserError when something is there that belongs to a training and to no model."""
+    for path in sorted(directory.iterdir()):
+        if path.name not in HIDDEN_FILES_OF_HUBS and any(path.match(pattern) for pattern in LEFTOVERS):
+            raise UserError(
+                f"{path}: left by a training or another program; expected nothing but the model in an upload; remove it"
+            )
+
+
+def check_modes(directory: Path) -> None:
+    """Raises UserError when a file is not a plain one that everybody may read (0644)."""
+    for path in sorted(directory.iterdir()):
+        if not path.is_file():
+            continue
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o444 != 0o444:
+            raise UserError(f"{path}: mode {mode:04o} found; expected 0644, readable by all; chmod 0644 it")
+
+
+def strings_of(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every string in JSON with its key, `a.b`."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from strings_of(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for part in value:
+            yield from strings_of(part, key)
+    elif isinstance(value, str):
+        yield key, value
+
+
+def places_of_this_machine() -> list[str]:
+    """This user's home, the repository and the working directory, as they would stand in a text."""
+    places = {str(Path.home()), str(ROOT), str(Path.cwd())}
+    return sorted(place for place in places if place != "/")
+
+
+def check_no_local_paths(directory: Path) -> None:
+    """Raises UserError when a small file names a place on a machine: it tells of its maker, and leads nowhere."""
+    places = "|".join(map(re.escape, places_of_this_machine()))
+    in_text = re.compile(rf"(?<![\w.:/-])(?:{places})(?![\w.-])")
+    for path in sorted(directory.iterdir()):
+        if not path.is_file() or path.name in VOCABULARIES or path.stat().st_size > LARGEST_SMALL_FILE_BYTES:
+            continue
+        if path.suffix == ".json":
+            for key, text in strings_of(read_json(path)):
+                if LOCAL_PATH.fullmatch(text) or in_text.search(text):
+                    raise UserError(
+                        f"{path}: {key} is {text!r}, a path of a machine; expected none in an upload; remove it there, or "
+                        "at the donor that it came from"
+                    )
+        elif path.suffix in TEXT_SUFFIXES and (found := in_text.search(path.read_text(errors="replace"))):
+            raise UserError(f"{path}: names {found.group()}, a path of this machine; expected none in an upload")
+
+
+def check_card(directory: Path) -> dict[str, Any]:
+    """README.md's front matter; raises UserError when a hub could not read it."""
+    path = directory / "README.md"
+    try:
+        values = read_front_matter(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: no front matter that a hub could read ({error}); expected YAML between two lines of ---; make the "
+            "model card again"
+        ) from None
+    for key in NEEDED_KEYS:
+        if not values.get(key):
+            raise UserError(
+                f"{path}: no {key} in its front matter; expected {', '.join(NEEDED_KEYS)}; make the card again"
+            )
+    return values
+
+
+def isolated_environment(inherited: Mapping[str, str], empty_dir: Path) -> dict[str, str]:
+    """Ours without what Python or the hubs' libraries would take from elsewhere, with caches of its own, offline."""
+    foreign = ("PYTHON", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "MODELSCOPE_")
+    kept = {name: value for name, value in inherited.items() if not name.startswith(foreign)}
+    own = {"HF_HOME": str(empty_dir / "home"), "HF_MODULES_CACHE": str(empty_dir / "modules")}
+    return kept | own | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """The last line of a traceback, with the lines that go on from it."""
+    filled = [line for line in lines if line.strip()]
+    starts = [number for number, line in enumerate(filled) if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+    return " ".join(" ".join(filled[starts[-1] if starts else -1 :]).split())[:MAX_REASON_CHARACTERS] if filled else ""
+
+
+def load_alone(directory: Path, python: Path) -> dict[str, Any]:
+    """Loads the checkpoint where nothing of this repository is; raises UserError with the reason when that fails."""
+    with tempfile.TemporaryDirectory(prefix="vlgraft-check-") as temporary:
+        try:
+            finished = subprocess.run(
+                [python.absolute(), "-I", LOADER, directory.resolve(), ROOT],
+                cwd=temporary,
+                env=isolated_environment(os.environ, Path(temporary)),
+                capture_output=True,
+                text=True,
+            )
+        except OSError as error:
+            raise UserError(
+                f"{python}: cannot be started ({error.strerror}); expected Python with transformers"
+            ) from None
+    if finished.returncode:
+        how = f"signal {-finished.returncode}" if finished.returncode < 0 else f"exit status {finished.returncode}"
+        reason = last_words(finished.stderr.splitlines()) or "no word; killed for want of memory?"
+        raise UserError(
+            f"{directory}: cannot be used by {python} with nothing of this repository ({how}): {reason}; expected it to load and "
+            "to answer; export the checkpoint again"
+        )
+    found: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    if "fault" in found:
+        raise UserError(f"{directory}: {found['fault']}; export the checkpoint again")
+    return found
+
+
+def check(directory: Path, python: Path) -> dict[str, Any]:
+    """Everything; what was found, or a UserError."""
+    check_files(directory)
+    check_no_leftovers(directory)
+    check_modes(directory)
+    check_no_local_paths(directory)
+    card = check_card(directory)
+    tensors = read_checkpoint(directory)
+    loaded = load_alone(directory, python)
+    files = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
+    return {
+        "license": card["license"],
+        "num_files": len(files),
+        "num_bytes": sum(files.values()),
+        "num_tensors": len(tensors),
+        **loaded,
+        "files": files,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--checkpoint-dir", required=True, type=Path)
+    parser.add_argument("--python", required=True, type=Path, help="of an environment with transformers and torch")
+    parser.add_argument("--output", required=True, type=Path, help="JSON: what was found")
+    arguments = parser.parse_args()
+    found = check(arguments.checkpoint_dir, arguments.python)
+    write_json_atomically(arguments.output, found)
+    print(
+        f"{arguments.checkpoint_dir}: {found['num_files']} files, {found['num_bytes']:,} bytes, ready to be uploaded; "
+        f"{found['model']} with code of {found['code_from']} answered a picture; license: {found['license']}",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    run_program(main)

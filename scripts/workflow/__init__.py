@@ -1,0 +1,1 @@
+"""What the Snakefile itself calls: configuration, locks, Slurm, failed jobs."""

@@ -1,0 +1,245 @@
+"""Validates a configuration before anything runs; each finding is one line that starts with the key.
+
+The shape comes from config/schema.yaml, the flags of ms-swift from config/known_flags.json; what a schema cannot say
+(options that contradict each other) is said here.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from scripts.common.errors import UserError
+from scripts.questions.catalogue import benchmark_findings
+from scripts.train import command as swift_command
+
+# Published spellings that ms-swift 4 replaced (its base_args.py and rlhf_trainers/args_mixin.py).
+RENAMED_FLAGS = {
+    "train_type": "tuner_type",
+    "gpu_memory_utilization": "vllm_gpu_memory_utilization",
+    "max_model_len": "vllm_max_model_len",
+    "limit_mm_per_prompt": "vllm_limit_mm_per_prompt",
+}
+
+# What a prompt of the native backend may hold.
+PROMPT_FIELDS = ("question", "options", "letters")
+FLASH_ATTENTION_ENVIRONMENT = "train_flash_attn"
+
+# What the programs set themselves, from the rest of the configuration. A port may be chosen, the rest may not.
+OWNED_FLAGS = {
+    "sft": swift_command.OWNED_FLAGS,
+    "deploy": {"model", "model_type", "template", "external_plugins", "infer_backend", "host", "check_model"},
+}
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)`, or nothing when no known word is near."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {matches[0]}?)" if matches else ""
+
+
+def key_path(parts: Iterable[str | int]) -> str:
+    """`stage1.flags.learning_rate`, `stage1.datasets[0]`."""
+    text = ""
+    for part in parts:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def schema_findings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+    """Unknown and missing keys, wrong types, values out of range."""
+    for error in sorted(jsonschema.Draft202012Validator(schema).iter_errors(config), key=lambda e: list(e.path)):
+        where = key_path(error.absolute_path)
+        if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+            known = error.schema.get("properties", {})
+            for key in error.instance.keys() - known.keys():
+                yield f"{key_path([*error.absolute_path, key])}: unknown key{nearest(key, known)}"
+        elif error.validator == "required":
+            missing = [key for key in error.validator_value if key not in error.instance]
+            # jsonschema yields one error per missing key, naming it first in the message
+            key = next(key for key in missing if error.message.startswith(repr(key)))
+            yield f"{key_path([*error.absolute_path, key])}: missing; each configuration file is complete in itself"
+        elif error.validator == "enum":
+            choices = ", ".join(json.dumps(choice) for choice in error.validator_value)
+            yield f"{where}: {json.dumps(error.instance)} found, one of {choices} expected"
+        elif error.validator == "type":
+            expected = error.validator_value
+            names = " or ".join(expected) if isinstance(expected, list) else expected
+            hint = ""
+            if isinstance(error.instance, str) and names in ("number", "integer"):
+                hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
+            yield f"{where}: {json.dumps(error.instance)} found, {names} expected{hint}"
+        else:
+            yield f"{where}: {error.message}"
+
+
+def flag_type_agrees(value: Any, type_name: str) -> bool:
+    """Whether a YAML value can stand for a flag of this dataclass type (anything else is left to ms-swift)."""
+    simple: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
+    if type_name not in simple:
+        return True
+    if isinstance(value, bool):
+        return type_name in ("bool", "str")
+    return isinstance(value, simple[type_name])
+
+
+def flag_findings(where: str, flags: Mapping[str, Any], command: str, known_flags: Mapping[str, Any]) -> Iterator[str]:
+    """Flags that the locked ms-swift does not know, that were renamed, or that the programs own."""
+    known = known_flags[command]
+    for flag, value in flags.items():
+        if flag in RENAMED_FLAGS:
+            yield f"{where}.{flag}: renamed in ms-swift 4; write {RENAMED_FLAGS[flag]}"
+        elif flag in OWNED_FLAGS[command]:
+            yield f"{where}.{flag}: set by vlgraft itself from the rest of the configuration; remove it here"
+        elif flag not in known:
+            yield f"{where}.{flag}: unknown flag of `swift {command}`{nearest(flag, known)}"
+        elif not flag_type_agrees(value, known[flag]["type"]):
+            yield f"{where}.{flag}: {json.dumps(value)} found, {known[flag]['type']} expected"
+
+
+def donor_findings(config: Mapping[str, Any]) -> Iterator[str]:
+    """A donor's source has what its kind needs and nothing that its kind ignores."""
+    needed = {"modelscope": {"id", "revision"}, "huggingface": {"id", "revision"}, "local": {"path"}, "demo": set()}
+    for role, donor in config["donors"].items():
+        kind = donor["kind"]
+        for key in sorted(needed[kind] - donor.keys()):
+            yield f"donors.{role}.{key}: missing; kind {kind} needs it"
+        for key in sorted(donor.keys() - needed[kind] - {"kind"}):
+            yield f"donors.{role}.{key}: contradicts kind {kind}, which has no {key}; remove it or change the kind"
+    kinds = {role: donor["kind"] for role, donor in config["donors"].items()}
+    if "demo" in kinds.values():
+        for role, kind in kinds.items():
+            if kind != "demo":
+                yield f"donors.{role}.kind: {kind} contradicts the other donor's demo; they fit only each other"
+        if "demo" not in config:
+            yield "demo: missing; donors of kind demo are made from its settings"
+
+
+def calibration_findings(config: Mapping[str, Any]) -> Iterator[str]:
+    """A refit of what is not lost, or one that would be judged by the text that it was made on."""
+    if config["graft"]["calibration"] == "none":
+        return
+    if config["graft"]["architecture"] == "qwen3":
+        yield (
+            f"graft.calibration: {config['graft']['calibration']} contradicts graft.architecture: qwen3, which loses nothing "
+            "that could be refitted; write none, or architecture: qwen2_5_vl"
+        )
+    if config["calibration"]["text"] == config["fidelity"]["text"]:
+        yield (
+            f"fidelity.text: {config['fidelity']['text']} is also calibration.text; the gate would be measured on the text "
+            "that was fitted; name another one"
+        )
+
+
+def stage_findings(config: Mapping[str, Any]) -> Iterator[str]:
+    """Options of the two stages that contradict each other."""
+    for stage in ("stage1", "stage2"):
+        flags = config[stage]["flags"]
+        where = f"{stage}.flags"
+        if flags["freeze_vit"] and flags["freeze_llm"] and flags["freeze_aligner"]:
+            yield f"{where}: freeze_vit, freeze_llm and freeze_aligner are all true, so nothing would train"
+        if ("max_steps" in flags) == ("num_train_epochs" in flags):
+            yield f"{where}: give exactly one of max_steps and num_train_epochs"
+        if flags.get("torch_dtype") == "float32" and (flags.get("bf16") or flags.get("fp16")):
+            yield f"{where}.torch_dtype: float32 contradicts bf16/fp16: true"
+        try:
+            swift_command.check_settings(stage, config[stage])
+        except UserError as error:
+            yield str(error)
+    stage1 = config["stage1"]["flags"]
+    if stage1["freeze_aligner"] or not (stage1["freeze_vit"] and stage1["freeze_llm"]):
+        yield (
+            "stage1.flags: stage 1 trains the aligner alone; expected freeze_vit: true, freeze_llm: true, "
+            "freeze_aligner: false"
+        )
+
+
+def prompt_findings(native: Mapping[str, Any]) -> Iterator[str]:
+    """Prompts that `str.format` cannot fill (common/native_samples.py does)."""
+    for key in ("choice_prompt", "open_prompt"):
+        try:
+            native[key].format(**dict.fromkeys(PROMPT_FIELDS, ""))
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            fields = ", ".join(f"{{{field}}}" for field in PROMPT_FIELDS)
+            yield (
+                f"evaluate.native.{key}: cannot be filled ({type(error).__name__}: {error}); expected no fields but {fields}; "
+                "a brace that is meant as such is written twice: {{ }}"
+            )
+
+
+def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
+    """Options of the evaluation that contradict each other."""
+    evaluate = config["evaluate"]
+    backend, flags = evaluate["serve"]["backend"], evaluate["serve"]["flags"]
+    if backend != "vllm":
+        for flag in sorted(flag for flag in flags if flag.startswith("vllm_")):
+            yield f"evaluate.serve.flags.{flag}: contradicts backend {backend}; remove it or set backend: vllm"
+    if config["donors"]["vl"]["kind"] == "demo" and any(m.startswith("parent") for m in evaluate["models"]):
+        yield "evaluate.models: parent contradicts donors.vl.kind demo: the demo's vision donor has no trained language model"
+    if evaluate["num_seeds"] > 1 and evaluate[evaluate["backend"]]["temperature"] == 0:
+        yield (
+            f"evaluate.num_seeds: {evaluate['num_seeds']} contradicts evaluate.{evaluate['backend']}.temperature: 0, which gives "
+            "one answer whatever the seed; write num_seeds: 1, or a temperature"
+        )
+    if evaluate["serve"]["num_replicas"] > 1 and "port" in flags:
+        yield "evaluate.serve.flags.port: contradicts num_replicas above 1, which need a port each; remove it"
+    yield from benchmark_findings(config)
+    yield from prompt_findings(evaluate["native"])
+    if evaluate["vlmevalkit"]["reuse"]:
+        yield "evaluate.vlmevalkit.reuse: true would take old answers for new ones; expected false"
+
+
+def environment_findings(config: Mapping[str, Any]) -> Iterator[str]:
+    """FlashAttention asked for where it is not, or in an image that does not hold it."""
+    environments = config["environments"]
+    attention = {f"{stage}.flags": config[stage]["flags"] for stage in ("stage1", "stage2")}
+    if config["evaluate"]["serve"]["backend"] == "transformers":
+        attention["evaluate.serve.flags"] = config["evaluate"]["serve"]["flags"]
+    if environments["train"] != FLASH_ATTENTION_ENVIRONMENT:
+        for where, flags in attention.items():
+            if str(flags.get("attn_impl", "")).startswith("flash"):
+                yield (
+                    f"{where}.attn_impl: {flags['attn_impl']} found, but environments.train: {environments['train']} does not "
+                    f"hold it; write sdpa, or environments.train: {FLASH_ATTENTION_ENVIRONMENT}"
+                )
+    elif environments["kind"] == "apptainer":
+        yield (
+            f"environments.train: {FLASH_ATTENTION_ENVIRONMENT} contradicts kind apptainer, whose image has no compiler for "
+            "it; write train with attn_impl: sdpa, or kind: venv"
+        )
+
+
+def findings(config: Mapping[str, Any], schema: Mapping[str, Any], known_flags: Mapping[str, Any]) -> list[str]:
+    """All findings, one line each; contradictions are looked for once the shape is right."""
+    lines = list(schema_findings(config, schema))
+    for path in (("stage1", "flags"), ("stage2", "flags"), ("evaluate", "serve", "flags")):
+        section: Any = config
+        for part in path:
+            section = section.get(part) if isinstance(section, Mapping) else None
+        if isinstance(section, Mapping):
+            command = "deploy" if path[0] == "evaluate" else "sft"
+            said = {line.partition(": ")[0] for line in lines}
+            flag_lines = flag_findings(".".join(path), section, command, known_flags)
+            lines += [line for line in flag_lines if line.partition(": ")[0] not in said]
+    if not lines:
+        for contradictions in (
+            environment_findings,
+            donor_findings,
+            calibration_findings,
+            stage_findings,
+            evaluation_findings,
+        ):
+            lines += contradictions(config)
+    return lines
+
+
+def validate(config: Mapping[str, Any], config_dir: Path) -> None:
+    """Raises UserError listing every finding, one line each, against the schema and flags in `config_dir`."""
+    schema = yaml.safe_load((config_dir / "schema.yaml").read_text(encoding="utf-8"))
+    known_flags = json.loads((config_dir / "known_flags.json").read_text(encoding="utf-8"))
+    if lines := findings(config, schema, known_flags):
+        raise UserError("configuration:\n" + "\n".join(f"  {line}" for line in lines))

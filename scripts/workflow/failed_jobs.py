@@ -1,0 +1,101 @@
+"""What failed jobs said last: in a cluster's job their output is in a file, and locally in their log. Snakemake names only those.
+
+Our programs end with one line `error: …`, perhaps with indented lines below it (common/errors.py); what has no such line
+ended in another way, and then the last lines are shown.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+NUM_LAST_LINES = 8
+
+# Lines of Snakemake and its Slurm plugin 2.8.0, in the log of the whole run.
+_SUBMITTED = re.compile(r"has been submitted with SLURM jobid (\S+) \(log: (.+)\)\.$")
+_FAILED = re.compile(r"^Error in (?:local)?rule (\w+):$")
+_MESSAGE = re.compile(r"^ +message: (.+)$")
+_JOB_ID = re.compile(r"^ +jobid: (\d+)$")
+_LOG = re.compile(r"^ +log: (.+) \(check log file\(s\) for error details\)$")
+_EXTERNAL_ID = re.compile(r"^ +external_jobid: (\S+)$")
+_REFUSED = re.compile(r"sbatch failed|submission failed")
+_FINISHED = re.compile(r"^Finished jobid: (\d+) ")
+
+# What Snakemake itself adds to a job's output when the job's program has failed.
+_OF_SNAKEMAKE = re.compile(
+    r"^(\[.*\]$|Error in |RuleException|CalledProcessError|Shutting down|Exiting because|srun: |WorkflowError)"
+)
+
+
+@dataclass
+class FailedJob:
+    """One start of a job that ended without its result."""
+
+    rule: str
+    job_id: str = ""  # Snakemake's
+    slurm_job_id: str = ""  # empty for a local job
+    log_path: Path | None = None  # None where it was refused by Slurm
+    message: str = ""  # Snakemake's, which has Slurm's reason where there was no start
+
+
+def failed_jobs(workflow_log: str) -> list[FailedJob]:
+    """The last failed start of each of the run's jobs that was not finished by a later one."""
+    slurm_logs: dict[str, Path] = {}
+    blocks: list[FailedJob] = []
+    for line in workflow_log.splitlines():
+        if match := _SUBMITTED.search(line):
+            slurm_logs[match.group(1)] = Path(match.group(2))
+        elif match := _FINISHED.match(line):
+            blocks = [block for block in blocks if block.job_id != match.group(1)]
+        elif match := _FAILED.match(line):
+            blocks.append(FailedJob(match.group(1)))
+        elif blocks and not blocks[-1].job_id and (match := _JOB_ID.match(line)):
+            blocks[-1].job_id = match.group(1)
+        elif blocks and not blocks[-1].message and (match := _MESSAGE.match(line)):
+            blocks[-1].message = match.group(1)
+        elif blocks and (match := _LOG.match(line)) and not _REFUSED.search(blocks[-1].message):
+            blocks[-1].log_path = Path(match.group(1))
+        elif blocks and (match := _EXTERNAL_ID.match(line)):
+            blocks[-1].slurm_job_id = match.group(1)
+            blocks[-1].log_path = slurm_logs.get(match.group(1))
+    return list({block.job_id: block for block in blocks}.values())
+
+
+def last_error(lines: list[str]) -> list[str]:
+    """The last error of our programs, with the indented lines that belong to it; empty for none."""
+    for begin in range(len(lines) - 1, -1, -1):
+        if lines[begin].startswith("error: "):
+            end = begin + 1
+            while end < len(lines) and lines[end].startswith("  "):
+                end += 1
+            return lines[begin:end]
+    return []
+
+
+def last_words(job_output: str) -> list[str]:
+    """The last error of our programs, or the last lines that are not Snakemake's own."""
+    lines = job_output.splitlines()
+    own = [line for line in lines if line.strip() and not line.startswith("    ") and not _OF_SNAKEMAKE.match(line)]
+    return last_error(lines) or own[-NUM_LAST_LINES:]
+
+
+def words_of(job: FailedJob) -> list[str]:
+    """What a failed job said, or what is said of it where it never ran. Of a local job only an error of ours in its log: the
+    rest was on the terminal, and the log may be another program's."""
+    if job.log_path is None:
+        return [job.message] if _REFUSED.search(job.message) else []
+    try:
+        output = job.log_path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        return [job.message, f"its output cannot be read ({error.strerror})"] if job.slurm_job_id else []
+    return last_words(output) if job.slurm_job_id else last_error(output.splitlines())
+
+
+def told(workflow_log: str) -> str:
+    """For each failed job its last start: what it said, and where all of its output is. Empty for none."""
+    parts = []
+    for job in failed_jobs(workflow_log):
+        if lines := words_of(job):
+            name = f"{job.rule}, Slurm job {job.slurm_job_id}," if job.slurm_job_id else job.rule
+            parts += [f"{name} said:", *(f"  {line}" for line in lines)]
+            parts += [f"  all of it: {job.log_path}"] if job.log_path and job.log_path.exists() else []
+    return "\n".join(parts)

@@ -1,0 +1,141 @@
+"""One run at a time in a working directory, and no job left over from a run that is gone.
+
+Snakemake's own lock looks first and writes then, and a SIGKILL leaves it behind. Here the kernel holds the lock for as long
+as the process lives. When Snakemake dies on a login node, its Slurm jobs live on: one that waits is cancelled, one that runs
+is waited for, because it still writes where the new run would. What a training had reached is found by its next start.
+"""
+
+import fcntl
+import getpass
+import json
+import os
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.common.errors import UserError
+from scripts.common.logger import log
+from scripts.common.processes import described, this_process, try_lock
+
+LOCK_NAME = "vlgraft.lock"
+
+# What Snakemake's Slurm plugin calls its jobs, and how their comments begin: nothing else is taken for one.
+_JOB_NAME = re.compile(r".*[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
+_COMMENT_PREFIX = "rule_"
+
+# Where the plugin has a job's output written: made before the first job is submitted, never removed with the profile's
+# `slurm-keep-successful-logs`.
+_SLURM_LOGS = Path(".snakemake/slurm_logs")
+
+# Slurm's states of a job that waits for a person, beside the PENDING ones that wait for their turn.
+_HELD_STATES = ("REQUEUE_HOLD", "SPECIAL_EXIT")
+_SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_BETWEEN_LINES = 60.0
+
+
+@dataclass(frozen=True)
+class ClusterJob:
+    """A job of this directory that Slurm still knows."""
+
+    job_id: str
+    state: str
+    rule: str  # with its wildcards
+
+
+def claim_directory(state_dir: Path) -> None:
+    """Takes the lock of the run for as long as this process lives. Raises UserError naming the run that has it.
+
+    The lock is the same whoever asks: two users of a directory are told of each other.
+    """
+    path = state_dir / LOCK_NAME
+    try:
+        state_dir.mkdir(exist_ok=True)
+        with open(path, "a+", encoding="utf-8") as lock:
+            if not try_lock(lock, fcntl.LOCK_EX):
+                raise UserError(
+                    f"{path}: Snakemake is at work in this directory already: {holder_of(path)}; expected one run at a time; "
+                    "wait for it to end, or end it with Ctrl-C, and give the same command again"
+                )
+            os.dup(lock.fileno())  # never closed, so the kernel drops the lock with the process and not before
+            lock.truncate(0)
+            start = {"user": getpass.getuser(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            lock.write(json.dumps(this_process() | start))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be opened ({error.strerror}), last used by {holder_of(path)}; expected to be able to write in this "
+            "directory; work in a checkout of your own, or let its owner give write permission to your group"
+        ) from None
+
+
+def holder_of(path: Path) -> str:
+    """Who wrote the lock file."""
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return f"{described(holder)}, user {holder['user']}, since {holder['since']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"
+
+
+def jobs_of(directory: Path) -> list[ClusterJob]:
+    """Snakemake's jobs that Slurm has waiting or running in this directory.
+
+    Slurm is not asked where nothing was ever given to it: on many a laptop its commands are installed and no cluster answers.
+    """
+    if not (directory / _SLURM_LOGS).exists():
+        return []
+    try:
+        finished = subprocess.run(["squeue", "--noheader", "--format=%A|%j|%T|%k|%Z"], capture_output=True, text=True)
+    except FileNotFoundError:
+        raise UserError(
+            f"squeue: not found on this machine, but {directory / _SLURM_LOGS} shows that jobs were given to Slurm from this "
+            "directory, and one may still be at work; expected Slurm's commands; run it where they are, or remove that "
+            "directory if you know that no job is left"
+        ) from None
+    if finished.returncode:
+        raise UserError(
+            f"squeue: failed ({finished.stderr.strip()}), so jobs left over from an earlier run could not be looked for; "
+            "expected an answer; give the same command again when the cluster answers"
+        )
+    jobs = []
+    for line in finished.stdout.splitlines():
+        job_id, name, state, comment, job_dir = line.split("|", 4)
+        if not (_JOB_NAME.fullmatch(name) and comment.startswith(_COMMENT_PREFIX)):
+            continue
+        if Path(job_dir).resolve() == directory.resolve():
+            jobs.append(ClusterJob(job_id, state, comment.removeprefix(_COMMENT_PREFIX)))
+    return jobs
+
+
+def cancel_waiting(jobs: list[ClusterJob]) -> None:
+    """Cancels jobs that have not begun; one that has begun meanwhile is left alone."""
+    for job in jobs:
+        log(f"Slurm job {job.job_id} ({job.rule}) of an earlier run has not begun; cancelling it")
+    ids = [job.job_id for job in jobs]
+    # A job that is held after a failed start is none of Slurm's PENDING ones; it does not begin meanwhile.
+    only = ["--state=PENDING"] if all(job.state == "PENDING" for job in jobs) else []
+    finished = subprocess.run(["scancel", *only, *ids], capture_output=True, text=True)
+    if finished.returncode:
+        raise UserError(
+            f"scancel: Slurm job {', '.join(ids)} of an earlier run here could not be cancelled "
+            f"({finished.stderr.strip()}), and would write where this run does; ask its owner to cancel it"
+        )
+
+
+def end_leftover_jobs(directory: Path) -> None:
+    """Returns when no job of an earlier run is left: those that wait are cancelled, those that run are waited for."""
+    next_line_s = 0.0
+    while jobs := jobs_of(directory):
+        if waiting := [job for job in jobs if job.state == "PENDING"]:
+            cancel_waiting(waiting)
+        elif held := [job for job in jobs if job.state in _HELD_STATES]:
+            cancel_waiting(held)
+        elif time.monotonic() >= next_line_s:
+            next_line_s = time.monotonic() + _SECONDS_BETWEEN_LINES
+            for job in jobs:
+                log(
+                    f"Slurm job {job.job_id} ({job.rule}) of an earlier run is {job.state.lower()} in this directory; "
+                    f"waiting for it to end (`scancel {job.job_id}` ends it; a training saves first)"
+                )
+        time.sleep(_SECONDS_BETWEEN_LOOKS)

@@ -1,0 +1,179 @@
+"""What Snakemake's Slurm plugin (2.8.0) does that would leave an unattended run waiting, and how it is mended.
+
+- It waits for ever for a job in a state that it does not know. sacct says `CANCELLED by 1000` where it knows CANCELLED, and
+  says it of every job that somebody cancels.
+- It leaves a preempted job, and one whose node died, to Slurm, which puts it back in the queue or does not.
+- It waits for a job that Slurm accepts and will never start, as one whose walltime is over the partition's.
+- When Slurm does not answer for a moment it forgets all of its jobs, and waits for none and for ever.
+- It asks sacct wherever there is such a command, also where it never answers because the cluster has no accounting.
+- It looks at the jobs 10 s later each time, up to 180 s, unless one has finished: a job that was cut by its walltime would wait
+  for the next one that much longer than the polling interval that was asked for.
+- After a node's death it keeps away from all nodes of that job for the rest of the run; Slurm knows better which ones are down.
+"""
+
+import re
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import snakemake_executor_plugin_slurm as plugin
+
+from scripts.common.errors import UserError
+from scripts.common.logger import log
+
+# Why a job waits, in Slurm's words (slurm.schedmd.com/job_reason_codes.html): those that no waiting changes.
+HOPELESS_REASONS = frozenset({
+    "AccountNotAllowed", "AssocMaxCpuPerJobLimit", "AssocMaxGRESPerJob", "AssocMaxMemPerJob", "AssocMaxNodePerJobLimit",
+    "AssocMaxWallDurationPerJobLimit", "BadConstraints", "InvalidAccount", "InvalidQOS", "PartitionTimeLimit",
+    "QOSMaxCpuPerJobLimit", "QOSMaxGRESPerJob", "QOSMaxMemoryPerJob", "QOSMaxNodePerJobLimit",
+    "QOSMaxWallDurationPerJobLimit", "QOSNotAllowed",
+})  # fmt: skip
+
+# Said of a job that asks for more nodes than the partition gives one, and of one whose nodes are down.
+NODE_LIMIT_REASON = "PartitionNodeLimit"
+
+# States that Slurm changes within seconds if it puts the job back.
+LEFT_TO_SLURM = ("PREEMPTED", "NODE_FAIL")
+ANSWER_LIMIT_S = 60.0
+
+# As the plugin does (its dynamic_check_threshold).
+NUM_INTERVALS_KEPT = 3
+
+States = dict[str, str]  # of a job's number
+Query = Callable[[str, Any], Awaitable[tuple[States | None, float | None]]]
+Check = Callable[[Any, Any], AsyncIterator[Any]]
+
+
+def answer(*command: str) -> str:
+    """What a command of Slurm's prints; nothing where it fails, is missing or takes too long: it is asked again."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_LIMIT_S, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+class JobStates:
+    """What is known of the states of a run's jobs, from look to look."""
+
+    def __init__(self) -> None:
+        self.before: States = {}
+        self.is_answering = True
+
+    def understood(self, states: States, *, is_whole: bool) -> States:
+        """The states in words that the plugin knows.
+
+        A job that is still PREEMPTED at the next look is not coming back, nor one that Slurm has forgotten; what they have made
+        is for their next start to find. `is_whole`: a job that is missing is forgotten; sacct's answers can lack one for a while.
+        """
+        states = {job_id: state.split()[0] for job_id, state in states.items() if state}
+        given_up = {job for job, state in states.items() if state in LEFT_TO_SLURM and self.before.get(job) == state}
+        for job_id in given_up:
+            answer("scancel", job_id)  # or it might come back after all, beside the one that takes its place
+        forgotten = self.before.keys() - states.keys() if is_whole else set()
+        self.before = states
+        return states | dict.fromkeys(given_up | forgotten, "CANCELLED")
+
+    def unanswered(self) -> States:
+        """Nothing is known of any job now; all of them are kept."""
+        if self.is_answering:
+            log("Slurm does not tell the states of its jobs; they are waited for, and it is asked again")
+        self.is_answering = False
+        return {}
+
+
+def with_known_states(query: Query) -> Query:
+    """The plugin's question for the states of its jobs, with answers that it understands."""
+    known = JobStates()
+
+    async def query_job_status(command: str, logger: Any) -> tuple[States | None, float | None]:
+        states, duration_s = await query(command, logger)
+        if states is None:
+            return known.unanswered(), 0.0
+        known.is_answering = True
+        return known.understood(states, is_whole=command.startswith("squeue")), duration_s
+
+    return query_job_status
+
+
+def is_over_the_limit(num_nodes: int, partition: str) -> bool:
+    """Whether a partition gives no job so many nodes; False where it does not tell."""
+    limit = re.search(r"\bMaxNodes=(\d+)", answer("scontrol", "--oneliner", "show", "partition", partition))
+    return limit is not None and num_nodes > int(limit.group(1))
+
+
+def hopeless_jobs(run_uuid: str) -> States:
+    """Why, of each waiting job of this run that will never start."""
+    format_ = "--format=%i|%r|%D|%P"
+    reasons = {}
+    for line in answer("squeue", "--noheader", f"--name={run_uuid}", "--states=PENDING", format_).splitlines():
+        job_id, reason, num_nodes, partition = line.split("|")
+        is_limit = reason == NODE_LIMIT_REASON and is_over_the_limit(int(num_nodes), partition)
+        if is_limit or reason in HOPELESS_REASONS:
+            reasons[job_id] = reason
+    return reasons
+
+
+def give_up(executor: Any, job: Any, reason: str) -> None:
+    """Cancels a job that will never start, and reports it as failed with Slurm's reason, for good."""
+    answer("scancel", job.external_jobid)
+    job.job.attempt = job.job.restart_times + 1  # the same request again would wait as long
+    message = (
+        f"Slurm accepted job '{job.external_jobid}' but will never start it: {reason}. It is cancelled. Ask for less or for "
+        "something else (partition, account, walltime, nodes: slurm/config.yaml), then give the same command again. "
+    )
+    executor.report_job_error(job, msg=message)
+
+
+def without_waiting_in_vain(check: Check) -> Check:
+    """The plugin's look at its jobs, as often as `slurm-init-seconds-before-status-checks` says, and not at hopeless ones."""
+
+    async def check_active_jobs(self: Any, active_jobs: Any) -> AsyncIterator[Any]:
+        hopeless = hopeless_jobs(self.run_uuid)
+        for job in active_jobs:
+            if job.external_jobid in hopeless:
+                give_up(self, job, hopeless[job.external_jobid])
+        avoided_nodes = set(self._failed_nodes)
+        async for job in check(self, [job for job in active_jobs if job.external_jobid not in hopeless]):
+            yield job
+        self._failed_nodes = avoided_nodes
+        self.next_seconds_between_status_checks = self.workflow.executor_settings.init_seconds_before_status_checks
+
+    return check_active_jobs
+
+
+def status_command(asked_for: str | None, interval_s: int, min_job_age_s: int | None) -> str:
+    """Which of Slurm's commands tells of ended jobs here: sacct where it answers, squeue otherwise.
+
+    Where no cluster answers at all, that is for the first submission to say: `prefetch` submits nothing.
+
+    Raises UserError where squeue forgets jobs so soon that their end could be missed; `min_job_age_s` is the cluster's
+    MinJobAge, 0 for never.
+    """
+    if asked_for != "squeue":
+        try:
+            asked = subprocess.run(["sacct", "--noheader", "--allocations"], capture_output=True, text=True)
+            reason = asked.stderr.strip()
+        except OSError as error:
+            reason = str(error.strerror)
+        else:
+            if asked.returncode == 0:
+                return "sacct"
+        log(f"sacct does not answer ({reason}); squeue is asked how jobs ended")
+    if min_job_age_s and min_job_age_s < NUM_INTERVALS_KEPT * interval_s:
+        raise UserError(
+            f"squeue: Slurm forgets jobs {min_job_age_s} s after their end (MinJobAge), at least {NUM_INTERVALS_KEPT} intervals "
+            f"of {interval_s} s expected, or the end of one could be missed; set SLURM_POLL_S lower, or have accounting set up"
+        )
+    return "squeue"
+
+
+def mend_the_plugin(settings: Any) -> None:
+    """To be called once in the process that submits, with the settings of its executor, whichever that is."""
+    if not isinstance(settings, plugin.ExecutorSettings):
+        return
+    interval_s = settings.init_seconds_before_status_checks
+    settings.status_command = status_command(settings.status_command, interval_s, plugin.get_min_job_age())
+    # Found out already. The plugin asks at each look, and takes sacct when this is not answered, or 0.
+    plugin.get_min_job_age = lambda: NUM_INTERVALS_KEPT * interval_s
+    plugin.query_job_status = with_known_states(plugin.query_job_status)
+    plugin.Executor.check_active_jobs = without_waiting_in_vain(plugin.Executor.check_active_jobs)

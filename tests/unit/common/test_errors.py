@@ -1,0 +1,48 @@
+"""How a program fails."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FULL = """
+import sys
+sys.path.insert(0, ".")
+from scripts.common.errors import run_program
+def main():
+    {line}
+run_program(main)
+"""
+
+
+def run(root: Path, line: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", FULL.format(line=line)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "open('/dev/full', 'w', buffering=1).write('a\\n')",
+            "error: a file that <string>:6 (main) was writing: No space",
+        ),
+        (
+            "raise OSError(122, 'Disk quota exceeded', '/scratch/a')",
+            "error: /scratch/a: Disk quota exceeded; make room",
+        ),
+    ],
+)
+def test_a_full_disk_is_one_line_that_says_what_to_do(root: Path, line: str, expected: str) -> None:
+    finished = run(root, line)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith(expected), finished.stderr
+    assert finished.stderr.endswith("give the same command again\n")
+    assert finished.stderr.count("\n") == 1
+
+
+def test_another_fault_of_the_system_keeps_its_traceback(root: Path) -> None:
+    finished = run(root, "open('/nowhere/a')")
+    assert finished.returncode == 1
+    assert "Traceback" in finished.stderr and "No such file or directory: '/nowhere/a'" in finished.stderr

@@ -1,0 +1,106 @@
+"""Checking a stage's rows: what the report of a sound dataset says."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from scripts.data import check_dataset
+
+Row = dict[str, Any]
+
+
+def check(root: Path, dataset_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    output_path = dataset_path.with_suffix(".check.json")
+    command = [".venv/bin/python", "scripts", "data.check_dataset", "--dataset", str(dataset_path)]
+    command += ["--output", str(output_path), *arguments]
+    return subprocess.run(command, cwd=root, text=True, capture_output=True)
+
+
+def write_dataset(directory: Path, sizes: list[tuple[int, int]]) -> Path:
+    lines = []
+    for number, size in enumerate(sizes):
+        path = directory / f"{number}.png"
+        Image.new("RGB", size, (number % 256, 0, 0)).save(path)
+        messages = [{"role": "user", "content": "<image>what?"}, {"role": "assistant", "content": f"answer {number}"}]
+        lines.append(json.dumps({"messages": messages, "images": [str(path)]}) + "\n")
+    (directory / "rows.jsonl").write_text("".join(lines))
+    return directory / "rows.jsonl"
+
+
+def test_the_report_of_a_sound_dataset_counts_rows_pictures_and_turns(root: Path, tmp_path: Path) -> None:
+    dataset_path = write_dataset(tmp_path, [(10, 40), (20, 20), (60, 30)])
+    content = dataset_path.read_bytes()
+    dataset_path.write_bytes(content + content.splitlines(keepends=True)[0])
+    finished = check(root, dataset_path)
+    assert finished.returncode == 0, finished.stderr
+    report = json.loads(dataset_path.with_suffix(".check.json").read_text())
+    assert report == {
+        "num_rows": 4,
+        "num_duplicate_rows": 1,
+        "num_assistant_turns": 4,
+        "num_pictures": 3,
+        "num_picture_references": 4,
+        "picture_width_px": {"min": 10, "median": 20, "max": 60},
+        "picture_height_px": {"min": 20, "median": 30, "max": 40},
+        "picture_area_px": {"min": 400, "median": 400, "max": 1800},
+        "num_bytes": dataset_path.stat().st_size,
+        "sha256": hashlib.sha256(dataset_path.read_bytes()).hexdigest(),
+    }
+    assert "1 rows repeat an earlier one" in finished.stderr
+
+
+def test_many_pictures_read_in_several_processes_give_the_same_report(root: Path, tmp_path: Path) -> None:
+    dataset_path = write_dataset(tmp_path, [(8 + i % 5, 9) for i in range(3 * check_dataset.NUM_PICTURES_PER_TASK)])
+    reports = []
+    for num_workers in ("1", "2"):
+        assert check(root, dataset_path, "--num-workers", num_workers).returncode == 0
+        reports.append(dataset_path.with_suffix(".check.json").read_text())
+    assert reports[0] == reports[1]
+
+
+def test_rows_of_text_alone_pass_with_a_note(root: Path, tmp_path: Path) -> None:
+    messages = [{"role": role, "content": "text"} for role in ("system", "user", "assistant", "user", "assistant")]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": messages}) + "\n")
+    finished = check(root, tmp_path / "rows.jsonl")
+    assert finished.returncode == 0, finished.stderr
+    assert "no row has a picture" in finished.stderr
+    report = json.loads((tmp_path / "rows.check.json").read_text())
+    assert (report["num_pictures"], report["num_assistant_turns"], report["picture_width_px"]) == (0, 2, None)
+
+
+USER, ASSISTANT = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "kinds"),
+    [
+        ([USER, ASSISTANT], []),
+        ([{"role": "system", "content": ""}, USER, ASSISTANT], []),
+        ([USER, {"role": "tool_call", "content": "f"}, {"role": "tool_response", "content": "1"}, ASSISTANT], []),
+        ([USER], ["no assistant turn"]),
+        ([USER, ASSISTANT | {"content": " \n"}], ["empty assistant turn"]),
+        ([USER, ASSISTANT, USER], ["last turn is not the assistant's"]),
+        ([USER, USER, ASSISTANT], ["turns do not alternate"]),
+        ([ASSISTANT], ["turns do not alternate"]),
+        ([{"role": "human", "content": "?"}, ASSISTANT], ["a message that ms-swift does not accept"]),
+        ([USER | {"content": [{"type": "text", "text": "?"}]}, ASSISTANT], ["a message that ms-swift does not accept"]),
+        (["?", ASSISTANT], ["a message that ms-swift does not accept"]),
+    ],
+)
+def test_a_conversation_is_trainable_or_its_problem_is_named(messages: list[Any], kinds: list[str]) -> None:
+    assert [kind for kind, _ in check_dataset.message_problems(messages)] == kinds
+
+
+def test_every_kind_of_problem_has_a_remedy(tmp_path: Path) -> None:
+    findings = check_dataset.Findings(num_rows=30)
+    for kind in check_dataset.REMEDIES:
+        findings.problems[kind] = [(number, "why") for number in range(1, 26)]
+    text = check_dataset.describe_problems(tmp_path / "rows.jsonl", findings)
+    assert text.count("row 20: why") == text.count("and 5 more") == len(check_dataset.REMEDIES)
+    assert "row 21" not in text
+    assert "25 of 30 rows cannot be trained on" in text

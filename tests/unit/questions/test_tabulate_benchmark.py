@@ -1,0 +1,108 @@
+"""A list of one's own questions becomes a table, or is refused by the number of the line and its key."""
+
+import base64
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.evaluation_inputs import picture
+from scripts.common.errors import UserError
+from scripts.questions import tabulate_benchmark
+from scripts.questions.native_samples import accepted_answers, letters_of
+from scripts.questions.tables import pictures_of, questions_of, read_benchmark
+
+CHOICE = {"question": "Which digit?", "images": ["p/7.png"], "options": ["1", "7"], "answer": "B"}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "p").mkdir()
+    for name in ("7", "8"):
+        (tmp_path / f"p/{name}.png").write_bytes(base64.b64decode(picture(name)))
+    (tmp_path / "p/text.png").write_text("no picture")
+    (tmp_path / "p/cut.png").write_bytes(base64.b64decode(picture("7"))[:40])
+    return tmp_path
+
+
+def tabulate(directory: Path, monkeypatch: pytest.MonkeyPatch, *lines: Any) -> list[dict[str, str]]:
+    """The rows of the table that is made of these lines; a text is a line as it is."""
+    list_path, output_path = directory / "q.jsonl", directory / "q.tsv"
+    list_path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    monkeypatch.setattr(sys, "argv", ["x", "--list", str(list_path), "--output", str(output_path)])
+    tabulate_benchmark.main()
+    return read_benchmark(output_path).to_dict("records")
+
+
+def test_a_choice_has_a_letter_for_each_option_and_its_own_or_its_lines_index(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {**CHOICE, "index": "seven", "options": ["1", "2", "7"], "answer": "C"}
+    named |= {"category": "odd", "discipline": "digits", "split": "dev"}
+    first, second = tabulate(directory, monkeypatch, CHOICE, "", named)
+    assert (first["index"], first["A"], first["B"], first["C"], first["answer"]) == ("0", "1", "7", "", "B")
+    assert (second["index"], second["C"], second["answer"]) == ("seven", "7", "C")
+    table = read_benchmark(directory / "q.tsv")
+    question = questions_of(table, pictures_of(table, directory / "q.tsv"))[1]
+    assert (question.split, question.discipline, question.subject) == ("dev", "digits", "odd")
+
+
+def test_an_open_question_has_one_accepted_answer_or_several(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accepted = ["Ada Lovelace", 'the "first"', "back\\slash", "Zoë’s"]
+    base = {"question": "Who?", "images": ["p/7.png"]}
+    rows = tabulate(directory, monkeypatch, {**base, "answer": accepted}, {**base, "answer": "one"})
+    assert [accepted_answers(row["answer"]) for row in rows] == [accepted, ["one"]]
+    assert [letters_of(row) for row in rows] == [[], []]
+
+
+def test_the_table_reads_back_the_same(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'A "quoted"\ttab,\na second line\u2028and: None'
+    both = {**CHOICE, "question": text, "images": ["p/8.png", "p/7.png"], "options": ["NA", "1.0"], "index": 5}
+    rows = tabulate(directory, monkeypatch, both, CHOICE)
+    assert (rows[0]["question"], rows[0]["A"], rows[0]["B"], rows[0]["index"]) == (text, "NA", "1.0", "5")
+    shown = pictures_of(read_benchmark(directory / "q.tsv"), directory / "q.tsv")
+    expected = [[(directory / f"p/{name}.png").read_bytes() for name in names] for names in ("87", "7")]
+    assert [[base64.b64decode(each) for each in pictures] for pictures in shown] == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ({**CHOICE, "images": ["p/9.png"]}, r"line 2: .*p/9\.png not found; .*paths are relative to the list"),
+        ({**CHOICE, "images": ["p/text.png"]}, r"line 2: .*p/text\.png is no readable picture"),
+        ({**CHOICE, "images": ["p/cut.png"]}, r"line 2: .*p/cut\.png is no readable picture"),
+        ({**CHOICE, "images": "p/7.png"}, "line 2: images is 'p/7.png'; expected a list of paths"),
+        ({**CHOICE, "images": []}, "line 2: images is missing or empty"),
+        ({**CHOICE, "answer": "C"}, "line 2: answer is 'C'; expected the letter of an option, one of A, B"),
+        ({**CHOICE, "answer": "7"}, "line 2: answer is '7'; expected the letter"),
+        ({**CHOICE, "options": None}, "line 2: options is None; expected a list"),
+        ({**CHOICE, "options": ["1", ""]}, "line 2: options is .*; expected a list"),
+        ({**CHOICE, "options": [], "answer": 7}, "line 2: answer is 7; expected a text, or a list"),
+        ({**CHOICE, "colour": "red"}, "line 2: unknown key colour; expected of question"),
+        ({key: CHOICE[key] for key in ("images", "answer")}, "line 2: question is missing or empty"),
+        ([CHOICE], "line 2: list found; expected a JSON object"),
+        ("{'question': 1}", "line 2 is no JSON"),
+        (json.dumps(CHOICE)[:-3], "line 2 is no JSON"),
+        ({**CHOICE, "index": "0"}, "index 0 stands on more than one row"),
+    ],
+)
+def test_a_line_that_cannot_be_asked_is_named(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, line: Any, expected: str
+) -> None:
+    with pytest.raises(UserError, match=expected):
+        tabulate(directory, monkeypatch, CHOICE, line)
+
+
+@pytest.mark.parametrize("lines", [(), ("", "  ")])
+def test_an_empty_list_is_refused(directory: Path, monkeypatch: pytest.MonkeyPatch, lines: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=r"q\.jsonl: no questions found"):
+        tabulate(directory, monkeypatch, *lines)
+    assert not (directory / "q.tsv").exists()
+
+
+def test_an_absent_list_is_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["x", "--list", str(directory / "no.jsonl"), "--output", str(directory / "q.tsv")])
+    with pytest.raises(UserError, match=r"no\.jsonl: not found"):
+        tabulate_benchmark.main()

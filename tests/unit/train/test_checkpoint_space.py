@@ -1,0 +1,65 @@
+"""How much room checkpoints take. That a real one takes so much is shown in tests/pipeline/test_training_resume.py."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts.train import checkpoint_space
+from scripts.train.checkpoint_space import checkpoint_bytes, num_checkpoints_to_come, want_of_room
+
+ADAMW = "adamw_torch_fused"
+
+
+@pytest.mark.parametrize(
+    ("num_trainable", "deepspeed", "optimizer", "expected"),
+    [
+        (1000, "zero2", ADAMW, 16 * 1000),  # the recipe's stage 2: 2 + 2 for the weights, 3 times 4 for the rest
+        (10, "zero2", ADAMW, 4 * 1000 + 12 * 10),  # its stage 1
+        (1000, "zero3", ADAMW, 14 * 1000),
+        (10, "zero3_offload", ADAMW, 2 * 1000 + 2 * 990 + 12 * 10),
+        (1000, "zero0", ADAMW, 12 * 1000),
+        (1000, None, ADAMW, 6 * 1000),
+        (10, None, ADAMW, 2 * 1000 + 4 * 10),
+        (1000, None, "adafactor", 2 * 1000),
+        (1000, "zero2", "muon", 8 * 1000),
+    ],
+)
+def test_a_checkpoint_holds_weights_and_state_as_deepspeed_divides_them(
+    num_trainable: int, deepspeed: str | None, optimizer: str, expected: int
+) -> None:
+    assert checkpoint_bytes(1000, num_trainable, 2, deepspeed, optimizer) == expected
+
+
+@pytest.mark.parametrize(
+    ("step", "num_on_disk", "most_kept", "expected"),
+    [
+        (0, 0, None, 4),  # steps 10, 20, 30 and the last, 35
+        (0, 0, 10, 4),
+        (0, 0, 2, 3),
+        (13, 2, None, 3),  # stopped at 10 and at 13
+        (13, 2, 2, 1),
+        (30, 2, 2, 1),
+        (30, 5, 2, 1),  # fewer are kept than before
+        (30, 5, None, 1),
+    ],
+)
+def test_as_many_are_there_at_once_as_are_kept_and_the_one_that_is_written(
+    step: int, num_on_disk: int, most_kept: int | None, expected: int
+) -> None:
+    assert num_checkpoints_to_come(step, 35, 10, num_on_disk, most_kept) == expected
+
+
+def test_what_does_not_fit_is_told_with_both_sizes_and_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_space, "free_bytes", lambda directory: 2_000_000_000_000)
+    assert want_of_room(tmp_path, 100_000_000_000, 20, 19) is None
+    said = want_of_room(tmp_path, 142_000_000_000, 15, None)
+    assert said is not None
+    assert said.startswith(f"{tmp_path}: 2.13 TB are needed for checkpoints, 2.00 TB are free there; 15 more")
+    assert "at least 142.00 GB each (all are kept); set flags.save_total_limit: 2 (resuming needs no more" in said
+    said = want_of_room(tmp_path, 142_000_000_000, 15, 2)
+    assert said is not None
+    assert said.endswith(
+        "(2 are kept, and the oldest goes when the next is whole); make room, or put the results on a larger disk"
+    )

@@ -1,0 +1,110 @@
+"""`config/simple_vl_8b.yaml` gives the published commands, flag by flag, under the names of the locked ms-swift."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts.evaluate.run_vlmevalkit import eval_config
+from scripts.questions.catalogue import listed_benchmarks
+from scripts.serve.server import deploy_command, server_environment
+from scripts.train.command import TrainingPaths, build_sft_command
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def published(root: Path) -> Any:
+    return load(root / "tests/data/published_recipe.yaml")
+
+
+@pytest.fixture(scope="module")
+def config(root: Path) -> Any:
+    return load(root / "config/simple_vl_8b.yaml")
+
+
+def renamed(section: dict[str, Any], stage: str = "") -> dict[str, Any]:
+    """The published flags under their present names, with the value of one stage where the stages differ."""
+    result = {}
+    for flag, value in section["flags"].items():
+        if isinstance(value, dict) and stage in value:
+            value = value[stage]
+        result[section["renamed"].get(flag, flag)] = value
+    return result
+
+
+def given_flags(argv: list[str]) -> dict[str, list[str]]:
+    """`--name a b` → {name: [a, b]}; a name that stands twice keeps its last values, as argparse does."""
+    flags: dict[str, list[str]] = {}
+    for word in argv:
+        if word.startswith("--"):
+            name = word.removeprefix("--")
+            flags[name] = []
+        elif flags:
+            flags[name].append(word)
+    return flags
+
+
+def same_value(given: list[str], published: Any) -> bool:
+    """Whether the words of a command line say the published value."""
+    if len(given) != 1:
+        return False
+    if isinstance(published, str):
+        return given[0] == published
+    return yaml.safe_load(given[0]) == published or float(given[0]) == published
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_each_published_training_flag_is_in_the_command(published: Any, config: Any, root: Path, stage: str) -> None:
+    paths = TrainingPaths(**{field.name: root / field.name for field in dataclasses.fields(TrainingPaths)})
+    stock_config = load(root / "tests/data/configs/Qwen2.5-VL-7B-Instruct/config.json")
+    command = build_sft_command(stage, config[stage], stock_config, paths, seed=42, device="cuda")
+    flags = given_flags(command.argv)
+    for name, value in renamed(published["sft"], stage).items():
+        assert same_value(flags[name], value), f"--{name} {flags.get(name)}, published {value}"
+    environment = published["sft"]["environment"]
+    assert flags["nproc_per_node"] == [str(environment["NPROC_PER_NODE"])]
+    assert command.environment["MAX_PIXELS"] == str(environment["MAX_PIXELS"])
+
+
+def test_the_published_template_is_used_for_the_stock_architecture(config: Any, root: Path) -> None:
+    paths = TrainingPaths(**{field.name: root / field.name for field in dataclasses.fields(TrainingPaths)})
+    stock_config = load(root / "tests/data/configs/Qwen2.5-VL-7B-Instruct/config.json")
+    command = build_sft_command("stage1", config["stage1"], stock_config, paths, seed=42, device="cuda")
+    assert given_flags(command.argv)["template"] == ["qwen2_5_vl"]
+
+
+def test_the_graft_is_the_published_one(config: Any) -> None:
+    assert config["graft"]["architecture"] == "qwen2_5_vl"
+    assert config["graft"]["aligner"] == "fresh"
+    assert config["graft"]["max_shard_gb"] == 4
+    assert config["donors"]["vl"]["id"] == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert config["donors"]["llm"]["id"] == "Qwen/Qwen3-8B"
+
+
+def test_each_published_serving_flag_is_in_the_command(published: Any, config: Any, root: Path, tmp_path: Path) -> None:
+    stock_config = root / "tests/data/configs/Qwen2.5-VL-7B-Instruct/config.json"
+    (tmp_path / "config.json").write_text(stock_config.read_text())
+    command = deploy_command(Path("python"), root, tmp_path, config["evaluate"]["serve"], 8000)
+    flags = given_flags(command)
+    for name, value in renamed(published["deploy"]).items():
+        assert same_value(flags[name], value), f"--{name} {flags.get(name)}, published {value}"
+    environment = server_environment({}, root, config["evaluate"]["serve"])
+    for name, value in published["deploy"]["environment"].items():
+        assert environment[name] == str(value)
+
+
+def test_each_published_evaluation_setting_is_in_the_task(published: Any, config: Any) -> None:
+    (benchmark,) = listed_benchmarks(config["evaluate"]).values()
+    task = eval_config(
+        benchmark.dataset, "http://127.0.0.1:8000/v1", "Qwen3-VL", config["evaluate"]["vlmevalkit"], seed=42
+    )
+    expected = {key: value for key, value in published["evaluation"].items() if key not in ("eval_backend", "model")}
+    assert {key: task[key] for key in expected} == expected
+    model = published["evaluation"]["model"]
+    assert {key: task["model"][0][key] for key in model} == model
+    assert task["model"][0]["api_base"].endswith("/v1/chat/completions")

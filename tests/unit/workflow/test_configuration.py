@@ -1,0 +1,169 @@
+"""The configuration is validated before anything is planned; each finding is one line that starts with the key."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts.common.errors import UserError
+from scripts.workflow.configuration import findings, validate
+
+CONFIG_FILES = ["config.yaml", "config/demo.yaml", "config/simple_vl_8b.yaml"]
+
+
+@pytest.fixture
+def config(root: Path) -> dict[str, Any]:
+    return yaml.safe_load((root / "config/demo.yaml").read_text())
+
+
+def lines_for(config: dict[str, Any], root: Path) -> list[str]:
+    schema = yaml.safe_load((root / "config/schema.yaml").read_text())
+    return findings(config, schema, json.loads((root / "config/known_flags.json").read_text()))
+
+
+def changed(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy with one key set (dots separate levels)."""
+    result = copy.deepcopy(config)
+    *parents, last = path.split(".")
+    section = result
+    for parent in parents:
+        section = section[parent]
+    section[last] = value
+    return result
+
+
+@pytest.mark.parametrize("name", CONFIG_FILES)
+def test_every_shipped_configuration_is_valid(root: Path, name: str) -> None:
+    assert lines_for(yaml.safe_load((root / name).read_text()), root) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("grafft", {}, "grafft: unknown key (did you mean graft?)"),
+        ("graft.aligner_", "fresh", "graft.aligner_: unknown key (did you mean aligner?)"),
+        ("graft.aligner", "new", 'graft.aligner: "new" found, one of "fresh", "keep" expected'),
+        ("seed", "zero", 'seed: "zero" found, integer expected'),
+        ("seed", -1, "seed: -1 is less than the minimum of 0"),
+        ("stage1.flags.learning_rate", "5e-6", "stage1.flags.learning_rate: \"5e-6\" found, number expected (YAML reads"),
+        ("stage1.flags.learning_rate", 0, "stage1.flags.learning_rate: 0 is less than or equal to the minimum of 0"),
+        ("stage1.flags.warmup_ratio", 1.5, "stage1.flags.warmup_ratio: 1.5 is greater than the maximum of 1"),
+        ("stage2.flags.learning_rte", 1.0, "stage2.flags.learning_rte: unknown flag of `swift sft` (did you mean learning_r"),
+        ("stage2.flags.train_type", "full", "stage2.flags.train_type: renamed in ms-swift 4; write tuner_type"),
+        ("stage2.flags.output_dir", "x", "stage2.flags.output_dir: set by vlgraft itself"),
+        ("stage2.flags.weight_decay", "much", 'stage2.flags.weight_decay: "much" found, float expected'),
+        ("evaluate.models", ["stage3"], "evaluate.models[0]: 'stage3' does not match"),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_or_value_is_one_line_that_names_it(
+    config: dict[str, Any], root: Path, path: str, value: Any, expected: str
+) -> None:
+    lines = lines_for(changed(config, path, value), root)
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("stage1.flags.freeze_llm", False, "stage1.flags: stage 1 trains the aligner alone"),
+        ("stage2.flags.num_train_epochs", 3, "stage2.flags: give exactly one of max_steps and num_train_epochs"),
+        ("stage2.flags.packing", True, "stage2.flags.packing: True found; packed rows are not counted yet; remove it"),
+        ("stage2.flags.bf16", True, "stage2.flags.torch_dtype: float32 contradicts bf16/fp16: true"),
+        ("donors.vl", {"kind": "local", "path": "x"}, "donors.vl.kind: local contradicts the other donor's demo"),
+        ("donors.llm", {"kind": "demo", "path": "x"}, "donors.llm.path: contradicts kind demo"),
+        ("donors.llm", {"kind": "modelscope", "id": "a/b"}, "donors.llm.revision: missing; kind modelscope needs it"),
+        ("evaluate.serve.flags.vllm_max_model_len", 8, "evaluate.serve.flags.vllm_max_model_len: contradicts backend"),
+        ("evaluate.models", ["parent"], "evaluate.models: parent contradicts donors.vl.kind demo"),
+        (
+            "stage2.flags.attn_impl",
+            "flash_attn",
+            "stage2.flags.attn_impl: flash_attn found, but environments.train: train",
+        ),
+        (
+            "evaluate.serve.flags.attn_impl",
+            "flash_attention_2",
+            "evaluate.serve.flags.attn_impl: flash_attention_2 found",
+        ),
+        (
+            "environments",
+            {"kind": "apptainer", "train": "train_flash_attn"},
+            "environments.train: train_flash_attn contra",
+        ),
+        ("evaluate.vlmevalkit.reuse", True, "evaluate.vlmevalkit.reuse: true would take old answers"),
+        ("evaluate.num_seeds", 4, "evaluate.num_seeds: 4 contradicts evaluate.vlmevalkit.temperature: 0"),
+        ("evaluate.benchmarks", ["digit"], "evaluate.benchmarks[0]: digit is unknown"),
+    ],
+)
+def test_options_that_contradict_each_other_are_named(
+    config: dict[str, Any], root: Path, path: str, value: Any, expected: str
+) -> None:
+    lines = lines_for(changed(config, path, value), root)
+    assert any(line.startswith(expected) for line in lines), lines
+
+
+def test_a_refit_goes_with_the_stock_architecture_alone(config: dict[str, Any], root: Path) -> None:
+    affine = changed(config, "graft.calibration", "affine")
+    (line,) = lines_for(affine, root)
+    assert line.startswith("graft.calibration: affine contradicts graft.architecture: qwen3, which loses nothing")
+    assert lines_for(changed(affine, "graft.architecture", "qwen2_5_vl"), root) == []
+
+
+def test_a_refit_is_not_judged_by_the_text_that_it_was_made_on(config: dict[str, Any], root: Path) -> None:
+    affine = changed(changed(config, "graft.architecture", "qwen2_5_vl"), "graft.calibration", "affine")
+    (line,) = lines_for(changed(affine, "fidelity.text", "texts/calibration.txt"), root)
+    assert line.startswith("fidelity.text: texts/calibration.txt is also calibration.text")
+
+
+def test_nothing_to_train_is_refused(config: dict[str, Any], root: Path) -> None:
+    for key in ("freeze_vit", "freeze_llm", "freeze_aligner"):
+        config = changed(config, f"stage2.flags.{key}", True)
+    assert any("nothing would train" in line for line in lines_for(config, root))
+
+
+def test_a_missing_key_is_named(config: dict[str, Any], root: Path) -> None:
+    del config["stage2"]
+    assert lines_for(config, root) == ["stage2: missing; each configuration file is complete in itself"]
+
+
+def test_all_findings_are_reported_at_once(config: dict[str, Any], root: Path) -> None:
+    config["seed"] = -1
+    config["graft"]["aligner"] = "new"
+    with pytest.raises(UserError) as error:
+        validate(config, root / "config")
+    assert str(error.value).count("\n") == 2
+
+
+def test_several_seeds_go_with_the_temperature_of_the_backend_that_is_used(config: dict[str, Any], root: Path) -> None:
+    seeds = changed(changed(config, "evaluate.num_seeds", 4), "evaluate.backend", "native")
+    (line,) = lines_for(seeds, root)
+    assert line.startswith("evaluate.num_seeds: 4 contradicts evaluate.native.temperature: 0")
+    assert lines_for(changed(seeds, "evaluate.native.temperature", 0.6), root) == []
+
+
+def test_replicas_do_not_share_a_port(config: dict[str, Any], root: Path) -> None:
+    with_port = changed(config, "evaluate.serve.flags.port", 8000)
+    assert lines_for(with_port, root) == []
+    (line,) = lines_for(changed(with_port, "evaluate.serve.num_replicas", 2), root)
+    assert line.startswith("evaluate.serve.flags.port: contradicts num_replicas above 1")
+
+
+@pytest.mark.parametrize("key", ["choice_prompt", "open_prompt"])
+@pytest.mark.parametrize(
+    "wrong", ["{", "}", "{}", "{0}", "{option}", "{question.text}", "{question[text]}", "{letters:d}"]
+)
+def test_a_prompt_that_cannot_be_filled_is_one_finding(
+    config: dict[str, Any], root: Path, key: str, wrong: str
+) -> None:
+    (line,) = lines_for(changed(config, f"evaluate.native.{key}", f"{{question}} {{options}} {wrong}"), root)
+    assert line.startswith(f"evaluate.native.{key}: cannot be filled (")
+    assert "expected no fields but {question}, {options}, {letters}" in line
+    assert line.endswith("is written twice: {{ }}")
+
+
+def test_a_prompt_may_hold_braces_that_are_written_twice(config: dict[str, Any], root: Path) -> None:
+    prompt = "{question}\n{options}\nEnd with \\boxed{{X}}, X of {letters}."
+    assert lines_for(changed(config, "evaluate.native.choice_prompt", prompt), root) == []

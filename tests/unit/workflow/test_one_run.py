@@ -1,0 +1,111 @@
+"""One run in a directory at a time, and what becomes of the jobs of a run that is gone."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.common.errors import UserError
+from scripts.workflow.one_run import claim_directory, end_leftover_jobs, jobs_of
+
+NAME = "0c0ffee0-1234-4abc-8def-0123456789ab"
+CLAIM = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, ".")
+from scripts.workflow.one_run import claim_directory
+claim_directory(Path(sys.argv[1]))
+print("claimed", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(root: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has claimed `tmp_path`."""
+    command = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "claimed\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_run_is_refused_and_told_whose_the_first_one_is(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"already: process {holder.pid} on .*, user .*, since .*wait for it to end"):
+        claim_directory(tmp_path)
+
+
+def test_a_directory_of_somebody_else_is_refused_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "vlgraft.lock").mkdir()  # as little to be opened as another user's file
+    with pytest.raises(
+        UserError, match=r"vlgraft.lock: cannot be opened \(Is a directory\), last used by another process"
+    ):
+        claim_directory(tmp_path)
+
+
+def test_a_killed_run_leaves_no_lock(holder: subprocess.Popen[str], root: Path, tmp_path: Path) -> None:
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    # In a process of its own: here the claim would last until the end of the tests.
+    claim = CLAIM.replace("time.sleep(600)", "")
+    finished = subprocess.run([sys.executable, "-c", claim, str(tmp_path)], cwd=root, capture_output=True, text=True)
+    assert finished.stdout == "claimed\n", finished.stderr
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands in for squeue and scancel: jobs are the lines of a file, cancelling empties it. The real ones: tests/cluster."""
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    (tmp_path / ".snakemake/slurm_logs").mkdir(parents=True)
+    jobs_path = tmp_path / "jobs"
+    programs = {"squeue": f"cat {jobs_path}", "scancel": f'echo "$@" > {tmp_path}/cancelled; : > {jobs_path}'}
+    for name, line in programs.items():
+        path = bin_dir / name
+        path.write_text(f"#!/bin/sh\n{line}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{bin_dir}:{os.environ['PATH']}")
+    return jobs_path
+
+
+def test_only_jobs_of_snakemake_in_this_directory_count(slurm: Path, tmp_path: Path) -> None:
+    slurm.write_text(
+        f"1|{NAME}|RUNNING|rule_stage1_wildcards_stage1|{tmp_path}\n"
+        f"2|{NAME}|RUNNING|rule_stage1_wildcards_stage1|/elsewhere\n"
+        f"3|my own job|RUNNING|rule_of_mine|{tmp_path}\n"
+        f"4|{NAME}|PENDING|something else|{tmp_path}\n"
+    )
+    assert [job.job_id for job in jobs_of(tmp_path)] == ["1"]
+
+
+def test_a_job_that_has_not_begun_is_cancelled(slurm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slurm.write_text(f"7|{NAME}|PENDING|rule_stage2_wildcards_stage2|{tmp_path}\n")
+    end_leftover_jobs(tmp_path)
+    assert (tmp_path / "cancelled").read_text().split() == ["--state=PENDING", "7"]
+    assert "Slurm job 7 (stage2_wildcards_stage2) of an earlier run has not begun" in capsys.readouterr().err
+
+
+def test_a_cluster_that_does_not_answer_is_an_error(slurm: Path, tmp_path: Path) -> None:
+    (slurm.parent / "bin/squeue").write_text("#!/bin/sh\necho Unable to contact >&2; exit 1\n")
+    with pytest.raises(UserError, match=r"squeue: failed \(Unable to contact\)"):
+        jobs_of(tmp_path)
+
+
+def test_slurm_is_not_asked_where_nothing_was_given_to_it(slurm: Path, tmp_path: Path) -> None:
+    (slurm.parent / "bin/squeue").write_text("#!/bin/sh\necho no cluster here >&2; exit 1\n")
+    (tmp_path / ".snakemake/slurm_logs").rmdir()
+    assert jobs_of(tmp_path) == []
+
+
+def test_a_directory_with_jobs_is_not_run_where_slurm_cannot_be_asked(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"squeue: not found on this machine, but .*slurm_logs shows"):
+        jobs_of(tmp_path)
