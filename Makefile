@@ -48,10 +48,10 @@ CHECKPOINT = results/stage2/checkpoint
 CONFIG = $(firstword $(wildcard $(CHECKPOINT)/../../config.json) config.yaml)
 
 serve: .venv/ok
-	@.venv/bin/python scripts serve.serve --checkpoint-dir $(CHECKPOINT) --config $(CONFIG)
+	@.venv/bin/python scripts serve.serve --config $(CONFIG) --checkpoint-dir $(CHECKPOINT)
 
 chat: .venv/ok
-	@.venv/bin/python scripts serve.chat --checkpoint-dir $(CHECKPOINT) --config $(CONFIG)
+	@.venv/bin/python scripts serve.chat --config $(CONFIG) --checkpoint-dir $(CHECKPOINT)
 
 # How far each training is, from its files alone.
 status: .venv/ok

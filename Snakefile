@@ -18,11 +18,11 @@ if not workflow.config_settings.configfiles:
 
 
 include: "rules/common.smk"
-include: "rules/paths.smk"
 include: "rules/resources.smk"
 include: "rules/environments.smk"
 include: "rules/donors.smk"
 include: "rules/data.smk"
+include: "rules/questions.smk"
 include: "rules/graft.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
@@ -31,13 +31,18 @@ include: "rules/upload.smk"
 include: "rules/prefetch.smk"
 
 
+if "demo" in config:
+
+    include: "rules/demo.smk"
+
+
 rule all:
     default_target: True
     input:
-        expand(result("eval/{benchmark}.csv"), benchmark=BENCHMARKS),
-        expand(result("eval/{benchmark}.disagreements.html"), benchmark=BENCHMARKS),
-        result("report.html"),
+        [RUN.scores(benchmark) for benchmark in RUN.benchmarks],
+        [RUN.result(f"eval/{benchmark}.disagreements.html") for benchmark in RUN.benchmarks],
+        RUN.result("report.html"),
         # Both: a card that went with an older export is missed only if it is asked for by itself.
-        expand(result("{stage}/checkpoint/README.md"), stage=STAGES),
-        expand(result("{stage}/checkpoint.check.json"), stage=STAGES),
+        [RUN.result(f"{stage}/checkpoint/README.md") for stage in STAGES],
+        [RUN.result(f"{stage}/checkpoint.check.json") for stage in STAGES],
     localrule: True

@@ -108,7 +108,7 @@ def graft_both(directory: Path, texts: dict[str, Path]) -> Iterator[tuple[str, P
         config = graft_dir / "config.json"
         run([WORKFLOW_PYTHON, "scripts", "graft.derive_config", *donors, *settings, "--output", config])
         code: Command = ["--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", graft_dir]
-        seed: Command = ["--config", config, "--seed", "0"]
+        seed: Command = ["--model-config", config, "--seed", "0"]
         refitted: Command = ["--refit", refit] if calibration == "affine" else []
         run([WORKFLOW_PYTHON, "scripts", "graft.graft", *donors, *settings, *seed, *code, *refitted])
         yield calibration, graft_dir, gate if calibration == "affine" else []

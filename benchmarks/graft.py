@@ -179,7 +179,7 @@ def methods(
     commands: dict[str, list[str | Path]] = {}
     for name, settings in SETTINGS_OF_METHOD.items():
         command: list[str | Path] = [sys.executable, "scripts", "graft.graft", *donors, "--vl-manifest", manifests[0]]
-        command += ["--llm-manifest", manifests[1], "--config", derive(scratch_dir / "configs", donors, settings)]
+        command += ["--llm-manifest", manifests[1], "--model-config", derive(scratch_dir / "configs", donors, settings)]
         command += ["--settings", json.dumps(settings), "--seed", "0", "--model-code-dir", "model/qwen2_5_vl_qwen3"]
         commands[name] = [*command, "--output-dir", output_dir]
     reference_dir = scratch_dir / "reference"

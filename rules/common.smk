@@ -1,24 +1,39 @@
 # What all rules use. The configuration is validated here, before anything is planned.
-import json
 import os
+import re
+import shlex
 import sys
 
-sys.path.insert(0, workflow.basedir)
-from scripts.environments import paths as environment_paths
-from scripts.questions.catalogue import listed_benchmarks, pictures_named_in
-from scripts.workflow.configuration import validate
+# Only while our package `scripts` is imported: the workflow may be used from a directory that has one of its own.
+_modules_of_caller = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "scripts"}
+sys.path.insert(0, str(Path(workflow.current_basedir).parent))
+
 from scripts.common.errors import UserError
-from scripts.workflow.failed_jobs import told
 from scripts.common.gpus import may_have_gpus
-from scripts.evaluate.model_names import base_of, control_of
+from scripts.common.root import ROOT
+from scripts.evaluate.model_names import base_of
+from scripts.questions.catalogue import pictures_named_in
+from scripts.workflow.configuration import validate
+from scripts.workflow.failed_jobs import told
+from scripts.workflow.layout import DIGITS_DIR, STAGES, Layout, before, shipped, stages_up_to, text_path
 from scripts.workflow.one_run import claim_directory, end_leftover_jobs
 from scripts.workflow.program_files import program_files
 from scripts.workflow.slurm_plugin import mend_the_plugin
+from scripts.workflow.steps import shell_command
+
+sys.path.pop(0)
+for _name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
+    del sys.modules[_name]
+sys.modules.update(_modules_of_caller)
 
 try:
-    validate(config, Path(workflow.basedir) / "config")
+    validate(config, ROOT / "config")
 except UserError as error:
     raise WorkflowError(str(error))
+
+# Where everything lies.
+RUN = Layout(config)
+MODEL_PACKAGE = sorted(str(path) for path in Path(shipped("model/qwen2_5_vl_qwen3")).glob("*.py"))
 
 
 onstart:
@@ -37,28 +52,10 @@ onerror:
 
 
 def program(name):
-    """The program and the modules it imports: the inputs whose change reruns what it makes."""
-    return program_files(Path("scripts") / f"{name}.py", Path())
+    """The program `subject.program` and the modules it imports: the inputs whose change reruns what it makes."""
+    return program_files(Path(shipped(f"scripts/{name.replace('.', '/')}.py")), Path(shipped("")))
 
 
-def section(*keys):
-    """One section of the configuration as JSON, so that a rule's params hold nothing but its own."""
-    value = config
-    for key in keys:
-        value = value[key]
-    return json.dumps(value, sort_keys=True)
-
-
-def environment_dir(role):
-    """Where an environment is."""
-    return environment_paths.environment_dir(config["environments"], role)
-
-
-def python_of(role):
-    """The interpreter of an environment; `workflow` is the one that runs Snakemake itself."""
-    return ".venv/bin/python" if role == "workflow" else f"{environment_dir(role)}/bin/python"
-
-
-def environment(role):
-    """The marker of a whole environment: another lock reruns what was made with it."""
-    return f"{environment_dir(role)}.ok"
+def run(name):
+    """A rule's command, from its wildcards; a function, because settings may hold braces."""
+    return lambda wildcards: shell_command(RUN, name, **wildcards)

@@ -2,14 +2,25 @@
 
 
 wildcard_constraints:
-    donor="|".join(re.escape(name) for name in DONOR_OF_NAME),
+    donor="|".join(re.escape(name) for name in RUN.role_of_donor),
+
+
+def donor_files(wildcards):
+    """What a donor's manifest is made from, beside the hub: the demo's weights or the user's own files."""
+    role = RUN.role_of_donor[wildcards.donor]
+    donor = config["donors"][role]
+    if donor["kind"] == "demo":
+        return f"{RUN.donor_dir(role)}/config.json"
+    if donor["kind"] == "local":
+        return sorted(str(path) for path in Path(donor["path"]).glob("*") if path.suffix in (".json", ".safetensors"))
+    return []
 
 
 rule donor:
     input:
         donor_files,
-        script=program("donors/fetch_donor"),
-        env=environment("train"),
+        script=program("donors.fetch_donor"),
+        env=RUN.environment("train"),
     output:
         # Kept, not deleted before a rerun: its checksums tell whether the donor has changed since.
         update("resources/donors/{donor}.json"),
@@ -19,52 +30,6 @@ rule donor:
         "resources/donors/{donor}.recorded.tsv"
     localrule: True
     params:
-        role=lambda wildcards: DONOR_OF_NAME[wildcards.donor],
-        source=lambda wildcards: section("donors", DONOR_OF_NAME[wildcards.donor]),
-        dir=lambda wildcards: donor_dir(DONOR_OF_NAME[wildcards.donor]),
-        python=python_of("train"),
+        run=lambda wildcards: shell_command(RUN, "donors.fetch_donor", role=RUN.role_of_donor[wildcards.donor]),
     shell:
-        "{params.python} scripts donors.fetch_donor --role {params.role} --source {params.source:q} --dir {params.dir:q}"
-        " --manifest {output} 2>&1 | tee {log}"
-
-
-if "demo" in config:
-
-    rule demo_vision_donor:
-        input:
-            script=program("demo/make_demo_vision_donor"),
-            env=environment("train"),
-            digits="resources/data/digits/train.jsonl",
-        output:
-            f"resources/donors/demo-vl-seed{config['seed']}/config.json",
-        log:
-            f"logs/donors/make-demo-vl-seed{config['seed']}.log",
-        benchmark:
-            f"resources/donors/demo-vl-seed{config['seed']}.made.tsv"
-        threads: 1
-        params:
-            settings=section("demo", "vision_donor"),
-            python=python_of("train"),
-            seed=config["seed"],
-        shell:
-            "{params.python} scripts demo.make_demo_vision_donor --digits-dir $(dirname {input.digits})"
-            " --settings {params.settings:q} --seed {params.seed} --output-dir $(dirname {output}) 2>&1 | tee {log}"
-
-    rule demo_language_donor:
-        input:
-            script=program("demo/make_demo_language_donor"),
-            env=environment("train"),
-        output:
-            f"resources/donors/demo-llm-seed{config['seed']}/config.json",
-        log:
-            f"logs/donors/make-demo-llm-seed{config['seed']}.log",
-        benchmark:
-            f"resources/donors/demo-llm-seed{config['seed']}.made.tsv"
-        threads: 1
-        params:
-            settings=section("demo", "language_donor"),
-            python=python_of("train"),
-            seed=config["seed"],
-        shell:
-            "{params.python} scripts demo.make_demo_language_donor"
-            " --settings {params.settings:q} --seed {params.seed} --output-dir $(dirname {output}) 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log}"

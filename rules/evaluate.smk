@@ -7,110 +7,68 @@ wildcard_constraints:
     share="[0-9]+",
 
 
-# What evaluate.py and answer_share.py have in common.
+# What decides the answers.
 EVALUATION_INPUT = {
-    # Started by the program, not imported by it.
-    "harness": program(f"evaluate/run_{BACKEND}"),
     "package": MODEL_PACKAGE,
-    "env": environment("evaluate"),
-    "serve_env": environment(SERVE_ROLE),
-    "model": lambda wildcards: checkpoint_identity(base_of(wildcards.model)),
-    "benchmark": lambda wildcards: benchmark_identity(wildcards.benchmark),
-}
-EVALUATION_PARAMS = {
-    "model_dir": lambda wildcards: checkpoint_dir(base_of(wildcards.model)),
-    "backend": BACKEND,
-    "dataset": lambda wildcards: BENCHMARKS[wildcards.benchmark].dataset,
-    "tsv": lambda wildcards: benchmark_tsv(wildcards.benchmark),
-    "control": lambda wildcards: control_of(wildcards.model),
-    "serve": section("evaluate", "serve"),
-    "settings": lambda wildcards: section("evaluate", BACKEND),  # a function: the prompts have braces
-    "seed": config["seed"],
-    "num_seeds": config["evaluate"]["num_seeds"],
-    "serve_python": python_of(SERVE_ROLE),
-    "work_dir": lambda wildcards: f"{WORK}/eval/{wildcards.benchmark}/{wildcards.model}",
-    "python": python_of("evaluate"),
+    # Started by the programs, not imported by them.
+    "harness": program(f"evaluate.run_{RUN.backend}"),
+    "env": RUN.environment("evaluate"),
+    "serve_env": RUN.environment(RUN.serve_role),
+    "model": lambda wildcards: RUN.checkpoint_identity(base_of(wildcards.model)),
+    "benchmark": lambda wildcards: RUN.questions_identity(wildcards.benchmark),
 }
 
 
 rule answer_share:
-    # One node's part of the questions, where several share them; evaluate.py puts the answers together.
+    # One node's part of the questions, where several share them; `evaluate` puts the answers together.
     input:
         **EVALUATION_INPUT,
-        script=program("evaluate/answer_share"),
+        script=program("evaluate.answer_share"),
     output:
-        result("eval/{benchmark}/{model}.shares/{share}.json"),
+        RUN.share("{benchmark}", "{model}", "{share}"),
     log:
-        f"logs/{RESULTS}/eval-{{benchmark}}-{{model}}-share{{share}}.log",
+        RUN.evaluation_log("{benchmark}", "{model}", "{share}"),
     threads: 1
     resources:
         **serving_resources(),
     params:
-        **EVALUATION_PARAMS,
+        run=run("evaluate.answer_share"),
     shell:
-        "{params.python} scripts evaluate.answer_share --share {wildcards.share} --output {output}"
-        " --model-name {wildcards.model} --model-dir {params.model_dir:q} --backend {params.backend}"
-        " --benchmark {params.dataset} --benchmark-tsv {params.tsv} --control {params.control}"
-        " --serve {params.serve:q} --settings {params.settings:q} --seed {params.seed} --num-seeds {params.num_seeds}"
-        " --serve-python {params.serve_python} --work-dir {params.work_dir} --log {log}"
+        "{params.run}"
 
 
 rule evaluate:
     input:
         **EVALUATION_INPUT,
-        script=program("evaluate/evaluate"),
-        shares=expand(result("eval/{{benchmark}}/{{model}}.shares/{share}.json"), share=SHARES),
+        script=program("evaluate.evaluate"),
+        shares=[RUN.share("{benchmark}", "{model}", share) for share in RUN.shares],
     output:
-        records=result("eval/{benchmark}/{model}.jsonl"),
-        provenance=result("eval/{benchmark}/{model}.json"),
+        records=RUN.records("{benchmark}", "{model}"),
+        provenance=RUN.records_provenance("{benchmark}", "{model}"),
     log:
-        f"logs/{RESULTS}/eval-{{benchmark}}-{{model}}.log",
+        RUN.evaluation_log("{benchmark}", "{model}"),
     threads: 1
     resources:
-        **({} if SHARES else serving_resources()),
+        **({} if RUN.shares else serving_resources()),
     params:
-        **EVALUATION_PARAMS,
+        run=run("evaluate.evaluate"),
     shell:
-        "{params.python} scripts evaluate.evaluate --records {output.records} --provenance {output.provenance}"
-        " --model-name {wildcards.model} --model-dir {params.model_dir:q} --backend {params.backend}"
-        " --benchmark {params.dataset} --benchmark-tsv {params.tsv} --control {params.control}"
-        " --serve {params.serve:q} --settings {params.settings:q} --seed {params.seed} --num-seeds {params.num_seeds}"
-        " --serve-python {params.serve_python} --work-dir {params.work_dir} --log {log}"
-
-
-rule disagreements:
-    input:
-        script=program("report/make_disagreements"),
-        page=sorted(str(path) for path in Path("scripts/report").glob("*.*")),
-        benchmark=lambda wildcards: benchmark_identity(wildcards.benchmark),
-        records=expand(result("eval/{{benchmark}}/{model}.jsonl"), model=config["evaluate"]["models"]),
-    output:
-        result("eval/{benchmark}.disagreements.html"),
-    log:
-        f"logs/{RESULTS}/disagreements-{{benchmark}}.log",
-    localrule: True
-    params:
-        tsv=lambda wildcards: benchmark_tsv(wildcards.benchmark),
-        python=python_of("workflow"),
-    shell:
-        "{params.python} scripts report.make_disagreements --name {wildcards.benchmark} --benchmark {params.tsv}"
-        " --records {input.records} --output {output} 2>&1 | tee {log}"
+        "{params.run}"
 
 
 rule table:
     input:
-        script=program("evaluate/make_table"),
-        records=expand(result("eval/{{benchmark}}/{model}.jsonl"), model=config["evaluate"]["models"]),
-        provenances=expand(result("eval/{{benchmark}}/{model}.json"), model=config["evaluate"]["models"]),
+        script=program("evaluate.make_table"),
+        records=[RUN.records("{benchmark}", model) for model in RUN.models],
+        provenances=[RUN.records_provenance("{benchmark}", model) for model in RUN.models],
     output:
-        csv=result("eval/{benchmark}.csv"),
-        json=result("eval/{benchmark}.json"),
-        comparison=result("eval/{benchmark}.comparison.csv"),
+        csv=RUN.scores("{benchmark}"),
+        json=RUN.scores_provenance("{benchmark}"),
+        comparison=RUN.comparison("{benchmark}"),
     log:
-        f"logs/{RESULTS}/table-{{benchmark}}.log",
+        RUN.log("table-{benchmark}"),
     localrule: True
     params:
-        python=python_of("workflow"),
+        run=run("evaluate.make_table"),
     shell:
-        "{params.python} scripts evaluate.make_table --records {input.records} --provenances {input.provenances}"
-        " --output-csv {output.csv} --output-json {output.json} --output-comparison {output.comparison} > {log} 2>&1"
+        "{params.run} > {log} 2>&1"

@@ -4,8 +4,8 @@
 
 rule prefetch:
     input:
-        [environment(role) for role in ROLES],
-        [donor_manifest(role) for role in config["donors"] if config["donors"][role]["kind"] != "demo"],
-        expand(result("data/{stage}.check.json"), stage=STAGES),
-        [benchmark_identity(benchmark) for benchmark in BENCHMARKS],
+        [RUN.environment(role) for role in RUN.roles],
+        [RUN.donor_manifest(role) for role in config["donors"] if config["donors"][role]["kind"] != "demo"],
+        [RUN.dataset_check(stage) for stage in STAGES],
+        [RUN.questions_identity(benchmark) for benchmark in RUN.benchmarks],
     localrule: True

@@ -9,9 +9,9 @@ own, and comes after the rest: it needs nvcc and a C++ compiler, but no GPU.
 
 By hand:
     .venv/bin/python scripts environments.build_environment \\
-        --lock envs/train.lock --environment-dir .venvs/train --marker .venvs/train.ok
+        --lock envs/train.lock --marker .venvs/train.ok
     .venv/bin/python scripts environments.build_environment --lock envs/train.lock --compiled-lock envs/flash_attn.lock \\
-        --environment-dir .venvs/train_flash_attn --marker .venvs/train_flash_attn.ok
+        --marker .venvs/train_flash_attn.ok
 """
 
 import argparse
@@ -59,8 +59,9 @@ def run(command: Sequence[str], lock_path: Path, variables: Mapping[str, str], a
         )
 
 
-def build(lock_path: Path, compiled_lock_path: Path | None, environment_dir: Path, marker_path: Path) -> None:
+def build(lock_path: Path, compiled_lock_path: Path | None, marker_path: Path) -> None:
     """Runs the commands and writes the marker; raises UserError with the failing command."""
+    environment_dir = marker_path.with_suffix("")
     locks = [lock_path, *([compiled_lock_path] if compiled_lock_path else [])]
     for path in locks:
         if not path.exists():
@@ -90,10 +91,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--lock", type=Path, required=True)
     parser.add_argument("--compiled-lock", type=Path, help="what is compiled against the rest")
-    parser.add_argument("--environment-dir", type=Path, required=True)
-    parser.add_argument("--marker", type=Path, required=True)
+    parser.add_argument("--marker", type=Path, required=True, help="DIR.ok, written last; the environment is DIR")
     arguments = parser.parse_args()
-    build(arguments.lock, arguments.compiled_lock, arguments.environment_dir, arguments.marker)
+    build(arguments.lock, arguments.compiled_lock, arguments.marker)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Refuses an image that was built from another lock than the checkout's. The image
 
 By hand:
     .venv/bin/python scripts environments.enter_image --image .venvs/vlgraft.sif --lock envs/train.lock \\
-        --environment-dir .venvs/image/train --marker .venvs/image/train.ok
+        --marker .venvs/image/train.ok
 """
 
 import argparse
@@ -46,7 +46,7 @@ def lock_in_image(image_path: Path, role: str) -> str:
     return finished.stdout.split()[0]
 
 
-def enter(image_path: Path, lock_path: Path, environment_dir: Path, marker_path: Path) -> None:
+def enter(image_path: Path, lock_path: Path, marker_path: Path) -> None:
     """Writes interpreter and marker; raises UserError when the image is not of this lock."""
     role = lock_path.stem
     expected = sha256_of_file(lock_path)
@@ -57,7 +57,7 @@ def enter(image_path: Path, lock_path: Path, environment_dir: Path, marker_path:
             "remove the image and give the same command again"
         )
     marker_path.unlink(missing_ok=True)
-    python_path = environment_dir / "bin" / "python"
+    python_path = marker_path.with_suffix("") / "bin" / "python"
     text = INTERPRETER.format(
         role=role, python=IMAGE_DIR / role / "bin/python",
         image=shlex.quote(str(image_path.resolve())), root=shlex.quote(str(Path.cwd())),
@@ -71,10 +71,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--lock", type=Path, required=True)
-    parser.add_argument("--environment-dir", type=Path, required=True)
-    parser.add_argument("--marker", type=Path, required=True)
+    parser.add_argument("--marker", type=Path, required=True, help="DIR.ok, written last; the environment is DIR")
     arguments = parser.parse_args()
-    enter(arguments.image, arguments.lock, arguments.environment_dir, arguments.marker)
+    enter(arguments.image, arguments.lock, arguments.marker)
 
 
 if __name__ == "__main__":

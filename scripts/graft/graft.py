@@ -16,7 +16,7 @@ once more, for the checksums of their tensors):
 
     .venv/bin/python scripts graft.graft --vl-dir resources/donors/VL --vl-manifest resources/donors/VL.json \
         --llm-dir resources/donors/LLM --llm-manifest resources/donors/LLM.json \
-        --config results/NAME/graft/config.json --model-code-dir model/qwen2_5_vl_qwen3 --seed 0 --settings \
+        --model-config results/NAME/graft/config.json --model-code-dir model/qwen2_5_vl_qwen3 --seed 0 --settings \
         '{"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4, "link": "auto"}' \
         --output-dir results/NAME/graft
 """
@@ -273,7 +273,7 @@ def main() -> None:
     parser.add_argument("--vl-manifest", type=Path, help="its record by fetch_donor.py")
     parser.add_argument("--llm-manifest", type=Path, help="the language donor's record")
     parser.add_argument("--refit", type=Path, help="calibrate.py's output, for graft.calibration: affine")
-    parser.add_argument("--config", type=Path, required=True, help="config.json made by derive_config.py")
+    parser.add_argument("--model-config", type=Path, required=True, help="config.json made by derive_config.py")
     parser.add_argument("--settings", type=json.loads, required=True, help="section graft of the configuration, JSON")
     parser.add_argument("--seed", type=int, required=True, help="of the new tensors")
     parser.add_argument("--model-code-dir", type=Path, required=True, help="source of the grafted architecture")
@@ -283,7 +283,7 @@ def main() -> None:
     graft(
         arguments.vl_dir,
         arguments.llm_dir,
-        arguments.config,
+        arguments.model_config,
         arguments.settings,
         arguments.seed,
         arguments.model_code_dir,

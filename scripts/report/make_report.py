@@ -27,6 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from scripts.common.commit import current_commit
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import read_json, sha256_of_file, write_text_atomically
 from scripts.data.fingerprint import read_dataset_check
@@ -44,7 +45,6 @@ from scripts.train.metrics import Metrics, check_metrics, read_metrics
 
 # A page that is passed around by mail or kept by the hundred should stay below this.
 MAX_PAGE_BYTES = 3_000_000
-DIRTY_SUFFIX = "-dirty"
 
 
 def named_path(text: str) -> tuple[str, Path]:
@@ -59,8 +59,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--title", required=True, help="name of the run")
-    parser.add_argument("--commit", default="unknown", help="output of git describe --always --dirty --abbrev=40")
-    parser.add_argument("--config", required=True, type=Path, help="effective config, JSON or YAML")
+    parser.add_argument("--effective-config", required=True, type=Path, help="effective config, JSON or YAML")
     several: dict[str, Any] = {"nargs": "+", "action": "extend"}
     parser.add_argument("--metrics", **several, default=[], type=named_path, metavar="STAGE=FILE")
     parser.add_argument("--ledger", required=True, type=Path)
@@ -148,13 +147,13 @@ def gather(arguments: argparse.Namespace) -> Inputs:
     stages = [read_metrics(stage, path) for stage, path in metrics_paths.items()]
     for metrics in stages:
         check_metrics(metrics, metrics_paths[metrics.stage])
-    commit = arguments.commit.strip() or "unknown"
+    commit = current_commit()
     inputs = Inputs(
         title=arguments.title,
-        commit=commit.removesuffix(DIRTY_SUFFIX),
-        is_dirty=commit.endswith(DIRTY_SUFFIX),
+        commit=commit.name,
+        is_dirty=commit.is_dirty,
         newest_input="",
-        config=read_config(arguments.config),
+        config=read_config(arguments.effective_config),
         stages=stages,
         fidelity=read_fidelity(arguments.fidelity),
         ledger=read_ledger(arguments.ledger),
@@ -167,7 +166,7 @@ def gather(arguments: argparse.Namespace) -> Inputs:
         step_times_s={step: read_step_time(path) for step, path in by_name("--time", arguments.time).items()},
         num_gallery_pictures=arguments.num_gallery_pictures,
     )
-    read_paths = [arguments.config, arguments.ledger, arguments.fidelity, *arguments.donor, *arguments.lock]
+    read_paths = [arguments.effective_config, arguments.ledger, arguments.fidelity, *arguments.donor, *arguments.lock]
     for option in ("metrics", "dataset_check", "benchmark", "scores", "score_provenance", "records", "time"):
         read_paths += [path for _, path in getattr(arguments, option)]
     return replace(inputs, newest_input=newest_change(read_paths))

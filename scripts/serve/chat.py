@@ -5,10 +5,11 @@ In a question `<image>` stands for a picture, whose path is asked for then; `qui
   Input an image path or URL <<< resources/data/digits/images/test-0000-0.png
 
 By hand (also: make chat CHECKPOINT=results/demo/stage2/checkpoint):
-  .venv/bin/python scripts serve.chat --checkpoint-dir results/demo/stage2/checkpoint --config config/demo.yaml
+  .venv/bin/python scripts serve.chat --config config/demo.yaml
 """
 
 import argparse
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from scripts.common.errors import run_program
 from scripts.common.root import ROOT
 from scripts.common.swift import flag_arguments
 from scripts.serve.server import model_arguments, server_environment
-from scripts.serve.settings import read_settings
+from scripts.serve.settings import require_servable
 
 # What `swift deploy` has and `swift infer` has not (ms-swift 4.6.0, swift/arguments/deploy_args.py).
 DEPLOY_ONLY_FLAGS = frozenset({
@@ -39,11 +40,12 @@ def main() -> None:
     """Becomes `swift infer`, so that the terminal and its signals are its own."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--checkpoint-dir", required=True, type=Path)
-    parser.add_argument("--config", required=True, type=Path, help="whose section evaluate.serve holds")
+    parser.add_argument("--serve", required=True, type=json.loads, metavar="JSON", help="the config's evaluate.serve")
+    parser.add_argument("--serve-python", required=True, type=Path, help="interpreter of the server's environment")
     arguments = parser.parse_args()
-    settings = read_settings(arguments.config, arguments.checkpoint_dir)
-    command = infer_command(settings.python, arguments.checkpoint_dir.absolute(), settings.serve)
-    os.execve(command[0], command, server_environment(os.environ, ROOT, settings.serve))
+    require_servable(arguments.checkpoint_dir, arguments.serve_python)
+    command = infer_command(arguments.serve_python.absolute(), arguments.checkpoint_dir.absolute(), arguments.serve)
+    os.execve(command[0], command, server_environment(os.environ, ROOT, arguments.serve))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ The server is the evaluation's (`swift deploy`, watched and always ended), with 
 it is announced only after it has soundly answered a first question about a picture: weights of NaN never get so far.
 
 By hand (also: make serve CHECKPOINT=results/demo/stage2/checkpoint):
-  .venv/bin/python scripts serve.serve --checkpoint-dir results/demo/stage2/checkpoint --config config/demo.yaml
+  .venv/bin/python scripts serve.serve --config config/demo.yaml
 """
 
 import argparse
@@ -24,7 +24,7 @@ from scripts.common.logger import log
 from scripts.common.processes import STOP_SIGNALS
 from scripts.common.root import ROOT
 from scripts.serve.server import ModelServer, last_error, model_server
-from scripts.serve.settings import read_settings
+from scripts.serve.settings import require_servable
 
 POLL_S = 0.5
 SECONDS_BETWEEN_LINES = 10.0
@@ -63,11 +63,12 @@ def main() -> None:
     """Serves until a signal; 0 when it was ended by one, 1 when the server died."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--checkpoint-dir", required=True, type=Path)
-    parser.add_argument("--config", required=True, type=Path, help="whose section evaluate.serve holds")
+    parser.add_argument("--serve", required=True, type=json.loads, metavar="JSON", help="the config's evaluate.serve")
+    parser.add_argument("--serve-python", required=True, type=Path, help="interpreter of the server's environment")
     parser.add_argument("--port", type=int, help="instead of one that the kernel chooses")
     arguments = parser.parse_args()
-    settings = read_settings(arguments.config, arguments.checkpoint_dir)
-    serve = settings.serve
+    require_servable(arguments.checkpoint_dir, arguments.serve_python)
+    serve = arguments.serve
     if arguments.port is not None:
         serve = serve | {"flags": serve["flags"] | {"port": arguments.port}}
     stop = threading.Event()
@@ -76,7 +77,7 @@ def main() -> None:
     directory = ROOT / "work" / "serve" / str(os.getpid())
     directory.mkdir(parents=True, exist_ok=True)
     with model_server(
-        settings.python, ROOT, arguments.checkpoint_dir.absolute(), serve, os.environ, directory
+        arguments.serve_python.absolute(), ROOT, arguments.checkpoint_dir.absolute(), serve, os.environ, directory
     ) as server:
         log(f"{arguments.checkpoint_dir}: loading, by {serve['backend']}; log: {server.log_path}")
         if wait_until_ready(server, stop):

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.common.commit import current_commit
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import read_json, write_text_atomically
 from scripts.common.local_paths import without_local_paths
@@ -37,8 +38,6 @@ from scripts.upload.licenses import copied_name, copy_license_files, license_fil
 
 ROLES = ("vl", "llm")
 
-DIRTY_SUFFIX = "-dirty"  # git describe's
-
 
 def named(text: str) -> tuple[str, str]:
     """`NAME=VALUE`, the form of options that say which of several something is."""
@@ -53,7 +52,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "required": True}
     parser.add_argument("--checkpoint-dir", required=True, type=Path, help="gets README.md")
-    parser.add_argument("--commit", default="unknown", help="output of git describe --always --dirty --abbrev=40")
     parser.add_argument(
         "--metrics", **several, type=named, metavar="STAGE=FILE", help="in order; checkpoint/ beside each"
     )
@@ -139,11 +137,11 @@ def gather(arguments: argparse.Namespace) -> CardInputs:
                 f"--donor: no manifest with role {role} given; expected one of {' and one of '.join(ROLES)}"
             )
     all_metrics = [stage.metrics for stage in stages]
-    commit = arguments.commit.strip() or "unknown"
+    commit = current_commit()
     return CardInputs(
         stage=last_stage,
-        commit=commit.removesuffix(DIRTY_SUFFIX),
-        is_dirty=commit.endswith(DIRTY_SUFFIX),
+        commit=commit.name,
+        is_dirty=commit.is_dirty,
         model_config=model_config,
         picture_config=read_json(arguments.checkpoint_dir / "preprocessor_config.json"),
         stages=stages,

@@ -1,6 +1,6 @@
-"""Saves the configuration that is in effect, files and --config together, beside the results that it gave.
+"""Saves the configuration that is in effect, files and --configuration together, beside the results that it gave.
 
-By hand: .venv/bin/python scripts workflow.save_config --config '{"seed": 0, …}' --output results/demo/config.json
+By hand: .venv/bin/python scripts workflow.save_config --configuration '{"seed": 0, …}' --output results/demo/config.json
 """
 
 import argparse
@@ -13,10 +13,10 @@ from scripts.common.files import write_json_atomically
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--config", type=json.loads, required=True, help="the whole configuration as JSON")
+    parser.add_argument("--configuration", type=json.loads, required=True, help="the whole configuration as JSON")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    write_json_atomically(arguments.output, arguments.config)
+    write_json_atomically(arguments.output, arguments.configuration)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def run(root: Path, program: str, *arguments: str | Path, path: str | None = Non
 
 
 def build(root: Path, directory: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    place = ("--environment-dir", directory / "env", "--marker", directory / "env.ok")
+    place = ("--marker", directory / "env.ok")
     return run(root, "build_environment", *arguments, *place)
 
 
@@ -87,7 +87,7 @@ def path_with_apptainer(tmp_path: Path) -> str:
 
 def enter(root: Path, lock_path: Path, directory: Path, path: str) -> subprocess.CompletedProcess[str]:
     (directory / "vlgraft.sif").touch()
-    place = ("--environment-dir", directory / "env", "--marker", directory / "env.ok")
+    place = ("--marker", directory / "env.ok")
     image = ("--image", directory / "vlgraft.sif", "--lock", lock_path)
     return run(root, "enter_image", *image, *place, path=path)
 

@@ -53,7 +53,7 @@ class Workplace:
         arguments += [str(self.llm_dir), "--settings", json.dumps({**SETTINGS, **settings})]
         if program == "derive_config":
             return [*arguments, "--output", str(self.config_path)]
-        arguments += ["--config", str(self.config_path), "--seed", "0"]
+        arguments += ["--model-config", str(self.config_path), "--seed", "0"]
         return [*arguments, "--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", str(self.output_dir)]
 
     def run(self, program: str, **options: Any) -> subprocess.CompletedProcess[str]:

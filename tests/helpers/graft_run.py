@@ -28,7 +28,7 @@ def graft_donors(root: Path, vl_dir: Path, llm_dir: Path, output_dir: Path, arch
     derive = [python, "scripts", "graft.derive_config", *common, "--output", output_dir / "config.json"]
     subprocess.run(derive, cwd=root, check=True)
     code: list[str | Path] = [
-        "--config",
+        "--model-config",
         output_dir / "config.json",
         "--model-code-dir",
         "model/qwen2_5_vl_qwen3",

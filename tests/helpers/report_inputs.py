@@ -233,7 +233,7 @@ class ReportInputs:
         return [
             *("--title", "results/demo"),
             *("--commit", "0123456789abcdef0123456789abcdef01234567"),
-            *("--config", str(self.path("config.json"))),
+            *("--effective-config", str(self.path("config.json"))),
             *("--metrics", *(f"{stage}={path}" for stage, path in self.metrics.items())),
             *("--ledger", str(self.path("ledger.tsv"))),
             *("--fidelity", str(self.path("fidelity.json"))),

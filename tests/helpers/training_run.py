@@ -47,7 +47,7 @@ def graft(root: Path, vl_dir: Path, llm_dir: Path, architecture: str, target_dir
         "link": "auto",
     }
     donors = ["--vl-dir", str(vl_dir), "--llm-dir", str(llm_dir), "--settings", json.dumps(settings)]
-    config = ["--config", str(target_dir / "config.json"), "--seed", "0"]
+    config = ["--model-config", str(target_dir / "config.json"), "--seed", "0"]
     place = ["--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", str(target_dir)]
     python = str(root / ".venv/bin/python")
     for command in (

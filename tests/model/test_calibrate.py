@@ -253,7 +253,7 @@ def make_graft(root: Path, directory: Path, calibration: str) -> None:
     donors += ["--settings", json.dumps(settings)]
     graft_dir = directory / calibration
     derive = ["scripts", "graft.derive_config", *donors, "--output", graft_dir / "config.json"]
-    graft = ["scripts", "graft.graft", *donors, "--config", graft_dir / "config.json", "--seed", 0]
+    graft = ["scripts", "graft.graft", *donors, "--model-config", graft_dir / "config.json", "--seed", 0]
     graft += ["--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", graft_dir]
     graft += ["--refit", directory / "refit.safetensors"] if calibration == "affine" else []
     for command in (derive, graft):

@@ -31,7 +31,7 @@ def make_graft(root: Path, directory: Path, architecture: str, **donor_options: 
     )
     donors = ["--vl-dir", str(vl_dir), "--llm-dir", str(llm_dir), "--settings", settings]
     derive = ["scripts", "graft.derive_config", *donors, "--output", str(graft_dir / "config.json")]
-    graft = ["scripts", "graft.graft", *donors, "--config", str(graft_dir / "config.json"), "--seed", "0"]
+    graft = ["scripts", "graft.graft", *donors, "--model-config", str(graft_dir / "config.json"), "--seed", "0"]
     graft += ["--model-code-dir", "model/qwen2_5_vl_qwen3", "--output-dir", str(graft_dir)]
     for command in (derive, graft):
         subprocess.run([str(python_path), *command], cwd=root, check=True)

@@ -1,0 +1,54 @@
+# Benchmarks: fetched and verified, or made from the user's own list, before a model is asked.
+
+
+rule benchmark:
+    # The TSV itself is not declared: Snakemake would delete one that the user put there before fetching it anew.
+    input:
+        script=program("questions.fetch_benchmark"),
+        env=RUN.environment("evaluate"),
+    output:
+        "resources/benchmarks/{dataset}.md5",
+    log:
+        "logs/data/benchmark-{dataset}.log",
+    localrule: True
+    params:
+        run=run("questions.fetch_benchmark"),
+    shell:
+        "{params.run} 2>&1 | tee {log}"
+
+
+rule native_benchmark:
+    # As with `benchmark`, the table is not declared: it is verified in place, never deleted before it is fetched anew.
+    input:
+        script=program("questions.fetch_native_benchmark"),
+        env=RUN.environment("evaluate"),
+    output:
+        "resources/benchmarks/native/{dataset}.json",
+    log:
+        "logs/data/native-benchmark-{dataset}.log",
+    localrule: True
+    params:
+        run=run("questions.fetch_native_benchmark"),
+    shell:
+        "{params.run} 2>&1 | tee {log}"
+
+
+def own_list(wildcards):
+    """The user's own list of questions, and its pictures."""
+    list_path = RUN.benchmarks[wildcards.benchmark].own_path
+    return [str(path) for path in (list_path, *pictures_named_in(list_path))]
+
+
+rule own_questions:
+    input:
+        own_list,
+        script=program("questions.tabulate_benchmark"),
+    output:
+        RUN.result("questions/{benchmark}.tsv"),
+    log:
+        RUN.log("questions-{benchmark}"),
+    localrule: True
+    params:
+        run=run("questions.tabulate_benchmark"),
+    shell:
+        "{params.run} 2>&1 | tee {log}"

@@ -1,0 +1,26 @@
+"""The commit of this repository, as git tells it."""
+
+import subprocess
+from dataclasses import dataclass
+
+from scripts.common.root import ROOT
+
+_DIRTY_SUFFIX = "-dirty"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """`name` is a hash, or a tag's; `unknown` where this is no git checkout. Dirty: with changes that are not committed."""
+
+    name: str
+    is_dirty: bool
+
+
+def current_commit() -> Commit:
+    """What git says of this repository's working tree."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        described = ""
+    return Commit(described.removesuffix(_DIRTY_SUFFIX) or "unknown", described.endswith(_DIRTY_SUFFIX))

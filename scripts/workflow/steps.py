@@ -1,0 +1,361 @@
+"""The usual arguments of each program, for the run that a configuration describes: one function a program.
+
+Rules take their commands from here, and so does `python scripts PROGRAM --config FILE` (scripts/__main__.py): by hand a
+program does what its rule does. A program is given exactly its own section of the configuration, as JSON, so that a
+rule's command, and with it what reruns, changes with that section alone.
+
+A function is named `SUBJECT_PROGRAM` after scripts/SUBJECT/PROGRAM.py (`graft` for scripts/graft/graft.py). Its first
+parameter is the run's layout; the others are what tells its jobs apart: a stage, a benchmark, a model.
+"""
+
+import inspect
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.common.errors import UserError
+from scripts.evaluate.model_names import base_of, control_of
+from scripts.workflow.layout import DIGITS_DIR, STAGES, Layout, before, shipped, stages_up_to, text_path
+
+Option = str | int | float | Mapping[str, Any] | list[Any] | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A program's interpreter, by the role of its environment, and its options without their dashes.
+
+    A list becomes several words, a mapping JSON; None leaves the option out.
+    """
+
+    role: str
+    options: Mapping[str, Option]
+
+    def arguments(self) -> list[str]:
+        words = []
+        for name, value in self.options.items():
+            if value is None:
+                continue
+            words.append(f"--{name}")
+            if isinstance(value, list):
+                words += [str(each) for each in value]
+            elif isinstance(value, Mapping):
+                words.append(json.dumps(value, sort_keys=True))
+            else:
+                words.append(str(value))
+        return words
+
+
+# The demo's data and donors
+
+
+def demo_make_digits(layout: Layout) -> Step:
+    return Step("train", {"settings": layout.config["demo"]["digits"], "output-dir": DIGITS_DIR})
+
+
+def demo_make_demo_vision_donor(layout: Layout) -> Step:
+    settings = {"settings": layout.config["demo"]["vision_donor"], "seed": layout.config["seed"]}
+    return Step("train", {"digits-dir": DIGITS_DIR, **settings, "output-dir": layout.donor_dir("vl")})
+
+
+def demo_make_demo_language_donor(layout: Layout) -> Step:
+    settings = {"settings": layout.config["demo"]["language_donor"], "seed": layout.config["seed"]}
+    return Step("train", {**settings, "output-dir": layout.donor_dir("llm")})
+
+
+# Donors and data
+
+
+def donors_fetch_donor(layout: Layout, role: str) -> Step:
+    source = {"role": role, "source": layout.config["donors"][role]}
+    return Step("train", {**source, "dir": layout.donor_dir(role), "manifest": layout.donor_manifest(role)})
+
+
+def data_prepare_dataset(layout: Layout, stage: str) -> Step:
+    sources = json.dumps(layout.config[stage]["datasets"])
+    return Step("train", {"sources": sources, "seed": layout.config["seed"], "output": layout.dataset(stage)})
+
+
+def data_check_dataset(layout: Layout, stage: str) -> Step:
+    return Step("workflow", {"dataset": layout.dataset(stage), "output": layout.dataset_check(stage)})
+
+
+# Questions
+
+
+def questions_fetch_benchmark(layout: Layout, dataset: str) -> Step:
+    tsv = layout.fetched_table(dataset)
+    checksum = str(Path(tsv).with_suffix(".md5"))
+    return Step("evaluate", {"benchmark": dataset, "tsv": tsv, "checksum": checksum})
+
+
+def questions_fetch_native_benchmark(layout: Layout, dataset: str) -> Step:
+    tsv = layout.fetched_table(dataset)
+    own_paths = [listed.own_path for listed in layout.benchmarks.values() if listed.dataset == dataset]
+    source = {"hub": layout.config["evaluate"]["native"]["hub"], "snapshot-dir": own_paths[0] if own_paths else None}
+    return Step("evaluate", {"adapter": dataset, **source, "tsv": tsv, "record": str(Path(tsv).with_suffix(".json"))})
+
+
+def questions_tabulate_benchmark(layout: Layout, benchmark: str) -> Step:
+    own_path = str(layout.benchmarks[benchmark].own_path)
+    return Step("workflow", {"list": own_path, "output": layout.questions(benchmark)})
+
+
+# Graft
+
+
+def _donor_dirs(layout: Layout) -> dict[str, Option]:
+    return {"vl-dir": layout.donor_dir("vl"), "llm-dir": layout.donor_dir("llm")}
+
+
+def graft_derive_config(layout: Layout) -> Step:
+    options: dict[str, Option] = {**_donor_dirs(layout), "settings": layout.config["graft"]}
+    return Step("workflow", {**options, "output": f"{layout.graft_dir}/config.json"})
+
+
+def graft_calibrate(layout: Layout) -> Step:
+    section = layout.config["calibration"]
+    # The gate's threshold decides nothing of the refit: another one repeats no fit.
+    settings = {key: value for key, value in section.items() if key != "max_kl_nats"}
+    settings["text"] = text_path(section["text"])
+    options = {"llm-dir": layout.donor_dir("llm"), "settings": settings, "work-dir": f"{layout.work}/calibration"}
+    return Step("train", {**options, "output": layout.refit, "report": layout.calibration})
+
+
+def graft_graft(layout: Layout) -> Step:
+    manifests = {"vl-manifest": layout.donor_manifest("vl"), "llm-manifest": layout.donor_manifest("llm")}
+    return Step(
+        "workflow",
+        {
+            **_donor_dirs(layout),
+            **manifests,
+            "model-config": f"{layout.graft_dir}/config.json",
+            "settings": layout.config["graft"],
+            "seed": layout.config["seed"],
+            "model-code-dir": shipped("model/qwen2_5_vl_qwen3"),
+            "refit": layout.refit if layout.is_refitted else None,
+            "output-dir": layout.graft_dir,
+        },
+    )
+
+
+def graft_check_fidelity(layout: Layout) -> Step:
+    settings = layout.config["fidelity"] | {"text": text_path(layout.config["fidelity"]["text"])}
+    gate: dict[str, Option] = {}
+    if layout.is_refitted:
+        gate = {"calibration": layout.calibration, "max-kl-nats": layout.config["calibration"]["max_kl_nats"]}
+    options = {"graft-dir": layout.graft_dir, "llm-dir": layout.donor_dir("llm"), "settings": settings}
+    return Step("train", {**options, "output": layout.fidelity, **gate})
+
+
+# Training
+
+
+def train_train(layout: Layout, stage: str) -> Step:
+    return Step(
+        "workflow",
+        {
+            "stage": stage,
+            "model-dir": layout.checkpoint_dir(before(stage)),
+            "dataset": layout.dataset(stage),
+            "settings": layout.config[stage],
+            "seed": layout.config["seed"],
+            "work-dir": f"{layout.work}/{stage}",
+            "output-dir": layout.result(stage),
+            "log": layout.log(stage),
+            "train-python": layout.python("train"),
+        },
+    )
+
+
+def train_show_status(layout: Layout) -> Step:
+    return Step("workflow", {"work-dir": layout.work})
+
+
+# Evaluation
+
+
+def _evaluation(layout: Layout, benchmark: str, model: str) -> dict[str, Option]:
+    """What the one evaluation and the shares of several nodes have in common."""
+    evaluate = layout.config["evaluate"]
+    return {
+        "model-name": model,
+        "model-dir": layout.checkpoint_dir(base_of(model)),
+        "backend": layout.backend,
+        "benchmark": layout.benchmarks[benchmark].dataset,
+        "benchmark-tsv": layout.questions(benchmark),
+        "control": control_of(model),
+        "serve": evaluate["serve"],
+        "settings": evaluate[layout.backend],
+        "seed": layout.config["seed"],
+        "num-seeds": evaluate["num_seeds"],
+        "serve-python": layout.python(layout.serve_role),
+        "work-dir": f"{layout.work}/eval/{benchmark}/{model}",
+    }
+
+
+def evaluate_answer_share(layout: Layout, benchmark: str, model: str, share: str) -> Step:
+    outputs = {
+        "output": layout.share(benchmark, model, share),
+        "log": layout.evaluation_log(benchmark, model, share),
+    }
+    return Step("evaluate", {"share": share, **_evaluation(layout, benchmark, model), **outputs})
+
+
+def evaluate_evaluate(layout: Layout, benchmark: str, model: str) -> Step:
+    outputs = {
+        "records": layout.records(benchmark, model),
+        "provenance": layout.records_provenance(benchmark, model),
+        "log": layout.evaluation_log(benchmark, model),
+    }
+    return Step("evaluate", {**_evaluation(layout, benchmark, model), **outputs})
+
+
+def evaluate_make_table(layout: Layout, benchmark: str) -> Step:
+    inputs = {
+        "records": [layout.records(benchmark, model) for model in layout.models],
+        "provenances": [layout.records_provenance(benchmark, model) for model in layout.models],
+    }
+    outputs = {
+        "output-csv": layout.scores(benchmark),
+        "output-json": layout.scores_provenance(benchmark),
+        "output-comparison": layout.comparison(benchmark),
+    }
+    return Step("workflow", {**inputs, **outputs})
+
+
+# Report and upload
+
+
+def report_make_disagreements(layout: Layout, benchmark: str) -> Step:
+    return Step(
+        "workflow",
+        {
+            "name": benchmark,
+            "benchmark": layout.questions(benchmark),
+            "records": [layout.records(benchmark, model) for model in layout.models],
+            "output": layout.result(f"eval/{benchmark}.disagreements.html"),
+        },
+    )
+
+
+def report_make_report(layout: Layout) -> Step:
+    records = [
+        f"{benchmark}:{model}={layout.records(benchmark, model)}"
+        for benchmark in layout.benchmarks
+        for model in layout.models
+    ]
+    return Step(
+        "workflow",
+        {
+            "title": layout.results,
+            "effective-config": layout.effective_config,
+            "metrics": [f"{stage}={layout.metrics(stage)}" for stage in STAGES],
+            "ledger": layout.ledger,
+            "fidelity": layout.fidelity,
+            "benchmark": [f"{benchmark}={layout.questions(benchmark)}" for benchmark in layout.benchmarks],
+            "scores": [f"{benchmark}={layout.scores(benchmark)}" for benchmark in layout.benchmarks],
+            "score-provenance": [f"{name}={layout.scores_provenance(name)}" for name in layout.benchmarks],
+            "records": records,
+            "dataset-check": [f"{stage}={layout.dataset_check(stage)}" for stage in STAGES],
+            "donor": [layout.donor_manifest("vl"), layout.donor_manifest("llm")],
+            "lock": layout.locks,
+            "time": [f"{step}={path}" for step, path in layout.step_times.items()],
+            "num-gallery-pictures": layout.config["report"]["num_gallery_pictures"],
+            "output": layout.result("report.html"),
+        },
+    )
+
+
+def upload_make_model_card(layout: Layout, stage: str) -> Step:
+    stages = stages_up_to(stage)
+    return Step(
+        "workflow",
+        {
+            "checkpoint-dir": layout.checkpoint_dir(stage),
+            "metrics": [f"{stage}={layout.metrics(stage)}" for stage in stages],
+            "dataset-check": [f"{stage}={layout.dataset_check(stage)}" for stage in stages],
+            "donor": [layout.donor_manifest("vl"), layout.donor_manifest("llm")],
+            "ledger": layout.ledger,
+            "fidelity": layout.fidelity,
+            "benchmark": [f"{name}={listed.dataset}" for name, listed in layout.benchmarks.items()],
+            "scores": [f"{benchmark}={layout.scores(benchmark)}" for benchmark in layout.benchmarks],
+            "score-provenance": [f"{name}={layout.scores_provenance(name)}" for name in layout.benchmarks],
+        },
+    )
+
+
+def upload_check_checkpoint(layout: Layout, stage: str) -> Step:
+    return Step(
+        "workflow",
+        {
+            "checkpoint-dir": layout.checkpoint_dir(stage),
+            "python": layout.python("train"),
+            "output": layout.result(f"{stage}/checkpoint.check.json"),
+        },
+    )
+
+
+def workflow_save_config(layout: Layout) -> Step:
+    return Step("workflow", {"configuration": layout.config, "output": layout.effective_config})
+
+
+# Serving
+
+
+def _serving(layout: Layout) -> dict[str, Option]:
+    serving = {"serve": layout.config["evaluate"]["serve"], "serve-python": layout.python(layout.serve_role)}
+    return {"checkpoint-dir": layout.checkpoint_dir(STAGES[-1]), **serving}
+
+
+def serve_serve(layout: Layout) -> Step:
+    return Step("workflow", _serving(layout))
+
+
+def serve_chat(layout: Layout) -> Step:
+    return Step("workflow", _serving(layout))
+
+
+def step_function(program: str) -> Callable[..., Step] | None:
+    """The function of a program (`subject.program`), or None where it has no usual arguments."""
+    return globals().get(program.replace(".", "_"))
+
+
+def selectors(program: str) -> list[str]:
+    """What tells the jobs of a program apart: `stage`, `benchmark` …"""
+    function = step_function(program)
+    return list(inspect.signature(function).parameters)[1:] if function else []
+
+
+def known_jobs(layout: Layout, selector: str) -> list[str]:
+    """What the configuration lets a selector be; empty where the program itself checks it."""
+    known = {
+        "stage": list(STAGES),
+        "role": list(layout.config["donors"]),
+        "benchmark": list(layout.benchmarks),
+        "model": layout.models,
+        "share": [str(share) for share in layout.shares],
+    }
+    return known.get(selector, [])
+
+
+def command(layout: Layout, program: str, **chosen: str) -> list[str]:
+    """The whole command of one job, as words. Raises UserError when the program has no usual arguments."""
+    function = step_function(program)
+    if function is None:
+        raise UserError(
+            f"{program}: has no usual arguments; give its options one by one: python scripts {program} --help"
+        )
+    for name, value in chosen.items():
+        known = known_jobs(layout, name)
+        if known and value not in known:
+            raise UserError(f"--{name}: {value} found; expected one of {', '.join(known)}")
+    step = function(layout, **chosen)
+    return [layout.python(step.role), shipped("scripts"), program, *step.arguments()]
+
+
+def shell_command(layout: Layout, program: str, **chosen: str) -> str:
+    """The same, quoted for a shell."""
+    return shlex.join(command(layout, program, **chosen))
