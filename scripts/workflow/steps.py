@@ -120,7 +120,11 @@ def graft_calibrate(layout: Layout) -> Step:
     # The gate's threshold decides nothing of the refit: another one repeats no fit.
     settings = {key: value for key, value in section.items() if key != "max_kl_nats"}
     settings["text"] = text_path(section["text"])
-    options = {"llm-dir": layout.donor_dir("llm"), "settings": settings, "work-dir": f"{layout.work}/calibration"}
+    options: dict[str, Option] = {
+        "llm-dir": layout.donor_dir("llm"),
+        "settings": settings,
+        "work-dir": f"{layout.work}/calibration",
+    }
     return Step("train", {**options, "output": layout.refit, "report": layout.calibration})
 
 
