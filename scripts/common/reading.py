@@ -4,9 +4,22 @@ import csv
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scripts.common.errors import UserError
+from scripts.common.files import read_json
+from scripts.common.settings import settings_from
+
+T = TypeVar("T")
+
+
+def read_object(cls: type[T], path: Path) -> T:
+    """A JSON file as the dataclass that it was written from; UserError naming the file and the key otherwise."""
+    value = read_json(path)
+    try:
+        return settings_from(cls, value)
+    except UserError as error:
+        raise UserError(f"{path}: {error}; make this file again with the program of this version") from None
 
 
 def require(value: Any, key: str, kinds: type | tuple[type, ...], where: str) -> Any:

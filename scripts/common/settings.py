@@ -1,7 +1,8 @@
 """Makes a typed object of a section of the configuration: each field by its name and type, nothing missing, nothing more.
 
 The whole configuration is validated before anything is planned (scripts/workflow/configuration.py). Programs get their
-section as JSON and read it with this, so that a section given by hand is checked as well.
+section as JSON and read it with this, so that a section given by hand is checked as well. The JSON files that programs
+write for each other are read in the same way (`read_object` in scripts/common/reading.py).
 """
 
 import dataclasses
@@ -31,7 +32,16 @@ def _agrees(value: Any, kind: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind is None:
         return value is None
-    return isinstance(value, origin or kind)
+    if dataclasses.is_dataclass(kind):
+        return True  # `settings_from` looks into it
+    if not isinstance(value, origin or kind):
+        return False
+    kinds = typing.get_args(kind)
+    if isinstance(value, list) and kinds:
+        return all(_agrees(each, kinds[0]) for each in value)
+    if isinstance(value, Mapping) and kinds:
+        return all(_agrees(each, kinds[1]) for each in value.values())
+    return True
 
 
 def _name_of(kind: Any) -> str:
@@ -40,30 +50,47 @@ def _name_of(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) and not typing.get_origin(kind) else str(kind).replace("typing.", "")
 
 
-def settings_from(cls: type[T], section: Any, where: str) -> T:
+def _field_value(kind: Any, value: Any, key: str) -> Any:
+    """A JSON value as a field of type `kind` holds it: sections become objects, also in lists and under free keys."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return settings_from(kind, value, key)
+    if not _agrees(value, kind):
+        raise UserError(f"{key}: {json.dumps(value)} found; expected {_name_of(kind)}")
+    origin, kinds = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        classes = [each for each in kinds if dataclasses.is_dataclass(each)]
+        if classes and not any(_agrees(value, each) for each in kinds if each not in classes):
+            keys = set(value) if isinstance(value, Mapping) else set()
+            with_keys = (each for each in classes if {field.name for field in dataclasses.fields(each)} == keys)
+            return _field_value(next(with_keys, classes[-1]), value, key)
+    elif isinstance(value, list) and kinds:
+        return [_field_value(kinds[0], each, f"{key}[{number}]") for number, each in enumerate(value)]
+    elif isinstance(value, Mapping) and kinds:
+        return {name: _field_value(kinds[1], each, f"{key}.{name}") for name, each in value.items()}
+    return value
+
+
+def settings_from(cls: type[T], section: Any, where: str = "") -> T:
     """An object of the dataclass `cls`; a field that is a dataclass itself is made of its own section.
 
-    Raises UserError naming the key (`where.key`) that is missing, unknown or of another type.
+    Of several dataclasses that a field may be, the one is taken that has the section's keys. Raises UserError naming the
+    key (`where.key`) that is missing, unknown or of another type.
     """
     if not isinstance(section, Mapping):
-        raise UserError(f"{where}: {json.dumps(section)} found; expected a section with keys")
+        raise UserError(f"{where and where + ': '}{json.dumps(section)} found; expected a section with keys")
+    prefix = where and where + "."
     kinds = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(section.keys() - fields.keys()):
-        raise UserError(f"{where}.{unknown[0]}: unknown key; expected {', '.join(fields)}")
+        raise UserError(f"{prefix}{unknown[0]}: unknown key; expected {', '.join(fields)}")
     values = {}
     for name, field in fields.items():
-        key = f"{where}.{name}"
+        key = prefix + name
         if name not in section:
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 raise UserError(f"{key}: missing; expected {_name_of(kinds[name])}")
             continue
-        value, kind = section[name], kinds[name]
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            value = settings_from(kind, value, key)
-        elif not _agrees(value, kind):
-            raise UserError(f"{key}: {json.dumps(value)} found; expected {_name_of(kind)}")
-        values[name] = value
+        values[name] = _field_value(kinds[name], section[name], key)
     return cls(**values)
 
 
