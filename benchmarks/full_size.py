@@ -38,7 +38,6 @@ from benchmarks.published_donors import PUBLISHED_CONFIGS_DIR, make_donors  # no
 from benchmarks.results_page import write_section  # noqa: E402
 from scripts.common.errors import UserError, run_program  # noqa: E402
 from scripts.common.files import read_json, write_json_atomically  # noqa: E402
-from scripts.common.installed_packages import package_dir, versions_in  # noqa: E402
 from scripts.demo.donor_files import generation_config, preprocessor_config  # noqa: E402
 from scripts.demo.qwen_tokenizer import (  # noqa: E402
     NUM_QWEN_BASE_TOKENS,
@@ -47,6 +46,7 @@ from scripts.demo.qwen_tokenizer import (  # noqa: E402
     build_tokenizer,
     save_tokenizer,
 )
+from scripts.environments.installed_packages import package_dir, versions_in  # noqa: E402
 
 STAGES = ("stage1", "stage2")
 NUM_QUESTIONS = 256

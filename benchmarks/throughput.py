@@ -36,7 +36,7 @@ from helpers.graft_run import make_graft  # noqa: E402
 from scripts.common.child_processes import process_group  # noqa: E402
 from scripts.common.errors import UserError, run_program  # noqa: E402
 from scripts.common.files import write_text_atomically  # noqa: E402
-from scripts.common.installed_packages import versions_in  # noqa: E402
+from scripts.environments.installed_packages import versions_in  # noqa: E402
 from scripts.evaluate.question_loop import (  # noqa: E402
     HARNESSES,
     Serving,

@@ -22,11 +22,3 @@ def free_bytes(directory: Path) -> int:
     """What the file system of a directory has left for its user; a quota is not in it."""
     status = os.statvfs(directory)
     return status.f_bavail * status.f_frsize
-
-
-def in_units(num_bytes: int) -> str:
-    """17740000000 as `17.74 GB` (decimal units, as disks are sold)."""
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= factor:
-            return f"{num_bytes / factor:.2f} {unit}"
-    return f"{num_bytes} B"

@@ -6,42 +6,76 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from scripts.common.errors import UserError
 
 _HASH_BLOCK_BYTES = 1 << 20
 
 
-def fsync_directory(directory: Path) -> None:
-    """Makes renames in `directory` survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def fsync_file(path: Path) -> None:
+    """Makes a file's content survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def fsync_directory(directory: Path) -> None:
+    """Makes renames in `directory` survive a power cut."""
+    fsync_file(directory)
+
+
+def move_into_place(source: Path, path: Path) -> None:
+    """Gives a finished file its name, within one file system; what had that name before is replaced."""
+    fsync_file(source)
+    os.replace(source, path)
+    fsync_directory(path.parent)
+
+
 @contextmanager
-def open_atomically(path: Path) -> Iterator[TextIO]:
-    """Gives a text file to write; at the end it takes the name `path`, on an error it vanishes."""
+def temporary_for(path: Path, *, is_synced: bool = True) -> Iterator[Path]:
+    """Gives a path beside `path`, to be written; at the end that file takes the name `path`, on an error it vanishes.
+
+    `is_synced=False` is for many small files that are checked later: a power cut may leave one of them empty.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield temporary
+        if is_synced:
+            move_into_place(temporary, path)
+        else:
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    fsync_directory(path.parent)
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[TextIO]:
+    """Gives a text file to write; at the end it takes the name `path`, on an error it vanishes."""
+    with temporary_for(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        yield file
+
+
+@contextmanager
+def open_binary_atomically(path: Path) -> Iterator[BinaryIO]:
+    """The same for bytes."""
+    with temporary_for(path) as temporary, open(temporary, "wb") as file:
+        yield file
 
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Writes `text` to `path` so that a reader sees the old file or the new one, never a part."""
     with open_atomically(path) as file:
         file.write(text)
+
+
+def write_bytes_atomically(path: Path, content: bytes, *, is_synced: bool = True) -> None:
+    """The same for bytes; `is_synced` as in `temporary_for`."""
+    with temporary_for(path, is_synced=is_synced) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json_atomically(path: Path, value: Any) -> None:
@@ -81,11 +115,3 @@ def read_if_whole(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def fsync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

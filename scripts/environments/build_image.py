@@ -8,13 +8,13 @@ By hand:
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
+from scripts.common.files import temporary_for
 
 
 def build(definition_path: Path, image_path: Path, roles: str | None) -> None:
@@ -24,20 +24,16 @@ def build(definition_path: Path, image_path: Path, roles: str | None) -> None:
             f"apptainer: not found; expected it on this machine to build {image_path}; load its module, build the image "
             f"elsewhere (`apptainer build vlgraft.sif {definition_path}`) and put it there, or write environments.kind: venv"
         )
-    temporary = image_path.with_name(f".{os.getpid()}.{image_path.name}")
     arguments = ["--build-arg", f"roles={roles}"] if roles else []
-    command = ["apptainer", "build", *arguments, str(temporary), str(definition_path)]
-    print("+", " ".join(command), file=sys.stderr, flush=True)
-    try:
+    with temporary_for(image_path) as temporary:
+        command = ["apptainer", "build", *arguments, str(temporary), str(definition_path)]
+        print("+", " ".join(command), file=sys.stderr, flush=True)
         status = subprocess.run(command).returncode
         if status != 0:
             raise UserError(
                 f"{definition_path}: `{' '.join(command)}` ended with status {status}; its output is above; where login nodes "
                 f"may not build images, build it elsewhere and put it at {image_path}, then run the same command again"
             )
-        os.replace(temporary, image_path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def main() -> None:

@@ -20,9 +20,9 @@ import pandas
 
 from scripts.common.errors import UserError
 from scripts.common.files import md5_of_file
-from scripts.common.installed_packages import versions_in
 from scripts.common.model_files import model_sha256
 from scripts.common.processes import try_lock
+from scripts.environments.installed_packages import versions_in
 from scripts.evaluate.model_names import CONTROLS, NO_CONTROL
 from scripts.evaluate.question_loop import HARNESSES, Serving, Task, Timing, is_answers_name, log_paths
 from scripts.questions.controls import with_shuffled_pictures

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scripts.common.numbers import decimal
+from scripts.report.numbers import decimal
 from scripts.train.metrics import LossPoint, Metrics
 
 # Units of the SVG's view box; the page scales it to the width of its column.

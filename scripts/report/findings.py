@@ -4,13 +4,13 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scripts.common.numbers import count, interval, percent, size
 from scripts.evaluate.intervals import question_means
 from scripts.evaluate.model_names import CONTROLS, base_of, control_of, is_control, pipeline_order
 from scripts.evaluate.paired_comparison import PairedComparison, compare
 from scripts.evaluate.records import Record
 from scripts.evaluate.scores import Benchmark, Score
 from scripts.graft.ledger import LedgerSum
+from scripts.report.numbers import count, interval, percent, size
 from scripts.train.metrics import Metrics
 
 # Models that the pipeline did not make: shown, but no result of it.

@@ -9,15 +9,13 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from scripts.common import numbers
-from scripts.common.templates import template_environment
 from scripts.data.fingerprint import Dataset
 from scripts.donors.manifest import Donor
 from scripts.evaluate.model_names import is_control
 from scripts.evaluate.scores import Benchmark
 from scripts.graft.fidelity import Fidelity
 from scripts.graft.ledger import LedgerSum
-from scripts.report import curves
+from scripts.report import curves, numbers
 from scripts.report.findings import (
     GroupTable,
     Headline,
@@ -41,6 +39,7 @@ from scripts.report.gallery import (
 )
 from scripts.report.provenance import KEY_PACKAGES, Lock
 from scripts.report.published import PublishedScore, published_scores
+from scripts.report.templates import template_environment
 from scripts.report.words import describe_models, fidelity_rows, flatten, trained_modules
 from scripts.train.metrics import LossPoint, Metrics
 

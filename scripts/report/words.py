@@ -4,10 +4,10 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from scripts.common import numbers
 from scripts.common.reading import leaves
 from scripts.evaluate.model_names import CONTROLS, base_of, control_of, is_control
 from scripts.graft.fidelity import Fidelity
+from scripts.report import numbers
 from scripts.report.findings import NOT_MADE_HERE
 from scripts.train.metrics import Metrics
 

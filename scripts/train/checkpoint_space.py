@@ -8,7 +8,8 @@ goes when the next one is whole.
 import math
 from pathlib import Path
 
-from scripts.common.disk_space import free_bytes, in_units
+from scripts.common import units
+from scripts.common.disk_space import free_bytes
 
 # AdamW keeps two moments of each value; those of the other optimizers are not counted.
 _NUM_MOMENTS = 2
@@ -65,7 +66,7 @@ def want_of_room(directory: Path, num_bytes: int, num_to_come: int, most_kept: i
         return None
     kept = "all are kept" if most_kept is None else f"{most_kept} are kept, and the oldest goes when the next is whole"
     return (
-        f"{directory}: {in_units(needed)} are needed for checkpoints, {in_units(free)} are free there; {num_to_come} more "
-        f"than now will be there at once, of at least {in_units(num_bytes)} each ({kept}); "
+        f"{directory}: {units.size(needed)} are needed for checkpoints, {units.size(free)} are free there; {num_to_come} more "
+        f"than now will be there at once, of at least {units.size(num_bytes)} each ({kept}); "
         f"{room_remedy('flags.save_total_limit', most_kept)}"
     )

@@ -18,8 +18,9 @@ from pathlib import Path
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import read_if_whole
 from scripts.common.processes import try_lock
+from scripts.common.units import duration
 from scripts.train.checkpoints import last_complete, step_of
-from scripts.train.step_records import duration, losses_of, read_lines, steps_path
+from scripts.train.step_records import losses_of, read_lines, steps_path
 from scripts.train.trainer_process import LAUNCHER_LOCK_NAME, RANKS_LOCK_NAME
 
 # Over so many of the last steps samples/s and the time left are reckoned.

@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.common.disk_space import free_bytes, in_units, says_no_room
+from scripts.common import units
+from scripts.common.disk_space import free_bytes, says_no_room
 from scripts.common.errors import UserError
 from scripts.common.files import read_if_whole, read_json, write_json_atomically
 from scripts.common.gpus import may_have_gpus
-from scripts.common.installed_packages import package_dir
 from scripts.common.logger import log
 from scripts.common.processes import this_process
 from scripts.common.root import ROOT
+from scripts.environments.installed_packages import package_dir
 from scripts.train.checkpoint_space import room_remedy
 from scripts.train.checkpoints import last_complete, remove_incomplete, step_of
 from scripts.train.command import (
@@ -29,7 +30,7 @@ from scripts.train.command import (
     uses_torchrun,
 )
 from scripts.train.run import Run
-from scripts.train.step_records import duration, read_lines
+from scripts.train.step_records import read_lines
 from scripts.train.tensor_changes import GROUPS
 from scripts.train.trainer_process import StopRequests, Trainer, wait_for_ranks
 
@@ -208,7 +209,7 @@ class ProgressLine:
             self.has_begun = True
             self.seen = (now_s, begin["first_step"], 0)
             log(f"{self.stage}: every weight is the input's, bit for bit")
-            log(f"{self.stage}: each checkpoint takes at least {in_units(begin['checkpoint_bytes'])} on the disk")
+            log(f"{self.stage}: each checkpoint takes at least {units.size(begin['checkpoint_bytes'])} on the disk")
             for group in GROUPS:
                 trainable, total = begin["num_trainable_parameters"][group], begin["num_parameters"][group]
                 mark = "[TRAINABLE]" if trainable else "[FROZEN]   "
@@ -228,7 +229,7 @@ class ProgressLine:
             text += f", loss {progress['loss']:.4f}"
         if num_done and elapsed_s > 0:
             rest_s = elapsed_s / num_done * (max_steps - step)
-            text += f", {progress['num_samples'] / elapsed_s:.1f} samples/s, about {duration(rest_s)} left"
+            text += f", {progress['num_samples'] / elapsed_s:.1f} samples/s, about {units.duration(rest_s)} left"
         return text
 
 
@@ -285,7 +286,7 @@ def cut_off_message(run: Run, log_start: int) -> str | None:
     goes_on = f"goes on from step {step_of(last)}" if last else "begins anew"
     return (
         f"{run.stage}: {removed[-1]}: there was no room to write it, on the disk or in a quota; removed again, which leaves "
-        f"{in_units(free_bytes(run.run_dir))} free on the disk; a checkpoint takes at least {in_units(num_bytes)}; "
+        f"{units.size(free_bytes(run.run_dir))} free on the disk; a checkpoint takes at least {units.size(num_bytes)}; "
         f"{remedy}; then give the same command again, which {goes_on} (all output: {run.log})"
     )
 

@@ -58,13 +58,6 @@ def read_steps(path: Path, last_step: int) -> dict[int, StepRecord]:
     return {record.step: record for record in records if record.step <= last_step}
 
 
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 2 min 05 s, 3 h 20 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-
-
 def samples_per_step(
     *,
     num_rows: int,

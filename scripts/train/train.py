@@ -27,11 +27,11 @@ from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import read_json
-from scripts.common.installed_packages import versions_in
 from scripts.common.logger import log
 from scripts.common.model_files import model_sha256
 from scripts.common.swift import model_type
 from scripts.data.fingerprint import dataset_sha256
+from scripts.environments.installed_packages import versions_in
 from scripts.train.checkpoints import last_complete, remove_incomplete, step_of, trainer_state
 from scripts.train.command import check_settings
 from scripts.train.proof import finish

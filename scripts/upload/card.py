@@ -9,15 +9,15 @@ from typing import Any
 import jinja2
 import yaml
 
-from scripts.common import numbers
 from scripts.common.local_paths import without_local_paths
-from scripts.common.templates import template_environment
 from scripts.data.fingerprint import Dataset
 from scripts.donors.manifest import Donor
 from scripts.evaluate.model_names import base_of, is_control, pipeline_order
 from scripts.evaluate.scores import Benchmark, Score
 from scripts.graft.fidelity import Fidelity
 from scripts.graft.ledger import LedgerSum
+from scripts.report import numbers
+from scripts.report.templates import template_environment
 from scripts.report.words import describe_models, fidelity_rows
 from scripts.train.metrics import Metrics
 from scripts.upload.front_matter import FENCE

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from helpers.report_inputs import wilson
-from scripts.common.numbers import count, decimal, duration, interval, p_value, percent, points, size
 from scripts.evaluate.model_names import pipeline_order
 from scripts.evaluate.records import Record
 from scripts.evaluate.scores import Benchmark, Score
 from scripts.graft.ledger import LedgerSum
 from scripts.report.findings import Headline, best_row, chance_level, headline, pair_tables, warnings
+from scripts.report.numbers import count, decimal, duration, interval, p_value, percent, points, size
 from scripts.train.metrics import LossPoint, Metrics
 
 NUM_QUESTIONS = 400
@@ -238,9 +238,9 @@ def test_shares_are_rounded_half_up_and_never_to_all_or_nothing() -> None:
 
 def test_numbers_have_units_and_few_digits() -> None:
     found = [count(8190735360), size(17740000000), size(512), decimal(0.066649), decimal(9871.5), decimal(None)]
-    found += [duration(0.4123), duration(102.4), duration(59.97), duration(7503), duration(90061)]
+    found += [duration(0.4123), duration(102.4), duration(9.97), duration(59.97), duration(7503), duration(90061)]
     assert [text.replace("\u202f", " ") for text in found] == [
         "8,190,735,360", "17.74 GB", "512 B", "0.0666", "9,872", "not measured",
-        "0.412 s", "1 min 42 s", "1 min", "2 h 5 min", "1 d 1 h",
+        "0.412 s", "1 min 42 s", "10 s", "1 min", "2 h 5 min", "1 d 1 h",
     ]  # fmt: skip
     assert decimal(0.0000123) == "1.23\u202f·\u202f10⁻⁵"

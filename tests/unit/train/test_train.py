@@ -14,7 +14,7 @@ from scripts.train import start, train
 from scripts.train.proof import check_resumes, check_samples, wall_time_s
 from scripts.train.run import Run, check_progress, signature_of
 from scripts.train.start import ProgressLine, failure_message, node_launcher
-from scripts.train.step_records import StepRecord, duration
+from scripts.train.step_records import StepRecord
 
 SETTINGS: dict[str, Any] = {
     "datasets": ["x"],
@@ -267,11 +267,6 @@ def test_one_node_needs_no_launcher_and_several_need_a_slurm_job(
 def test_a_machine_without_a_gpus_device_file_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "GPU_DEVICE_NODES", ("/dev/there-is-no-such-device",))
     assert start.num_gpus(Path("python"), {}) == 0
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(7.4, "7 s"), (61, "1 min 01 s"), (3600 * 5 + 120, "5 h 02 min")])
-def test_durations_are_written_for_people(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_the_progress_says_step_loss_speed_and_time_left_of_this_start_alone(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jinja2
 
-from scripts.common import numbers
+from scripts.report import numbers
 
 
 def template_environment(template_dir: Path, *, is_html: bool) -> jinja2.Environment:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from scripts.common.errors import UserError
-from scripts.common.installed_packages import package_dir, versions_in
+from scripts.environments.installed_packages import package_dir, versions_in
 
 PYTHON = Path(sys.executable)
 

@@ -1,14 +1,20 @@
 """Numbers as a reader wants them: few digits, units, no exponent."""
 
 import math
+import re
 
-from scripts.common.disk_space import in_units
+from scripts.common import units
 
 # A space that neither breaks nor stretches, between a number and its unit.
 THIN_SPACE = "\u202f"
 
 # Nothing to see; keeps a line from breaking at the dash of an interval.
 NO_BREAK = "\u2060"
+
+
+def _with_thin_spaces(text: str) -> str:
+    """`1 min 42 s` that breaks at most between its parts."""
+    return re.sub(r"(?<=\d) ", THIN_SPACE, text)
 
 
 def count(number: int) -> str:
@@ -49,24 +55,12 @@ def p_value(value: float) -> str:
 
 def size(num_bytes: int) -> str:
     """17740000000 as `17.74 GB`."""
-    return in_units(num_bytes).replace(" ", THIN_SPACE)
+    return _with_thin_spaces(units.size(num_bytes))
 
 
 def duration(seconds: float) -> str:
     """102.4 as `1 min 42 s`, 0.3512 as `0.351 s`."""
-    if not math.isfinite(seconds):
-        return "unknown"
-    if seconds < 1:
-        return f"{seconds:.3f}{THIN_SPACE}s"
-    if seconds < 59.95:
-        return f"{seconds:.1f}{THIN_SPACE}s"
-    whole = round(seconds)
-    days, rest = divmod(whole, 86400)
-    hours, rest = divmod(rest, 3600)
-    minutes, secs = divmod(rest, 60)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (secs, "s")]
-    first = next(place for place, (value, _) in enumerate(parts) if value)
-    return " ".join(f"{value}{THIN_SPACE}{unit}" for value, unit in parts[first : first + 2] if value)
+    return _with_thin_spaces(units.duration(seconds))
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
