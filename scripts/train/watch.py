@@ -12,6 +12,7 @@ $VLGRAFT_WATCH names and reads what is left here.
   checkpoint and stop.
 """
 
+# ruff: noqa: E402 - our modules are found only after the path is set
 import json
 import math
 import multiprocessing
@@ -22,6 +23,11 @@ import time
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
+
+# ms-swift loads this file by its path and puts the file's directory on sys.path. Wanted is the repository's root instead:
+# `scripts` is found there, and no module of this directory hides a top-level one.
+THIS_FILE = Path(__file__).resolve()
+sys.path[:] = [str(THIS_FILE.parents[2]), *(entry for entry in sys.path if Path(entry).resolve() != THIS_FILE.parent)]
 
 import torch
 import torch.distributed as dist
@@ -38,11 +44,6 @@ from scripts.train.rank import TRAINER_STOP_SIGNALS, join_the_run, meet_before_t
 from scripts.train.step_records import loss_goes_on, loss_limit, losses_of, samples_per_step, steps_path
 from scripts.train.tensor_changes import GROUPS, shown
 from scripts.train.weights import check_groups, count_parameters, differing_weights, load_weights, tied_names
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-# ms-swift puts this file's own directory on the path, where its neighbours would stand in for top-level modules.
-sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
 
 class StepCounter:

@@ -2,6 +2,9 @@
 would not. Runs in the train environment."""
 
 # ruff: noqa: E402 - the imports come after the check that there is a torch to import
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -141,3 +144,16 @@ def test_an_evaluation_is_not_counted() -> None:
     with torch.no_grad():
         counter.look(SimpleNamespace(training=True), (), {"input_ids": ids})
     assert counter.take() == (0, 0)
+
+
+def test_ms_swift_can_load_the_callback_from_anywhere_by_its_path_alone(root: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from swift.callbacks import callbacks_map; from swift.utils import import_external_file\n"
+        "import_external_file(sys.argv[1]); print(callbacks_map['vlgraft_watch'].__name__)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    loaded = subprocess.run(
+        [sys.executable, "-c", code, str(root / "scripts/train/watch.py")],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert loaded.stdout.splitlines()[-1:] == ["WatchCallback"], loaded.stderr
