@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.workflow_run import WorkflowRun
 
+from helpers.workflow_run import WorkflowRun
 from scripts.evaluate.scores import read_scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.full]

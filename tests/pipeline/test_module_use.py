@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from helpers.workflow_run import planned_rules
 
 SNAKEFILE = """

@@ -1,0 +1,64 @@
+"""Every path of a run follows from its configuration."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts.workflow.layout import Layout, before, shipped, stages_up_to, text_path
+
+
+@pytest.fixture
+def config(root: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load((root / "config.yaml").read_text()))
+
+
+def test_runs_with_different_donors_have_manifests_of_their_own(config: dict[str, Any]) -> None:
+    assert Layout(config).donor_manifest("llm") == "resources/donors/modelscope--Qwen--Qwen3-8B--master.json"
+    config["donors"]["llm"] = {"kind": "local", "path": "/models/Qwen3-8B"}
+    assert Layout(config).donor_manifest("llm") == "resources/donors/local-llm-Qwen3-8B.json"
+    assert Layout(config).donor_dir("llm") == "/models/Qwen3-8B"
+
+
+def test_a_small_file_represents_each_model(config: dict[str, Any]) -> None:
+    layout = Layout(config)
+    assert layout.checkpoint_identity("parent") == layout.donor_manifest("vl")
+    assert layout.checkpoint_identity("graft") == "results/graft/ledger.tsv"
+    assert layout.checkpoint_identity("stage2") == "results/stage2/metrics.json"
+    assert layout.checkpoint_dir("stage2") == "results/stage2/checkpoint"
+    assert [before(stage) for stage in ("stage1", "stage2")] == ["graft", "stage1"]
+    assert stages_up_to("stage2") == ("stage1", "stage2")
+
+
+def test_questions_lie_where_they_come_from(config: dict[str, Any]) -> None:
+    layout = Layout(config)
+    assert layout.questions("mmmu") == "resources/benchmarks/MMMU_DEV_VAL.tsv"
+    assert layout.questions_identity("mmmu") == "resources/benchmarks/MMMU_DEV_VAL.md5"
+    config["evaluate"] |= {"backend": "native"}
+    native = Layout(config)
+    assert Path(native.questions_identity("mmmu")).parent == Path("resources/benchmarks/native")
+    config["evaluate"]["benchmarks"] = [{"own": "my/list.jsonl"}, {"table": "my/table.tsv"}]
+    own = Layout(config)
+    assert own.questions("own") == own.questions_identity("own") == "results/questions/own.tsv"
+    assert own.questions("table") == "my/table.tsv"
+
+
+def test_questions_are_shared_among_several_nodes_only(config: dict[str, Any]) -> None:
+    assert Layout(config).shares == []
+    config["evaluate"]["serve"]["num_nodes"] = 3
+    assert Layout(config).shares == [0, 1, 2]
+
+
+def test_files_of_the_repository_are_found_from_another_directory(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    assert shipped("envs/train.lock") == "envs/train.lock"
+    assert text_path("LICENSE") == "LICENSE"
+    monkeypatch.chdir(tmp_path)
+    assert shipped("envs/train.lock") == str(root / "envs/train.lock")
+    assert text_path("LICENSE") == str(root / "LICENSE")
+    (tmp_path / "LICENSE").touch()
+    assert text_path("LICENSE") == "LICENSE"
+    assert text_path("my/text.txt") == "my/text.txt"
