@@ -59,3 +59,8 @@ def program(name):
 def run(name):
     """A rule's command, from its wildcards; a function, because settings may hold braces."""
     return lambda wildcards: shell_command(RUN, name, **wildcards)
+
+
+def build(program_name):
+    """A command of scripts/environments; rules append their options."""
+    return shlex.join([RUN.python("workflow"), shipped("scripts"), program_name])

@@ -5,12 +5,6 @@ wildcard_constraints:
     stage="stage1|stage2",
 
 
-def local_datasets(wildcards):
-    """The sources that are files, as inputs; the others are ids registered in ms-swift."""
-    sources = [source.partition("#")[0] for source in config[wildcards.stage]["datasets"]]
-    return [source for source in sources if source.endswith((".jsonl", ".json"))]
-
-
 rule dataset:
     input:
         local_datasets,

@@ -5,17 +5,6 @@ wildcard_constraints:
     donor="|".join(re.escape(name) for name in RUN.role_of_donor),
 
 
-def donor_files(wildcards):
-    """What a donor's manifest is made from, beside the hub: the demo's weights or the user's own files."""
-    role = RUN.role_of_donor[wildcards.donor]
-    donor = config["donors"][role]
-    if donor["kind"] == "demo":
-        return f"{RUN.donor_dir(role)}/config.json"
-    if donor["kind"] == "local":
-        return sorted(str(path) for path in Path(donor["path"]).glob("*") if path.suffix in (".json", ".safetensors"))
-    return []
-
-
 rule donor:
     input:
         donor_files,

@@ -7,11 +7,6 @@ wildcard_constraints:
     role="train|serve|serve_cpu|evaluate",
 
 
-def build(program_name):
-    """A command of scripts/environments; rules append their options."""
-    return shlex.join([RUN.python("workflow"), shipped("scripts"), program_name])
-
-
 rule environment:
     input:
         # Only the lock decides what is in an environment.

@@ -33,12 +33,6 @@ rule native_benchmark:
         "{params.run} 2>&1 | tee {log}"
 
 
-def own_list(wildcards):
-    """The user's own list of questions, and its pictures."""
-    list_path = RUN.benchmarks[wildcards.benchmark].own_path
-    return [str(path) for path in (list_path, *pictures_named_in(list_path))]
-
-
 rule own_questions:
     input:
         own_list,

@@ -1,0 +1,24 @@
+# Inputs that depend on a job: the user's own files, and what a donor is made of.
+
+
+def donor_files(wildcards):
+    """What a donor's manifest is made from, beside the hub: the demo's weights or the user's own files."""
+    role = RUN.role_of_donor[wildcards.donor]
+    donor = config["donors"][role]
+    if donor["kind"] == "demo":
+        return f"{RUN.donor_dir(role)}/config.json"
+    if donor["kind"] == "local":
+        return sorted(str(path) for path in Path(donor["path"]).glob("*") if path.suffix in (".json", ".safetensors"))
+    return []
+
+
+def local_datasets(wildcards):
+    """The sources that are files, as inputs; the others are ids registered in ms-swift."""
+    sources = [source.partition("#")[0] for source in config[wildcards.stage]["datasets"]]
+    return [source for source in sources if source.endswith((".jsonl", ".json"))]
+
+
+def own_list(wildcards):
+    """The user's own list of questions, and its pictures."""
+    list_path = RUN.benchmarks[wildcards.benchmark].own_path
+    return [str(path) for path in (list_path, *pictures_named_in(list_path))]
