@@ -39,7 +39,7 @@ from scripts.common.errors import UserError, run_program
 from scripts.common.files import fsync_directory, read_json
 from scripts.common.logger import log
 from scripts.common.safetensors_files import INDEX_NAME, read_checkpoint, read_shard
-from scripts.donors.manifest import record_files, tensor_digests
+from scripts.donors.checksums import record_files, tensor_digests
 from scripts.graft.aligner_init import constant_slabs, fresh_input_moment, kept_input_moment, mlp_2_std, normal_slabs
 from scripts.graft.config import derive_config
 from scripts.graft.donor_configs import (
@@ -217,7 +217,7 @@ def graft(
     }
     check_tied_head(plan, donor_digests["llm"])
     recorded_digests = [donor_digest(entry, donor_digests) if entry.donor else "" for entry in plan]
-    refit_digests = record_files([refit_path])[0]["tensors"] if refit_path else {}
+    refit_digests = (record_files([refit_path])[0].tensors or {}) if refit_path else {}
     files = travelling_files(vl_dir, llm_dir, code_dir, dict(llm.values), derived.get("auto_map", {}))
     files[SETTINGS_NAME] = json_bytes({"graft": dict(settings), "seed": seed})
 

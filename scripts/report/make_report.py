@@ -31,7 +31,7 @@ from scripts.common.commit import current_commit
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import read_json, sha256_of_file, write_text_atomically
 from scripts.data.fingerprint import read_dataset_check
-from scripts.donors.manifest import read_donor
+from scripts.donors.manifest import read_manifest
 from scripts.evaluate.model_names import pipeline_order
 from scripts.evaluate.records import read_records
 from scripts.evaluate.same_questions import check_same_questions
@@ -160,7 +160,7 @@ def gather(arguments: argparse.Namespace) -> Inputs:
         benchmarks=[read_benchmark(name, arguments, record_paths.get(name, {}), stages) for name in tsv_paths],
         benchmark_md5s={name: md5_of_file(path) for name, path in tsv_paths.items()},
         benchmark_sha256s={name: sha256_of_file(path) for name, path in tsv_paths.items()},
-        donors=[read_donor(path) for path in arguments.donor],
+        donors=[read_manifest(path) for path in arguments.donor],
         datasets=[read_dataset_check(stage, path) for stage, path in dataset_paths.items()],
         locks=[read_lock(path) for path in arguments.lock],
         step_times_s={step: read_step_time(path) for step, path in by_name("--time", arguments.time).items()},

@@ -10,7 +10,7 @@ import yaml
 from markupsafe import Markup
 
 from scripts.data.fingerprint import Dataset
-from scripts.donors.manifest import Donor
+from scripts.donors.manifest import DonorManifest
 from scripts.evaluate.model_names import is_control
 from scripts.evaluate.scores import Benchmark
 from scripts.graft.fidelity import Fidelity
@@ -78,7 +78,7 @@ class Inputs:
     benchmarks: list[Benchmark]
     benchmark_md5s: dict[str, str]
     benchmark_sha256s: dict[str, str]
-    donors: list[Donor]
+    donors: list[DonorManifest]
     datasets: list[Dataset]
     locks: list[Lock]
     step_times_s: dict[str, float]

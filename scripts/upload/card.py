@@ -11,7 +11,7 @@ import yaml
 
 from scripts.common.local_paths import without_local_paths
 from scripts.data.fingerprint import Dataset
-from scripts.donors.manifest import Donor
+from scripts.donors.manifest import DonorManifest
 from scripts.evaluate.model_names import base_of, is_control, pipeline_order
 from scripts.evaluate.scores import Benchmark, Score
 from scripts.graft.fidelity import Fidelity
@@ -43,7 +43,7 @@ _PLAIN = str.maketrans({numbers.THIN_SPACE: " ", numbers.NO_BREAK: None})
 class DonorView:
     """A donor with what is known beside its manifest."""
 
-    donor: Donor
+    donor: DonorManifest
     directory: Path
     kind: str
     license: License | None
@@ -60,7 +60,7 @@ class DonorView:
     @property
     def files_sha256(self) -> str:
         """One sha256 for all recorded files: that of the lines `sha256  name`, sorted by name."""
-        lines = "".join(f"{sha256}  {name}\n" for name, _, sha256 in sorted(self.donor.files))
+        lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted((f.name, f.sha256) for f in self.donor.files))
         return hashlib.sha256(lines.encode()).hexdigest()
 
 
@@ -189,7 +189,7 @@ def donor_rows(vl: DonorView, llm: DonorView) -> list[tuple[str, str, str]]:
         return [
             view.name,
             SOURCES[view.kind],
-            view.donor.revision or "none",
+            view.donor.source.revision or "none",
             license_said,
             size,
             f"`{view.files_sha256}`",

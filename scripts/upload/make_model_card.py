@@ -28,7 +28,7 @@ from scripts.common.files import read_json, write_text_atomically
 from scripts.common.local_paths import without_local_paths
 from scripts.common.reading import require
 from scripts.data.fingerprint import read_dataset_check
-from scripts.donors.manifest import read_donor
+from scripts.donors.manifest import read_manifest
 from scripts.evaluate.scores import Benchmark, check_provenance, check_same_weights, read_scores
 from scripts.graft.fidelity import read_fidelity
 from scripts.graft.ledger import read_ledger
@@ -94,12 +94,12 @@ def read_stage(stage: str, metrics_path: Path, check_path: Path) -> StageView:
 
 def read_donor_view(manifest_path: Path) -> DonorView:
     """A donor's manifest, and what its files say of its license."""
-    donor, manifest = read_donor(manifest_path), read_json(manifest_path)
-    donor_dir = Path(require(manifest, "dir", str, str(manifest_path)))
+    donor = read_manifest(manifest_path)
+    donor_dir = Path(donor.dir)
     return DonorView(
         donor,
         directory=donor_dir,
-        kind=require(manifest["source"], "kind", str, f"{manifest_path}: source"),
+        kind=donor.source.kind,
         license=read_license(donor_dir),
         license_files=[copied_name(path, donor.role) for path in license_files(donor_dir)],
     )
@@ -130,7 +130,7 @@ def gather(arguments: argparse.Namespace) -> CardInputs:
             f"{arguments.checkpoint_dir}: is not the checkpoint beside {last_path}, the last of --metrics; expected the "
             "stages in the order of training, the checkpoint's own last"
         )
-    donors = {view.donor.role: view for view in map(read_donor_view, arguments.donor)}
+    donors: dict[str, DonorView] = {view.donor.role: view for view in map(read_donor_view, arguments.donor)}
     for role in ROLES:
         if role not in donors:
             raise UserError(

@@ -14,6 +14,8 @@ import jsonschema
 import yaml
 
 from scripts.common.errors import UserError
+from scripts.common.settings import settings_from
+from scripts.donors.settings import DonorSource
 from scripts.questions.catalogue import benchmark_findings
 from scripts.train import command as swift_command
 
@@ -102,14 +104,10 @@ def flag_findings(where: str, flags: Mapping[str, Any], command: str, known_flag
 
 
 def donor_findings(config: Mapping[str, Any]) -> Iterator[str]:
-    """A donor's source has what its kind needs and nothing that its kind ignores."""
-    needed = {"modelscope": {"id", "revision"}, "huggingface": {"id", "revision"}, "local": {"path"}, "demo": set()}
+    """Donors whose keys do not go with their kind, and a demo donor beside another one."""
     for role, donor in config["donors"].items():
-        kind = donor["kind"]
-        for key in sorted(needed[kind] - donor.keys()):
-            yield f"donors.{role}.{key}: missing; kind {kind} needs it"
-        for key in sorted(donor.keys() - needed[kind] - {"kind"}):
-            yield f"donors.{role}.{key}: contradicts kind {kind}, which has no {key}; remove it or change the kind"
+        where = f"donors.{role}"
+        yield from settings_from(DonorSource, donor, where).findings(where)
     kinds = {role: donor["kind"] for role, donor in config["donors"].items()}
     if "demo" in kinds.values():
         for role, kind in kinds.items():

@@ -302,8 +302,18 @@ def donor_manifest(role: str) -> dict[str, Any]:
         "source": {"kind": "demo"},
         "dir": f"resources/donors/demo-{role}-seed0",
         "files": [
-            {"name": "config.json", "num_bytes": 1412, "sha256": hashlib.sha256(role.encode()).hexdigest()},
-            {"name": "model.safetensors", "num_bytes": 2_431_552, "sha256": hashlib.sha256(b"w").hexdigest()},
+            {
+                "name": "config.json",
+                "num_bytes": 1412,
+                "modified_ns": 1,
+                "sha256": hashlib.sha256(role.encode()).hexdigest(),
+            },
+            {
+                "name": "model.safetensors",
+                "num_bytes": 2_431_552,
+                "modified_ns": 2,
+                "sha256": hashlib.sha256(b"w").hexdigest(),
+            },
         ],
     }
 

@@ -16,6 +16,9 @@ from helpers.hub_stand_in import HubStandIn, hub_stand_in
 from helpers.small_checkpoint import write_small_checkpoint
 from scripts.common.errors import UserError
 from scripts.donors import fetch_donor
+from scripts.donors.checksums import needed_files, record_files
+from scripts.donors.manifest import DonorManifest, write_manifest
+from scripts.donors.settings import DonorSource
 
 HUB_KINDS = ["modelscope", "huggingface"]
 MODEL_ID = "someone/small-model"
@@ -102,6 +105,23 @@ def test_donors_that_were_mixed_up_are_named(checkpoint_dir: Path) -> None:
         fetch_donor.check_whole(checkpoint_dir, "vl")
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"kind": "huggingface", "id": MODEL_ID}, "donors.llm.revision: missing; kind huggingface needs it"),
+        ({"kind": "local", "path": "x", "id": MODEL_ID}, "donors.llm.id: contradicts kind local, which has no id"),
+        ({"kind": "url"}, 'donors.kind: "url" found; expected modelscope or huggingface or local or demo'),
+        ({"kind": "demo", "url": "x"}, "donors.url: unknown key; expected kind, id, path, revision"),
+    ],
+)
+def test_a_source_given_by_hand_is_checked_like_that_of_a_configuration(
+    root: Path, tmp_path: Path, source: dict[str, Any], message: str
+) -> None:
+    command = [str(root / ".venv/bin/python"), *command_of(root, source, tmp_path, tmp_path / "manifest.json")[1:]]
+    finished = subprocess.run(command, cwd=root, text=True, capture_output=True)
+    assert (finished.returncode, finished.stderr.partition(";")[0]) == (1, f"error: {message.partition(';')[0]}")
+
+
 @pytest.mark.parametrize("kind", HUB_KINDS)
 def test_a_download_killed_half_way_goes_on_by_the_same_command(
     root: Path, checkpoint_dir: Path, tmp_path: Path, kind: str
@@ -167,12 +187,12 @@ def test_a_file_of_a_fetched_donor_that_is_damaged_later_is_refused(
     """As when a disk or a hand has changed a donor of the user's: nothing is built on it."""
     copy_dir = tmp_path / "copy"
     shutil.copytree(checkpoint_dir, copy_dir)
-    records = fetch_donor.record_files(fetch_donor.needed_files(copy_dir))
-    source = {"kind": "huggingface", "id": MODEL_ID, "revision": "main"}
-    (tmp_path / "manifest.json").write_text(json.dumps({"source": source, "files": records}))
+    source = DonorSource("huggingface", id=MODEL_ID, revision="main")
+    records = record_files(needed_files(copy_dir))
+    write_manifest(tmp_path / "manifest.json", DonorManifest("llm", source, str(copy_dir), records))
     with open(copy_dir / "model.safetensors", "r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x3e")
-    now = fetch_donor.record_files(fetch_donor.needed_files(copy_dir))
+    now = record_files(needed_files(copy_dir))
     with pytest.raises(UserError, match=r"model\.safetensors: changed since"):
         fetch_donor.check_unchanged(now, tmp_path / "manifest.json", source, copy_dir)

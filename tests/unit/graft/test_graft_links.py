@@ -20,7 +20,9 @@ from scripts.common.errors import UserError
 from scripts.common.files import write_json_atomically
 from scripts.common.safetensors_files import read_checkpoint, read_shard
 from scripts.common.tensor_values import to_float32
-from scripts.donors.manifest import needed_files, record_files
+from scripts.donors.checksums import needed_files, record_files
+from scripts.donors.manifest import DonorManifest, Role, write_manifest
+from scripts.donors.settings import DonorSource
 from scripts.graft.derive_config import derive_from_donors
 from scripts.graft.file_sharing import share_file
 from scripts.graft.graft import graft
@@ -41,7 +43,9 @@ def run_graft(root: Path, donors: tuple[Path, Path], output_dir: Path, **changes
 def record(*donors: Path) -> None:
     """Writes each donor's manifest beside it, as fetch_donor.py does."""
     for donor in donors:
-        write_json(donor.with_suffix(".json"), {"files": record_files(needed_files(donor))})
+        role: Role = "vl" if donor.name == "vl" else "llm"
+        files = record_files(needed_files(donor))
+        write_manifest(donor.with_suffix(".json"), DonorManifest(role, DonorSource("demo"), str(donor), files))
 
 
 def shard_hashes(directory: Path) -> dict[str, str]:
@@ -228,7 +232,7 @@ def test_with_manifests_the_ledger_is_the_same_and_no_donor_is_read_for_it(
 ) -> None:
     expected = (run_graft(root, donors, tmp_path / "without") / "ledger.tsv").read_text()
     record(*donors)
-    monkeypatch.setattr("scripts.donors.manifest.record_file", None)
+    monkeypatch.setattr("scripts.donors.checksums.record_file", None)
     assert (run_graft(root, donors, tmp_path / "with") / "ledger.tsv").read_text() == expected
 
 

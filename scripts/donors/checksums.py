@@ -1,0 +1,155 @@
+"""Checksums of a donor's files and tensors: taken when the donor is fetched, and compared before it is grafted.
+
+A donor is read once, when it is fetched; in that pass it is hashed and searched for NaN and infinity. The graft, which
+moves 16 GB of it, takes the checksums from the manifest instead of reading everything again: a file whose size and time
+are the recorded ones counts as unchanged, a file with another time is hashed again.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.common.disk_space import in_units
+from scripts.common.errors import UserError
+from scripts.common.files import sha256_of_file
+from scripts.common.logger import log
+from scripts.common.safetensors_files import DTYPE_BYTES, TensorOnDisk, read_shard
+from scripts.common.tensor_values import FLOAT_DTYPES, first_non_finite
+from scripts.donors.manifest import FileRecord, read_manifest
+
+# What a checkpoint needs to be loaded: weights, configurations, tokenizer, chat template. Not *.bin or *.gguf, which
+# hold the same weights again.
+NEEDED_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt")
+
+NUM_FILES_AT_A_TIME = 2  # each on two threads; hashlib releases the interpreter's lock, and a disk seldom feeds more
+BLOCK_BYTES = 8 << 20
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclass
+class HashProgress:
+    """Counts hashed bytes over all files and logs the count every few seconds."""
+
+    total_bytes: int
+    done_bytes: int = 0
+    last_line_s: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, num_bytes: int) -> None:
+        with self.lock:
+            self.done_bytes += num_bytes
+            if time.monotonic() - self.last_line_s < SECONDS_BETWEEN_LINES:
+                return
+            self.last_line_s = time.monotonic()
+            log(f"checksums: {in_units(self.done_bytes)} of {in_units(self.total_bytes)}")
+
+
+def needed_files(directory: Path) -> list[Path]:
+    """The files of a checkpoint that are used, in order of their names."""
+    return sorted({path for pattern in NEEDED_PATTERNS for path in directory.glob(pattern) if path.is_file()})
+
+
+def blocks_of(path: Path, tensors: Sequence[TensorOnDisk]) -> Iterator[tuple[bytes, TensorOnDisk | None, int]]:
+    """The bytes of a file in blocks: (block, the tensor it lies in or None, the block's position in that tensor)."""
+    ends: list[tuple[int, TensorOnDisk | None]] = [(tensor.offset, None) for tensor in tensors[:1]]  # the header
+    ends += [(tensor.offset + tensor.num_bytes, tensor) for tensor in tensors]
+    with open(path, "rb") as file:
+        for end, tensor in ends:
+            while (position := file.tell()) < end:
+                block = file.read(min(BLOCK_BYTES, end - position))
+                if not block:
+                    raise UserError(
+                        f"{path}: ends at byte {position}, {end} expected; the file changed; fetch it again"
+                    )
+                yield block, tensor, position - tensor.offset if tensor else 0
+        while block := file.read(BLOCK_BYTES):
+            yield block, None, 0
+
+
+def check_finite(block: bytes, tensor: TensorOnDisk, position: int) -> None:
+    """Raises UserError where a block, at byte `position` of its tensor, holds NaN or infinity."""
+    if tensor.dtype not in FLOAT_DTYPES:
+        return
+    if (index := first_non_finite(block, tensor.dtype)) is not None:
+        raise UserError(
+            f"{tensor.path}: tensor {tensor.name} holds NaN or infinity, first at index "
+            f"{position // DTYPE_BYTES[tensor.dtype] + index} of its values; expected finite weights; fetch this donor "
+            "again, or take another revision of it"
+        )
+
+
+def record_file(path: Path, progress: HashProgress) -> FileRecord:
+    """Name, size, time and sha256 of one file, and the sha256 of each tensor of a safetensors file.
+
+    Raises UserError where a tensor holds NaN or infinity.
+    """
+    status = path.stat()
+    is_weights = path.suffix == ".safetensors"
+    tensors = list(read_shard(path).values()) if is_weights else []
+    file_digest = hashlib.sha256()
+    digests = {tensor.name: hashlib.sha256() for tensor in tensors}
+
+    def hash_and_check(block: bytes, tensor: TensorOnDisk, position: int) -> None:
+        digests[tensor.name].update(block)
+        check_finite(block, tensor, position)
+
+    with ThreadPoolExecutor(1) as beside:  # the tensor's hash beside the file's
+        for block, tensor, position in blocks_of(path, tensors):
+            hashed = beside.submit(hash_and_check, block, tensor, position) if tensor else None
+            file_digest.update(block)
+            if hashed:
+                hashed.result()
+            progress.add(len(block))
+    of_tensors = {name: digest.hexdigest() for name, digest in digests.items()} if is_weights else None
+    return FileRecord(path.name, status.st_size, status.st_mtime_ns, file_digest.hexdigest(), of_tensors)
+
+
+def record_files(paths: Sequence[Path]) -> list[FileRecord]:
+    """The records of all files, in the order of `paths`."""
+    progress = HashProgress(total_bytes=sum(path.stat().st_size for path in paths))
+    with ThreadPoolExecutor(NUM_FILES_AT_A_TIME) as pool:
+        return list(pool.map(lambda path: record_file(path, progress), paths))
+
+
+def change_of(directory: Path, record: FileRecord) -> str | None:
+    """How a file differs from its record, or None. It is hashed only where its time alone is another.
+
+    People touch files to keep them from a cluster's purge; that changes nothing.
+    """
+    path = directory / record.name
+    try:
+        status = path.stat()
+    except OSError:
+        return "it is absent"
+    if status.st_size != record.num_bytes:
+        return f"{status.st_size} bytes found, {record.num_bytes} recorded"
+    if status.st_mtime_ns != record.modified_ns and sha256_of_file(path) != record.sha256:
+        return "other bytes of the same number"
+    return None
+
+
+def check_still_recorded(directory: Path, records: Sequence[FileRecord], manifest_path: Path) -> None:
+    """Raises UserError where a file is no longer the one that the manifest recorded."""
+    for record in records:
+        if change := change_of(directory, record):
+            raise UserError(
+                f"{directory / record.name}: changed since {manifest_path} was written ({change}); bring the recorded "
+                f"file back, or remove {manifest_path} if the change is meant, and run again"
+            )
+
+
+def tensor_digests(directory: Path, manifest_path: Path | None) -> dict[str, str]:
+    """{tensor: sha256} of a donor: from its manifest, after its files were checked; without one all weights are read.
+
+    Raises UserError where a file is not the recorded one, or where the weights hold NaN or infinity.
+    """
+    if manifest_path is None:
+        records = record_files(sorted(directory.glob("*.safetensors")))
+    else:
+        records = read_manifest(manifest_path).files
+        check_still_recorded(directory, records, manifest_path)
+    return {name: digest for record in records for name, digest in (record.tensors or {}).items()}
