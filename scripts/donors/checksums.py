@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scripts.common.disk_space import in_units
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_of_file
 from scripts.common.logger import log
 from scripts.common.safetensors_files import DTYPE_BYTES, TensorOnDisk, read_shard
 from scripts.common.tensor_values import FLOAT_DTYPES, first_non_finite
+from scripts.common.units import size
 from scripts.donors.manifest import FileRecord, read_manifest
 
 # What a checkpoint needs to be loaded: weights, configurations, tokenizer, chat template. Not *.bin or *.gguf, which
@@ -45,7 +45,7 @@ class HashProgress:
             if time.monotonic() - self.last_line_s < SECONDS_BETWEEN_LINES:
                 return
             self.last_line_s = time.monotonic()
-            log(f"checksums: {in_units(self.done_bytes)} of {in_units(self.total_bytes)}")
+            log(f"checksums: {size(self.done_bytes)} of {size(self.total_bytes)}")
 
 
 def needed_files(directory: Path) -> list[Path]:

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from scripts.common.disk_space import in_units
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import read_json
 from scripts.common.logger import log
 from scripts.common.safetensors_files import read_checkpoint
 from scripts.common.settings import json_settings
+from scripts.common.units import size
 from scripts.donors.checksums import NEEDED_PATTERNS, SECONDS_BETWEEN_LINES, needed_files, record_files
 from scripts.donors.manifest import DonorManifest, FileRecord, read_manifest, write_manifest
 from scripts.donors.settings import DonorSource
@@ -50,7 +50,7 @@ def check_whole(directory: Path, role: str) -> None:
         )
     tensors = read_checkpoint(directory)
     num_bytes = sum(tensor.num_bytes for tensor in tensors.values())
-    log(f"{directory}: {len(tensors)} tensors, {in_units(num_bytes)}, every shard is whole")
+    log(f"{directory}: {len(tensors)} tensors, {size(num_bytes)}, every shard is whole")
 
 
 def check_unchanged(records: Sequence[FileRecord], manifest_path: Path, source: DonorSource, directory: Path) -> None:
@@ -85,7 +85,7 @@ def growth_logged(directory: Path) -> Iterator[None]:
                     sizes.append(path.stat().st_size if path.is_file() else 0)
                 except FileNotFoundError:
                     continue  # a partial file was renamed in the meantime
-            log(f"{directory}: {in_units(sum(sizes))} so far")
+            log(f"{directory}: {size(sum(sizes))} so far")
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
