@@ -38,7 +38,8 @@ rule report:
         locks=RUN.locks,
         times=list(RUN.step_times.values()),
     output:
-        RUN.result("report.html"),
+        RUN.report,
+        [RUN.curve(stage) for stage in STAGES],
     log:
         RUN.log("report"),
     localrule: True
@@ -55,7 +56,7 @@ rule disagreements:
         benchmark=lambda wildcards: RUN.questions_identity(wildcards.benchmark),
         records=[RUN.records("{benchmark}", model) for model in RUN.models],
     output:
-        RUN.result("eval/{benchmark}.disagreements.html"),
+        RUN.disagreements("{benchmark}"),
     log:
         RUN.log("disagreements-{benchmark}"),
     localrule: True

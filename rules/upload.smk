@@ -13,7 +13,7 @@ rule model_card:
         fidelity=RUN.fidelity,
         donors=DONOR_MANIFESTS,
     output:
-        RUN.result("{stage}/checkpoint/README.md"),
+        RUN.model_card("{stage}"),
     log:
         RUN.log("model-card-{stage}"),
     localrule: True
@@ -30,9 +30,9 @@ rule check_checkpoint:
         loader=shipped("scripts/upload/load_checkpoint.py"),
         env=RUN.environment("train"),
         metrics=RUN.metrics("{stage}"),
-        card=RUN.result("{stage}/checkpoint/README.md"),
+        card=RUN.model_card("{stage}"),
     output:
-        RUN.result("{stage}/checkpoint.check.json"),
+        RUN.checkpoint_check("{stage}"),
     log:
         RUN.log("check-checkpoint-{stage}"),
     threads: 1

@@ -34,13 +34,12 @@ def check_records_against_scores(benchmark: Benchmark, record_paths: dict[str, P
     models = {score.model for score in benchmark.scores}
     if missing := sorted(models - benchmark.records.keys()):
         raise UserError(
-            f"{benchmark.scores_path}: has rows of {missing[0]}, whose records were not given; "
-            f"add --records {benchmark.name}:{missing[0]}=FILE"
+            f"{benchmark.scores_path}: has rows of {missing[0]}, which evaluate.models does not list; make the table again"
         )
     if missing := sorted(benchmark.records.keys() - models):
         raise UserError(
             f"{benchmark.scores_path}: no row of {missing[0]}, though its records "
-            f"({record_paths[missing[0]]}) were given; make the table again"
+            f"({record_paths[missing[0]]}) are there; make the table again"
         )
     for score in benchmark.scores:
         found = counts_of(records_of_row(benchmark.records[score.model], score))

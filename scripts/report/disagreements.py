@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from scripts.evaluate.scores import Benchmark
 from scripts.report.gallery import Question, check_pictures, embed_all, questions_of, read_pictures
-from scripts.report.page import MAX_PREDICTION_LENGTH, MAX_QUESTION_LENGTH, STYLE_NAME, TEMPLATE_DIR, page_environment
+from scripts.report.page import MAX_PREDICTION_LENGTH, MAX_QUESTION_LENGTH, TEMPLATE_DIR, page_environment, style_sheet
 
 TEMPLATE_NAME = "disagreements.html.j2"
 SCRIPT_NAME = "disagreements.js"
@@ -52,7 +52,7 @@ def render_disagreements(benchmark: Benchmark) -> str:
         num_agreed_wrong=sum(not question.right_models for question in questions),
         questions=chosen,
         pictures=embed_all(encoded, benchmark.tsv_path, PICTURE_BUDGET_BYTES),
-        style=Markup((TEMPLATE_DIR / STYLE_NAME).read_text(encoding="utf-8")),
+        style=style_sheet("colours.css", "page.css"),
         script=Markup(script),
         # Content-Security-Policy: the browser runs this very text and no other.
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

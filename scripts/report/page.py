@@ -3,18 +3,13 @@
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import yaml
 from markupsafe import Markup
 
-from scripts.data.fingerprint import Dataset
-from scripts.donors.manifest import DonorManifest
 from scripts.evaluate.model_names import is_control
 from scripts.evaluate.scores import Benchmark
-from scripts.graft.fidelity import Fidelity
-from scripts.graft.ledger import LedgerSum
 from scripts.report import curves, numbers
 from scripts.report.findings import (
     GroupTable,
@@ -37,7 +32,8 @@ from scripts.report.gallery import (
     questions_of,
     read_pictures,
 )
-from scripts.report.provenance import KEY_PACKAGES, Lock
+from scripts.report.inputs import Inputs
+from scripts.report.provenance import KEY_PACKAGES
 from scripts.report.published import PublishedScore, published_scores
 from scripts.report.templates import template_environment
 from scripts.report.words import describe_models, fidelity_rows, flatten, trained_modules
@@ -45,7 +41,7 @@ from scripts.train.metrics import LossPoint, Metrics
 
 TEMPLATE_DIR = Path(__file__).resolve().parent
 TEMPLATE_NAME = "page.html.j2"
-STYLE_NAME = "page.css"
+CURVE_TEMPLATE_NAME = "curve.svg.j2"
 
 # Rows of the table that says the loss curve in numbers.
 NUM_LOSS_ROWS = 12
@@ -61,28 +57,6 @@ MAX_LEDGER_REASONS = 4
 
 # An answer that could not be read is quoted up to here.
 MAX_PREDICTION_LENGTH = 160
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """All that a page is made from, read and checked."""
-
-    title: str
-    commit: str
-    is_dirty: bool
-    newest_input: str
-    config: dict[str, Any]
-    stages: list[Metrics]
-    fidelity: Fidelity
-    ledger: list[LedgerSum]
-    benchmarks: list[Benchmark]
-    benchmark_md5s: dict[str, str]
-    benchmark_sha256s: dict[str, str]
-    donors: list[DonorManifest]
-    datasets: list[Dataset]
-    locks: list[Lock]
-    step_times_s: dict[str, float]
-    num_gallery_pictures: int
 
 
 @dataclass(frozen=True)
@@ -110,6 +84,11 @@ class BenchmarkView:
     pictures: dict[str, list[Picture]]
     num_questions: int
     num_seeds: int
+
+
+def style_sheet(*names: str) -> Markup:
+    """Style sheets of this directory, one after the other."""
+    return Markup("\n".join((TEMPLATE_DIR / name).read_text(encoding="utf-8") for name in names))
 
 
 def page_environment() -> jinja2.Environment:
@@ -153,7 +132,7 @@ def _stage_view(metrics: Metrics) -> StageView:
 
 def _benchmark_view(inputs: Inputs, benchmark: Benchmark, budget_bytes: int) -> BenchmarkView:
     questions = questions_of(benchmark)
-    gallery = choose(questions, inputs.num_gallery_pictures, benchmark.name)
+    gallery = choose(questions, inputs.settings.num_gallery_pictures, benchmark.name)
     chosen = [question for group in gallery for question in group.questions]
     encoded = read_pictures(benchmark.tsv_path, {question.index for question in chosen if question.has_picture})
     check_pictures(chosen, encoded, benchmark.tsv_path)
@@ -180,12 +159,12 @@ def render(inputs: Inputs) -> str:
     budget_bytes = PICTURE_BUDGET_BYTES // max(len(inputs.benchmarks), 1)
     return environment.get_template(TEMPLATE_NAME).render(
         inputs=inputs,
-        style=Markup((TEMPLATE_DIR / STYLE_NAME).read_text(encoding="utf-8")),
+        style=style_sheet("colours.css", "chart.css", "page.css"),
         benchmarks=[_benchmark_view(inputs, benchmark, budget_bytes) for benchmark in inputs.benchmarks],
         stages=[_stage_view(metrics) for metrics in inputs.stages],
         modules=modules,
         descriptions=describe_models(sorted(models), inputs.stages),
-        warnings=warnings(inputs.benchmarks, inputs.stages, inputs.ledger, inputs.is_dirty),
+        warnings=warnings(inputs.benchmarks, inputs.stages, inputs.ledger, inputs.commit.is_dirty),
         versions=key_versions(inputs),
         fidelity_rows=fidelity_rows(inputs.fidelity)[0],
         more_fidelity_rows=fidelity_rows(inputs.fidelity)[1],
@@ -200,3 +179,10 @@ def render(inputs: Inputs) -> str:
         max_ledger_reasons=MAX_LEDGER_REASONS,
         max_prediction_length=MAX_PREDICTION_LENGTH,
     )
+
+
+def render_curve(metrics: Metrics) -> str:
+    """A stage's loss curve as an SVG file."""
+    return page_environment().get_template(CURVE_TEMPLATE_NAME).render(
+        drawn=curves.draw(metrics), chart=curves, style=style_sheet("colours.css", "chart.css")
+    )  # fmt: skip

@@ -1,29 +1,24 @@
-"""Reading what the other programs wrote, each file checked for the fields that the page needs.
+"""The files that only the report reads: the configuration in effect, lock files, Snakemake's measurements of time."""
 
-A file that is missing, cut off or lacks a field raises UserError with its name: a page must not be made from half of
-the inputs.
-"""
-
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scripts.common.errors import UserError
-from scripts.common.files import sha256_of_file
-from scripts.common.reading import numbered_lines, parse_number, read_table
-
-LEDGER_COLUMNS = ("name", "donor", "policy", "bytes", "reason")
+from scripts.common.files import read_json, sha256_of_file
+from scripts.common.reading import numbered_lines, parse_number, read_table, require
 
 # Packages of a lock that a reader looks for first.
 KEY_PACKAGES = (
     "ms-swift", "transformers", "torch", "torchvision", "accelerate", "deepspeed", "flash-attn", "modelscope",
     "vllm", "evalscope", "ms-vlmeval", "snakemake", "pandas", "numpy", "pillow",
 )  # fmt: skip
-_HASH_BLOCK_BYTES = 1 << 20
+
+# What the report reads of a configuration.
+CONFIG_SECTIONS = {
+    "results": str, "seed": int, "environments": dict, "donors": dict, "graft": dict, "evaluate": dict, "report": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,22 +54,8 @@ def read_lock(path: Path) -> Lock:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The effective config, YAML or JSON."""
-    text = "\n".join(line for _, line in numbered_lines(path, "the effective config", written_by_a_program=False))
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: neither YAML nor JSON ({reason}); make it again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: {type(value).__name__} found; expected keys and values; make it again")
-    return value
-
-
-def md5_of_file(path: Path) -> str:
-    """md5 of the file's bytes: benchmarks are published with it."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while block := file.read(_HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    """The configuration in effect, as scripts/workflow/save_config.py wrote it."""
+    config: dict[str, Any] = read_json(path)
+    for key, kind in CONFIG_SECTIONS.items():
+        require(config, key, kind, str(path))
+    return config

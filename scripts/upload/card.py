@@ -1,8 +1,6 @@
 """Puts what is known of a stage's checkpoint into a model card: front matter for hubs, Markdown for people."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +8,17 @@ import jinja2
 import yaml
 
 from scripts.common.local_paths import without_local_paths
-from scripts.data.fingerprint import Dataset
-from scripts.donors.manifest import DonorManifest
 from scripts.evaluate.model_names import base_of, is_control, pipeline_order
 from scripts.evaluate.scores import Benchmark, Score
-from scripts.graft.fidelity import Fidelity
-from scripts.graft.ledger import LedgerSum
 from scripts.report import numbers
 from scripts.report.templates import template_environment
 from scripts.report.words import describe_models, fidelity_rows
-from scripts.train.metrics import Metrics
 from scripts.upload.front_matter import FENCE
+from scripts.upload.inputs import CardInputs, DonorView, StageView
 from scripts.upload.licenses import UNKNOWN, License, identifier_of_all
 
 TEMPLATE_DIR = Path(__file__).resolve().parent
 TEMPLATE_NAME = "card.md.j2"
-HUB_KINDS = ("modelscope", "huggingface")
 
 SOURCES = {
     "modelscope": "ModelScope",
@@ -37,69 +30,6 @@ PIPELINE_TAG = "image-text-to-text"
 
 # Markdown is read in plain editors too: no narrow spaces, no invisible joiners.
 _PLAIN = str.maketrans({numbers.THIN_SPACE: " ", numbers.NO_BREAK: None})
-
-
-@dataclass(frozen=True)
-class DonorView:
-    """A donor with what is known beside its manifest."""
-
-    donor: DonorManifest
-    directory: Path
-    kind: str
-    license: License | None
-    license_files: list[str]  # their names beside the card
-
-    @property
-    def name(self) -> str:
-        return self.donor.name
-
-    @property
-    def is_on_a_hub(self) -> bool:
-        return self.kind in HUB_KINDS
-
-    @property
-    def files_sha256(self) -> str:
-        """One sha256 for all recorded files: that of the lines `sha256  name`, sorted by name."""
-        lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted((f.name, f.sha256) for f in self.donor.files))
-        return hashlib.sha256(lines.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class StageView:
-    """A stage that led to the checkpoint: its metrics, its training set and the settings that it was exported with."""
-
-    metrics: Metrics
-    num_tokens_seen: int
-    dataset: Dataset
-    settings: dict[str, Any]
-
-    @property
-    def sources(self) -> list[str]:
-        return [str(source) for source in self.settings["datasets"]]
-
-    @property
-    def trained(self) -> list[str]:
-        return [name.replace("_", " ") for name, number in self.metrics.num_trainable_parameters.items() if number]
-
-
-@dataclass(frozen=True)
-class CardInputs:
-    """All that a card is made from, read and checked."""
-
-    stage: str
-    commit: str
-    is_dirty: bool
-    model_config: dict[str, Any]
-    picture_config: dict[str, Any]
-    stages: list[StageView]  # in the order of training; the last one made the checkpoint
-    donors: list[DonorView]
-    ledger: list[LedgerSum]
-    fidelity: Fidelity
-    benchmarks: list[Benchmark]
-    dataset_names: dict[str, str]  # of each benchmark, as the harness knows it
-
-    def donor(self, role: str) -> DonorView:
-        return next(view for view in self.donors if view.donor.role == role)
 
 
 def is_file(source: str) -> bool:
@@ -188,7 +118,7 @@ def donor_rows(vl: DonorView, llm: DonorView) -> list[tuple[str, str, str]]:
         license_said = license_words(view.license)
         return [
             view.name,
-            SOURCES[view.kind],
+            SOURCES[view.donor.source.kind],
             view.donor.source.revision or "none",
             license_said,
             size,

@@ -227,11 +227,32 @@ class Layout:
         part = "" if share is None else f"-share{share}"
         return self.log(f"eval-{benchmark}-{model}{part}")
 
-    # Report
+    # Report and model card
 
     @property
     def effective_config(self) -> str:
         return self.result("config.json")
+
+    @property
+    def report(self) -> str:
+        return self.result("report.html")
+
+    @property
+    def curves_dir(self) -> str:
+        return self.result("curves")
+
+    def curve(self, stage: str) -> str:
+        """A stage's loss curve, as the report draws it."""
+        return f"{self.curves_dir}/{stage}.svg"
+
+    def disagreements(self, benchmark: str) -> str:
+        return self.result(f"eval/{benchmark}.disagreements.html")
+
+    def model_card(self, stage: str) -> str:
+        return f"{self.checkpoint_dir(stage)}/README.md"
+
+    def checkpoint_check(self, stage: str) -> str:
+        return self.result(f"{stage}/checkpoint.check.json")
 
     @property
     def step_times(self) -> dict[str, str]:

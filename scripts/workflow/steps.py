@@ -18,7 +18,7 @@ from typing import Any
 
 from scripts.common.errors import UserError
 from scripts.evaluate.model_names import base_of, control_of
-from scripts.workflow.layout import DIGITS_DIR, STAGES, Layout, before, shipped, stages_up_to, text_path
+from scripts.workflow.layout import DIGITS_DIR, STAGES, Layout, before, shipped, text_path
 
 Option = str | int | float | Mapping[str, Any] | list[Any] | None
 
@@ -240,55 +240,21 @@ def report_make_disagreements(layout: Layout, benchmark: str) -> Step:
             "name": benchmark,
             "benchmark": layout.questions(benchmark),
             "records": [layout.records(benchmark, model) for model in layout.models],
-            "output": layout.result(f"eval/{benchmark}.disagreements.html"),
+            "output": layout.disagreements(benchmark),
         },
     )
 
 
 def report_make_report(layout: Layout) -> Step:
-    records = [
-        f"{benchmark}:{model}={layout.records(benchmark, model)}"
-        for benchmark in layout.benchmarks
-        for model in layout.models
-    ]
-    return Step(
-        "workflow",
-        {
-            "title": layout.results,
-            "effective-config": layout.effective_config,
-            "metrics": [f"{stage}={layout.metrics(stage)}" for stage in STAGES],
-            "ledger": layout.ledger,
-            "fidelity": layout.fidelity,
-            "benchmark": [f"{benchmark}={layout.questions(benchmark)}" for benchmark in layout.benchmarks],
-            "scores": [f"{benchmark}={layout.scores(benchmark)}" for benchmark in layout.benchmarks],
-            "score-provenance": [f"{name}={layout.scores_provenance(name)}" for name in layout.benchmarks],
-            "records": records,
-            "dataset-check": [f"{stage}={layout.dataset_check(stage)}" for stage in STAGES],
-            "donor": [layout.donor_manifest("vl"), layout.donor_manifest("llm")],
-            "lock": layout.locks,
-            "time": [f"{step}={path}" for step, path in layout.step_times.items()],
-            "num-gallery-pictures": layout.config["report"]["num_gallery_pictures"],
-            "output": layout.result("report.html"),
-        },
-    )
+    outputs = {"curves-dir": layout.curves_dir, "output": layout.report}
+    return Step("workflow", {"effective-config": layout.effective_config, **outputs})
 
 
 def upload_make_model_card(layout: Layout, stage: str) -> Step:
-    stages = stages_up_to(stage)
-    return Step(
-        "workflow",
-        {
-            "checkpoint-dir": layout.checkpoint_dir(stage),
-            "metrics": [f"{stage}={layout.metrics(stage)}" for stage in stages],
-            "dataset-check": [f"{stage}={layout.dataset_check(stage)}" for stage in stages],
-            "donor": [layout.donor_manifest("vl"), layout.donor_manifest("llm")],
-            "ledger": layout.ledger,
-            "fidelity": layout.fidelity,
-            "benchmark": [f"{name}={listed.dataset}" for name, listed in layout.benchmarks.items()],
-            "scores": [f"{benchmark}={layout.scores(benchmark)}" for benchmark in layout.benchmarks],
-            "score-provenance": [f"{name}={layout.scores_provenance(name)}" for name in layout.benchmarks],
-        },
-    )
+    # What a card says and where its files are; a change of anything else does not remake it.
+    evaluate = {key: layout.config["evaluate"][key] for key in ("backend", "benchmarks")}
+    configuration = {key: layout.config[key] for key in ("results", "seed", "donors")}
+    return Step("workflow", {"stage": stage, "configuration": {**configuration, "evaluate": evaluate}})
 
 
 def upload_check_checkpoint(layout: Layout, stage: str) -> Step:
@@ -297,7 +263,7 @@ def upload_check_checkpoint(layout: Layout, stage: str) -> Step:
         {
             "checkpoint-dir": layout.checkpoint_dir(stage),
             "python": layout.python("train"),
-            "output": layout.result(f"{stage}/checkpoint.check.json"),
+            "output": layout.checkpoint_check(stage),
         },
     )
 

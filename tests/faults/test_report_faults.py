@@ -1,7 +1,6 @@
 """Inputs of the report that are missing, broken or at odds with each other: one clear line, and no page."""
 
 import csv
-import json
 import re
 import subprocess
 import sys
@@ -11,25 +10,28 @@ from typing import Any
 
 import pytest
 
-from helpers.report_inputs import ReportInputs, build, make_metrics
+from helpers.report_inputs import COMMIT, GRAFT_TIME, LAYOUT, TRAIN_LOCK, ReportInputs, build, make_metrics
 from scripts.common.errors import UserError
 from scripts.report import make_report
+from scripts.report.make_report import make
+from scripts.workflow.layout import STAGES
 
 
 @pytest.fixture
-def inputs(tmp_path: Path) -> ReportInputs:
-    return build(tmp_path / "inputs", num_questions=20)
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReportInputs:
+    """In the working directory, so that messages name the files as the layout does."""
+    monkeypatch.chdir(tmp_path)
+    return build(Path(), num_questions=20)
 
 
-def refusal(inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch, arguments: list[str] | None = None) -> str:
+def refusal(inputs: ReportInputs) -> str:
     """The message with which the program refuses these inputs; an older page must survive it, alone."""
     inputs.output.write_text("the last good page", encoding="utf-8")
-    before = sorted(path.name for path in inputs.directory.iterdir())
-    monkeypatch.setattr(sys, "argv", ["make_report.py", *(arguments or inputs.arguments())])
-    with pytest.raises(UserError) as caught:
-        make_report.main()
+    before = sorted(inputs.directory.rglob("*"))
+    with inputs.as_working_directory(), pytest.raises(UserError) as caught:
+        make(Path(LAYOUT.effective_config), inputs.output, Path(LAYOUT.curves_dir), COMMIT)
     assert inputs.output.read_text(encoding="utf-8") == "the last good page"
-    assert sorted(path.name for path in inputs.directory.iterdir()) == before
+    assert sorted(inputs.directory.rglob("*")) == before
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -46,62 +48,60 @@ def change_csv(path: Path, change: Callable[[list[dict[str, str]]], None]) -> No
 
 
 FILES = (
-    "config.json", "stage1.json", "stage2.json", "ledger.tsv", "fidelity.json", "test.tsv", "digits.csv",
-    "digits.json", "graft.jsonl", "stage2-shuffled.jsonl", "vl.json", "data.check.json", "train.lock", "graft.tsv",
+    LAYOUT.effective_config, LAYOUT.metrics("stage1"), LAYOUT.metrics("stage2"), LAYOUT.ledger, LAYOUT.fidelity,
+    LAYOUT.questions("digits"), LAYOUT.scores("digits"), LAYOUT.scores_provenance("digits"),
+    LAYOUT.records("digits", "graft"), LAYOUT.records("digits", "stage2-shuffled"), LAYOUT.donor_manifest("vl"),
+    LAYOUT.dataset_check("stage2"), TRAIN_LOCK, GRAFT_TIME,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_an_input_that_is_missing_is_named(inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_input_that_is_missing_is_named(inputs: ReportInputs, name: str) -> None:
     inputs.path(name).unlink()
-    assert refusal(inputs, monkeypatch).startswith(f"{inputs.path(name)}: not found")
+    assert refusal(inputs).startswith(f"{inputs.path(name)}: not found")
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name not in ("train.lock", "config.json")])
-def test_an_input_that_was_cut_off_is_named(inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in FILES if name != TRAIN_LOCK])
+def test_an_input_that_was_cut_off_is_named(inputs: ReportInputs, name: str) -> None:
     whole = inputs.path(name).read_bytes()
     inputs.path(name).write_bytes(whole[: len(whole) * 2 // 3])
-    assert str(inputs.path(name)) in refusal(inputs, monkeypatch)
+    assert str(inputs.path(name)) in refusal(inputs)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_an_empty_input_is_named(inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_empty_input_is_named(inputs: ReportInputs, name: str) -> None:
     inputs.path(name).write_bytes(b"")
-    assert str(inputs.path(name)) in refusal(inputs, monkeypatch)
+    assert str(inputs.path(name)) in refusal(inputs)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_binary_rubbish_is_named(inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_binary_rubbish_is_named(inputs: ReportInputs, name: str) -> None:
     inputs.path(name).write_bytes(b"\xff\xfe\x00\x80rubbish" * 50)
-    assert str(inputs.path(name)) in refusal(inputs, monkeypatch)
+    assert str(inputs.path(name)) in refusal(inputs)
 
 
 @pytest.mark.parametrize(
     ("name", "key", "value"),
     [
-        ("stage1.json", "losses", None),
-        ("stage1.json", "num_steps", "many"),
-        ("stage1.json", "checkpoint_sha256", 5),
-        ("stage1.json", "num_parameters", {"aligner": 1.5}),
-        ("fidelity.json", "bit_equal", "yes"),
-        ("vl.json", "files", {}),
-        ("data.check.json", "num_rows", None),
+        (LAYOUT.metrics("stage1"), "losses", None),
+        (LAYOUT.metrics("stage1"), "num_steps", "many"),
+        (LAYOUT.metrics("stage1"), "checkpoint_sha256", 5),
+        (LAYOUT.metrics("stage1"), "num_parameters", {"aligner": 1.5}),
+        (LAYOUT.fidelity, "bit_equal", "yes"),
+        (LAYOUT.donor_manifest("vl"), "files", {}),
+        (LAYOUT.dataset_check("stage1"), "num_rows", None),
     ],
 )
-def test_a_field_of_another_type_is_named_with_its_file(
-    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch, name: str, key: str, value: Any
-) -> None:
-    inputs.write_json(name, {**inputs.read_json(name), key: value})
-    message = refusal(inputs, monkeypatch)
+def test_a_field_of_another_type_is_named_with_its_file(inputs: ReportInputs, name: str, key: str, value: Any) -> None:
+    inputs.change_json(name, **{key: value})
+    message = refusal(inputs)
     assert str(inputs.path(name)) in message
     assert f"`{key}`" in message or key in message
 
 
 @pytest.mark.parametrize("column", ["num_questions", "num_correct", "num_unparsed", "num_truncated"])
 @pytest.mark.parametrize("group", ["overall", "subject"])
-def test_a_table_that_does_not_sum_up_its_records_is_refused(
-    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch, column: str, group: str
-) -> None:
+def test_a_table_that_does_not_sum_up_its_records_is_refused(inputs: ReportInputs, column: str, group: str) -> None:
     def change(rows: list[dict[str, str]]) -> None:
         row = next(row for row in rows if row["group"] == group)
         row["num_questions"] = str(int(row["num_questions"]) + (column == "num_questions"))
@@ -110,10 +110,10 @@ def test_a_table_that_does_not_sum_up_its_records_is_refused(
         row["accuracy"] = f"{int(row['num_correct']) / int(row['num_questions']):.6f}"
         row["ci95_low"], row["ci95_high"] = "0.0", "1.0"
 
-    change_csv(inputs.path("digits.csv"), change)
-    message = refusal(inputs, monkeypatch)
-    assert str(inputs.path("digits.csv")) in message
-    assert str(inputs.records["graft"]) in message
+    change_csv(inputs.scores_path, change)
+    message = refusal(inputs)
+    assert str(inputs.scores_path) in message
+    assert str(inputs.record_paths["graft"]) in message
 
 
 @pytest.mark.parametrize(
@@ -128,36 +128,36 @@ def test_a_table_that_does_not_sum_up_its_records_is_refused(
     ],
 )
 def test_a_row_that_contradicts_itself_is_refused_with_its_number(
-    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch, column: str, value: str, expected: str
+    inputs: ReportInputs, column: str, value: str, expected: str
 ) -> None:
-    change_csv(inputs.path("digits.csv"), lambda rows: rows[0].update({column: value}))
-    message = refusal(inputs, monkeypatch)
-    assert message.startswith(f"{inputs.path('digits.csv')}: row 2")
+    change_csv(inputs.scores_path, lambda rows: rows[0].update({column: value}))
+    message = refusal(inputs)
+    assert message.startswith(f"{inputs.scores_path}: row 2")
     assert expected in message
 
 
-def test_a_column_that_is_missing_is_named(inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, column in (("digits.csv", "ci95_low"), ("ledger.tsv", "policy"), ("test.tsv", "image")):
-        path = inputs.path(name)
-        whole = path.read_text(encoding="utf-8")
-        path.write_text(whole.replace(column, "else", 1), encoding="utf-8")
-        message = refusal(inputs, monkeypatch)
-        path.write_text(whole, encoding="utf-8")
-        inputs.write_json("digits.json", inputs.read_json("digits.json"))
-        # A changed benchmark is noticed by its md5 before its columns are read.
-        assert str(path) in message
-        assert f"`{column}`" in message or name == "test.tsv"
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [(LAYOUT.scores("digits"), "ci95_low"), (LAYOUT.ledger, "policy")],
+)
+def test_a_column_that_is_missing_is_named(inputs: ReportInputs, name: str, column: str) -> None:
+    inputs.write_text(name, inputs.path(name).read_text(encoding="utf-8").replace(column, "else", 1))
+    message = refusal(inputs)
+    assert name in message
+    assert f"`{column}`" in message
 
 
-def test_models_of_the_table_and_of_the_records_must_be_the_same(
-    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = inputs.records.pop("stage1")
-    assert "add --records digits:stage1=FILE" in refusal(inputs, monkeypatch)
-    inputs.records["stage1"] = path
-    inputs.records["stage3"] = path
-    inputs.write_json("digits.json", {"models": {**inputs.read_json("digits.json")["models"], "stage3": {}}})
-    assert "no row of stage3" in refusal(inputs, monkeypatch)
+def test_models_of_the_table_and_of_the_configuration_must_be_the_same(inputs: ReportInputs) -> None:
+    models = inputs.config["evaluate"]["models"]
+    models.remove("stage1")
+    inputs.write_config()
+    assert "has rows of stage1, which evaluate.models does not list" in refusal(inputs)
+    models += ["stage1", "stage2-blind"]
+    inputs.write_config()
+    inputs.write_records("stage2-blind", inputs.read_records("stage2"))
+    provenance = inputs.read_json(LAYOUT.scores_provenance("digits"))
+    inputs.write_json(LAYOUT.scores_provenance("digits"), {"models": {**provenance["models"], "stage2-blind": {}}})
+    assert "no row of stage2-blind" in refusal(inputs)
 
 
 @pytest.mark.parametrize(
@@ -176,122 +176,119 @@ def test_models_of_the_table_and_of_the_records_must_be_the_same(
     ],
 )
 def test_records_that_fit_no_other_models_are_refused(
-    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], expected: str
+    inputs: ReportInputs, change: dict[str, Any], expected: str
 ) -> None:
     records = inputs.read_records("stage1")
     records[3] |= change
     inputs.write_records("stage1", records)
     if "status" not in change and "correct" not in change:
         inputs.write_scores()
-    message = refusal(inputs, monkeypatch)
-    assert str(inputs.records["stage1"]) in message
+    message = refusal(inputs)
+    assert str(inputs.record_paths["stage1"]) in message
     assert expected in message
 
 
-def test_a_benchmark_file_other_than_the_one_that_was_asked_is_refused(
-    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = inputs.path("test.tsv")
+def test_a_benchmark_file_other_than_the_one_that_was_asked_is_refused(inputs: ReportInputs) -> None:
+    path = inputs.questions_path
     path.write_text(path.read_text(encoding="utf-8").replace("Which digit?", "What digit?"), encoding="utf-8")
-    message = refusal(inputs, monkeypatch)
-    assert message.startswith(f"{inputs.path('digits.json')}: graft was asked the file with md5")
+    message = refusal(inputs)
+    assert message.startswith(f"{inputs.provenance_path}: graft was asked the file with md5")
     assert str(path) in message
 
 
-def test_a_picture_other_than_the_one_that_was_shown_is_refused(
-    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_other_than_the_one_that_was_shown_is_refused(inputs: ReportInputs) -> None:
     for model in ("graft", "stage1", "stage2"):
         inputs.write_records(model, [{**record, "image_sha256": "0" * 64} for record in inputs.read_records(model)])
-    assert re.search(r"the picture of question \d+ is not the one that graft was shown", refusal(inputs, monkeypatch))
+    assert re.search(r"the picture of question \d+ is not the one that graft was shown", refusal(inputs))
 
 
-def test_a_control_with_the_pictures_in_their_places_is_refused(
-    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_control_with_the_pictures_in_their_places_is_refused(inputs: ReportInputs) -> None:
     shown = [record["image_sha256"] for record in inputs.read_records("stage2")]
     records = inputs.read_records("stage2-shuffled")
     pairs = zip(records, shown, strict=True)
     inputs.write_records("stage2-shuffled", [record | {"image_sha256": sha256} for record, sha256 in pairs])
-    message = refusal(inputs, monkeypatch)
-    assert message.startswith(f"{inputs.records['stage2-shuffled']}: every question")
+    message = refusal(inputs)
+    assert message.startswith(f"{inputs.record_paths['stage2-shuffled']}: every question")
     assert "so this is no control" in message
 
 
-def test_scores_of_other_weights_than_the_stage_made_are_refused(
-    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inputs.write_json("stage2.json", {**make_metrics("stage2", 60, 0), "checkpoint_sha256": "f" * 64})
-    message = refusal(inputs, monkeypatch)
-    assert message.startswith(f"{inputs.path('digits.json')}: stage2 was asked with the weights")
+def test_scores_of_other_weights_than_the_stage_made_are_refused(inputs: ReportInputs) -> None:
+    inputs.write_json(LAYOUT.metrics("stage2"), {**make_metrics("stage2", 60, 0), "checkpoint_sha256": "f" * 64})
+    message = refusal(inputs)
+    assert message.startswith(f"{inputs.provenance_path}: stage2 was asked with the weights")
     assert message.endswith("evaluate stage2 again")
 
 
-def test_metrics_of_another_stage_or_with_steps_out_of_order_are_refused(
-    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = dict(inputs.metrics)
-    inputs.metrics["stage2"] = paths["stage1"]
-    assert "metrics of `stage1` found; expected those of `stage2`" in refusal(inputs, monkeypatch)
-    inputs.metrics["stage2"] = paths["stage2"]
-    metrics = inputs.read_json("stage2.json")
+def test_metrics_of_another_stage_or_with_steps_out_of_order_are_refused(inputs: ReportInputs) -> None:
+    metrics = inputs.read_json(LAYOUT.metrics("stage2"))
+    inputs.write_json(LAYOUT.metrics("stage2"), inputs.read_json(LAYOUT.metrics("stage1")))
+    assert "metrics of `stage1` found; expected those of `stage2`" in refusal(inputs)
     metrics["losses"] += metrics["losses"][-3:]
-    inputs.write_json("stage2.json", metrics)
-    assert "step 55 follows step 59" in refusal(inputs, monkeypatch)
+    inputs.write_json(LAYOUT.metrics("stage2"), metrics)
+    assert "step 55 follows step 59" in refusal(inputs)
     metrics["losses"] = [{**metrics["losses"][0], "step": 61}]
-    inputs.write_json("stage2.json", metrics)
-    assert "a loss of step 61 is logged, but the stage has 60 steps" in refusal(inputs, monkeypatch)
+    inputs.write_json(LAYOUT.metrics("stage2"), metrics)
+    assert "a loss of step 61 is logged, but the stage has 60 steps" in refusal(inputs)
 
 
-def test_a_model_without_provenance_is_refused(inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    provenance = inputs.read_json("digits.json")
+def test_a_model_without_provenance_is_refused(inputs: ReportInputs) -> None:
+    provenance = inputs.read_json(LAYOUT.scores_provenance("digits"))
     del provenance["models"]["stage1"]
-    inputs.write_json("digits.json", provenance)
-    assert f"{inputs.path('digits.json')}: nothing about stage1 found" in refusal(inputs, monkeypatch)
+    inputs.write_json(LAYOUT.scores_provenance("digits"), provenance)
+    assert f"{inputs.provenance_path}: nothing about stage1 found" in refusal(inputs)
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "expected"),
+    ("changes", "expected"),
     [
-        ("--records", "digits=x.jsonl", "expected NAME:MODEL=FILE"),
-        ("--records", "mmmu:stage1=x.jsonl", "no such benchmark was given"),
-        ("--metrics", "stage1=x.json", "given twice"),
-        ("--benchmark", "mmmu=x.tsv", "--scores mmmu: not given"),
-        ("--num-gallery-pictures", "-1", "expected 0 or more"),
+        ({"report": {"num_gallery_pictures": -1}}, "report.num_gallery_pictures: -1 found; expected 0 or more"),
+        ({"report": {"num_gallery_pictures": "many"}}, "report.num_gallery_pictures"),
+        ({"report": {}}, "report.num_gallery_pictures: missing"),
+        ({"evaluate": None}, f"{LAYOUT.effective_config}: `evaluate` is None"),
     ],
 )
-def test_a_command_line_that_does_not_add_up_is_refused(
-    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch, option: str, value: str, expected: str
+def test_a_configuration_that_lacks_something_is_refused(
+    inputs: ReportInputs, changes: dict[str, Any], expected: str
 ) -> None:
-    assert expected in refusal(inputs, monkeypatch, [*inputs.arguments(), option, value])
+    inputs.change_json(LAYOUT.effective_config, **changes)
+    assert expected in refusal(inputs)
 
 
 def test_a_page_that_would_be_too_heavy_is_refused(inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make_report, "MAX_PAGE_BYTES", 10_000)
-    assert "lower report.num_gallery_pictures" in refusal(inputs, monkeypatch)
+    assert "lower report.num_gallery_pictures" in refusal(inputs)
 
 
 def test_from_the_command_line_a_user_error_is_one_line_and_status_1(inputs: ReportInputs, root: Path) -> None:
-    command = [sys.executable, "scripts", "report.make_report", *inputs.arguments()]
-    good = subprocess.run(command, cwd=root, text=True, capture_output=True, check=True)
+    options = [
+        "--effective-config",
+        LAYOUT.effective_config,
+        "--curves-dir",
+        LAYOUT.curves_dir,
+        "--output",
+        LAYOUT.report,
+    ]
+    command = [sys.executable, str(root / "scripts"), "report.make_report", *options]
+    good = subprocess.run(command, text=True, capture_output=True, check=True)
     assert inputs.output.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    assert json.dumps(str(inputs.output))[1:-1] in good.stderr
-    inputs.path("ledger.tsv").unlink()
-    bad = subprocess.run(command, cwd=root, text=True, capture_output=True)
+    assert good.stderr.startswith(f"{LAYOUT.report}: ")
+    assert all(inputs.path(LAYOUT.curve(stage)).read_text().startswith("<svg ") for stage in STAGES)
+    inputs.path(LAYOUT.ledger).unlink()
+    bad = subprocess.run(command, text=True, capture_output=True)
     assert bad.returncode == 1
     assert bad.stderr == (
-        f"error: {inputs.path('ledger.tsv')}: not found; expected the graft's ledger; run the rule that makes it\n"
+        f"error: {inputs.path(LAYOUT.ledger)}: not found; expected the graft's ledger; run the rule that makes it\n"
     )
 
 
 @pytest.mark.parametrize(("column", "value"), [("policy", "forgotten"), ("donor", "third"), ("bytes", "-1")])
 def test_a_ledger_row_that_makes_no_sense_is_refused_with_its_number(
-    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch, column: str, value: str
+    inputs: ReportInputs, column: str, value: str
 ) -> None:
-    lines = inputs.path("ledger.tsv").read_text(encoding="utf-8").split("\n")
+    lines = inputs.path(LAYOUT.ledger).read_text(encoding="utf-8").split("\n")
     cells = lines[4].split("\t")
     cells[lines[0].split("\t").index(column)] = value
     lines[4] = "\t".join(cells)
-    inputs.path("ledger.tsv").write_text("\n".join(lines), encoding="utf-8")
-    message = refusal(inputs, monkeypatch)
-    assert message.startswith(f"{inputs.path('ledger.tsv')}: row 5: {column} is ")
+    inputs.path(LAYOUT.ledger).write_text("\n".join(lines), encoding="utf-8")
+    message = refusal(inputs)
+    assert message.startswith(f"{inputs.path(LAYOUT.ledger)}: row 5: {column} is ")

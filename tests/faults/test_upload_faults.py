@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from helpers.card_inputs import CardInputs, build_card_inputs, edit_json, write_json
+from helpers.report_inputs import LAYOUT
 from helpers.small_checkpoint import write_small_checkpoint
 from scripts.common.errors import UserError
-from scripts.upload import check_checkpoint, make_model_card
+from scripts.upload import check_checkpoint
 
 CARD = "---\nlicense: apache-2.0\nlibrary_name: transformers\npipeline_tag: image-text-to-text\n---\n\n# A model\n"
 
@@ -20,48 +21,48 @@ def inputs(tmp_path: Path) -> CardInputs:
     return build_card_inputs(tmp_path / "inputs")
 
 
-def card_refusal(inputs: CardInputs, monkeypatch: pytest.MonkeyPatch, arguments: list[str] | None = None) -> str:
-    monkeypatch.setattr(sys, "argv", ["make_model_card.py", *(arguments or inputs.arguments())])
+def card_refusal(inputs: CardInputs) -> str:
     with pytest.raises(UserError) as caught:
-        make_model_card.main()
+        inputs.make()
     assert not inputs.card_path.exists()
     return str(caught.value)
+
+
+VL_MANIFEST, LLM_MANIFEST = (
+    f"resources/donors/huggingface--lab--{name}--main.json" for name in ("Sees-7B", "Talks-8B")
+)
+SETTINGS_OF_STAGE1 = f"{LAYOUT.checkpoint_dir('stage1')}/settings.json"
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "stage1/metrics.json", "stage2/metrics.json", "stage1/checkpoint/settings.json", "stage2/checkpoint/config.json",
-        "stage2/checkpoint/preprocessor_config.json",
-        "data.check.json", "vl.json", "llm.json", "ledger.tsv", "fidelity.json", "digits.csv", "digits.json",
+        LAYOUT.metrics("stage1"), LAYOUT.metrics("stage2"), SETTINGS_OF_STAGE1,
+        f"{LAYOUT.checkpoint_dir('stage2')}/config.json", f"{LAYOUT.checkpoint_dir('stage2')}/preprocessor_config.json",
+        LAYOUT.dataset_check("stage1"), VL_MANIFEST, LLM_MANIFEST, LAYOUT.ledger, LAYOUT.fidelity,
+        LAYOUT.scores("digits"), LAYOUT.scores_provenance("digits"),
     ],
 )  # fmt: skip
-def test_an_input_that_is_missing_is_named(inputs: CardInputs, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_input_that_is_missing_is_named(inputs: CardInputs, name: str) -> None:
     (inputs.directory / name).unlink()
-    assert card_refusal(inputs, monkeypatch).startswith(f"{inputs.directory / name}: not found")
+    assert card_refusal(inputs).startswith(f"{name}: not found")
 
 
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("stage2/metrics.json", {"num_tokens_seen": None}, "`num_tokens_seen` is None"),
-        ("stage2/metrics.json", {"checkpoint_sha256": "other"}, "evaluate stage2 again"),
-        ("stage1/checkpoint/settings.json", {"stage": "stage2"}, "settings of stage2 found; expected those of stage1"),
-        ("stage1/checkpoint/settings.json", {"flags": 5}, "`flags` is 5"),
-        ("llm.json", {"role": "vl"}, "no manifest with role llm given"),
+        (LAYOUT.metrics("stage2"), {"num_tokens_seen": None}, "`num_tokens_seen` is None"),
+        (LAYOUT.metrics("stage2"), {"checkpoint_sha256": "other"}, "evaluate stage2 again"),
+        (SETTINGS_OF_STAGE1, {"stage": "stage2"}, "settings of stage2 found; expected those of stage1"),
+        (SETTINGS_OF_STAGE1, {"flags": 5}, "`flags` is 5"),
+        (LLM_MANIFEST, {"role": "vl"}, f"{LLM_MANIFEST}: role vl found; expected llm"),
     ],
 )
 def test_inputs_that_lack_something_or_are_of_another_run_are_refused(
-    inputs: CardInputs, monkeypatch: pytest.MonkeyPatch, name: str, changes: dict[str, object], message: str
+    inputs: CardInputs, name: str, changes: dict[str, object], message: str
 ) -> None:
     edit_json(inputs.directory / name, **changes)
-    assert message in card_refusal(inputs, monkeypatch)
-
-
-def test_a_card_for_another_stages_checkpoint_is_refused(inputs: CardInputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = inputs.arguments()
-    arguments[1] = str(inputs.directory / "stage1/checkpoint")
-    assert "is not the checkpoint beside" in card_refusal(inputs, monkeypatch, arguments)
+    assert message in card_refusal(inputs)
 
 
 @pytest.fixture

@@ -1,13 +1,17 @@
-"""Builds everything that make_model_card.py reads, in the shape that the other programs write, from a fixed seed."""
+"""Builds everything that make_model_card.py reads, where the run's layout has it and as the other programs write it."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers.report_inputs import ReportInputs, build, donor_manifest, make_metrics
+from helpers.report_inputs import COMMIT, ReportInputs, build, donor_manifest, make_metrics
+from scripts.common.settings import settings_from
+from scripts.upload.make_model_card import make
+from scripts.upload.settings import CardSettings
+from scripts.workflow.layout import STAGES
+from scripts.workflow.steps import upload_make_model_card
 
-STAGES = ("stage1", "stage2")
 NUM_TOKENS_SEEN = 123_456
 MIN_PIXELS = 3136
 MAX_PIXELS = 6272
@@ -30,7 +34,7 @@ MODEL_CONFIG = {
 
 @dataclass
 class CardInputs:
-    """Where the inputs lie; `arguments` is the command line that names them."""
+    """The files of a run whose stage gets a card."""
 
     report: ReportInputs
     stage: str = "stage2"
@@ -41,7 +45,7 @@ class CardInputs:
 
     @property
     def checkpoint_dir(self) -> Path:
-        return self.directory / self.stage / "checkpoint"
+        return self.report.path(self.report.layout.checkpoint_dir(self.stage))
 
     @property
     def card_path(self) -> Path:
@@ -50,18 +54,17 @@ class CardInputs:
     def donor_dir(self, role: str) -> Path:
         return self.directory / "donors" / role
 
-    def arguments(self) -> list[str]:
-        stages = STAGES[: STAGES.index(self.stage) + 1]
-        path = self.report.path
-        return [
-            *("--checkpoint-dir", str(self.checkpoint_dir), "--commit", "0123456789abcdef0123456789abcdef01234567"),
-            *("--metrics", *(f"{stage}={self.directory / stage / 'metrics.json'}" for stage in stages)),
-            *("--dataset-check", *(f"{stage}={path('data.check.json')}" for stage in stages)),
-            *("--donor", str(path("vl.json")), str(path("llm.json"))),
-            *("--ledger", str(path("ledger.tsv")), "--fidelity", str(path("fidelity.json"))),
-            *("--benchmark", "digits=Digits", "--scores", f"digits={path('digits.csv')}"),
-            *("--score-provenance", f"digits={path('digits.json')}"),
-        ]
+    def manifest_path(self, role: str) -> Path:
+        return self.report.path(self.report.layout.donor_manifest(role))
+
+    def settings_path(self, stage: str) -> Path:
+        return self.report.path(self.report.layout.checkpoint_dir(stage)) / "settings.json"
+
+    def make(self) -> None:
+        """Writes the card."""
+        configuration = upload_make_model_card(self.report.layout, self.stage).options["configuration"]
+        with self.report.as_working_directory():
+            make(self.stage, settings_from(CardSettings, configuration, "configuration"), COMMIT)
 
 
 def stage_settings(stage: str) -> dict[str, Any]:
@@ -90,15 +93,16 @@ def edit_json(path: Path, **changes: Any) -> None:
 def build_card_inputs(directory: Path, stage: str = "stage2") -> CardInputs:
     """Writes a whole set of inputs into `directory`; the donors are two of a hub whose files say nothing of a license."""
     inputs = CardInputs(build(directory), stage)
+    config, layout = inputs.report.config, inputs.report.layout
+    for role, model_id in (("vl", "lab/Sees-7B"), ("llm", "lab/Talks-8B")):
+        config["donors"][role] = {"kind": "huggingface", "id": model_id, "revision": "main"}
+        inputs.donor_dir(role).mkdir(parents=True)
+        manifest = donor_manifest(role) | {"source": config["donors"][role], "dir": str(inputs.donor_dir(role))}
+        write_json(inputs.manifest_path(role), manifest)
     for name in STAGES:
         metrics = make_metrics(name, num_steps=60, seed=0) | {"num_tokens_seen": NUM_TOKENS_SEEN}
-        write_json(directory / name / "metrics.json", metrics)
-        write_json(directory / name / "checkpoint" / "settings.json", stage_settings(name))
-        write_json(directory / name / "checkpoint" / "config.json", MODEL_CONFIG)
-        write_json(directory / name / "checkpoint" / "preprocessor_config.json", {"min_pixels": MIN_PIXELS})
-    for role, model_id in (("vl", "lab/Sees-7B"), ("llm", "lab/Talks-8B")):
-        inputs.donor_dir(role).mkdir(parents=True)
-        source = {"kind": "huggingface", "id": model_id, "revision": "main"}
-        manifest = donor_manifest(role) | {"source": source, "dir": str(inputs.donor_dir(role))}
-        inputs.report.write_json(f"{role}.json", manifest)
+        inputs.report.write_json(layout.metrics(name), metrics)
+        write_json(inputs.settings_path(name), stage_settings(name))
+        write_json(inputs.settings_path(name).with_name("config.json"), MODEL_CONFIG)
+        write_json(inputs.settings_path(name).with_name("preprocessor_config.json"), {"min_pixels": MIN_PIXELS})
     return inputs

@@ -1,7 +1,8 @@
-"""Builds everything that make_report.py reads, in the shape that the other programs write, from a fixed seed."""
+"""Builds everything that make_report.py reads, where the run's layout has it and as the other programs write it."""
 
 import ast
 import base64
+import copy
 import csv
 import hashlib
 import io
@@ -9,13 +10,25 @@ import json
 import math
 import os
 import random
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+import yaml
 from PIL import Image, ImageDraw
 
+from scripts.common.commit import Commit
+from scripts.common.root import ROOT
+from scripts.report.inputs import read_inputs
+from scripts.report.page import render
+from scripts.workflow import layout as layout_module
+from scripts.workflow.layout import STAGES, Layout
+
 LETTERS = "ABCD"
+COMMIT = Commit("0123456789abcdef0123456789abcdef01234567", is_dirty=False)
 # A time of change for every input, so that the page's date is known: 2026-01-02 03:04 UTC.
 CHANGED_AT = 1767323040
 MODULES = {"vision_tower": (241_000, 36), "aligner": (57_000, 5), "language_model": (312_000, 40)}
@@ -213,70 +226,106 @@ def make_provenance(model: str, benchmark_md5: str) -> dict[str, Any]:
     }
 
 
+# The demo's, with fewer pictures; the models are those whose records are written.
+CONFIG = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
+CONFIG["report"] = {"num_gallery_pictures": 6}
+
+# Where the files lie, below the working directory.
+LAYOUT = Layout(CONFIG)
+GRAFT_TIME = LAYOUT.step_times["graft"]
+TRAIN_LOCK = "envs/train.lock"
+
+
 @dataclass
 class ReportInputs:
-    """Where the inputs lie; `arguments` is the command line that names them."""
+    """The files of one run with one benchmark; `path` finds them by the names that the layout has for them."""
 
     directory: Path
-    num_gallery_pictures: int = 6
-    metrics: dict[str, Path] = field(default_factory=dict)
-    records: dict[str, Path] = field(default_factory=dict)
+    config: dict[str, Any]
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.config)
+
+    @property
+    def benchmark(self) -> str:
+        return next(iter(self.layout.benchmarks))
 
     @property
     def output(self) -> Path:
-        return self.directory / "report.html"
+        return self.path(LAYOUT.report)
 
     def path(self, name: str) -> Path:
         return self.directory / name
 
-    def arguments(self) -> list[str]:
-        return [
-            *("--title", "results/demo"),
-            *("--commit", "0123456789abcdef0123456789abcdef01234567"),
-            *("--effective-config", str(self.path("config.json"))),
-            *("--metrics", *(f"{stage}={path}" for stage, path in self.metrics.items())),
-            *("--ledger", str(self.path("ledger.tsv"))),
-            *("--fidelity", str(self.path("fidelity.json"))),
-            *("--benchmark", f"digits={self.path('test.tsv')}"),
-            *("--scores", f"digits={self.path('digits.csv')}"),
-            *("--score-provenance", f"digits={self.path('digits.json')}"),
-            *("--records", *(f"digits:{model}={path}" for model, path in self.records.items())),
-            *("--donor", str(self.path("vl.json")), str(self.path("llm.json"))),
-            *("--dataset-check", f"stage1={self.path('data.check.json')}"),
-            *("--lock", str(self.path("train.lock"))),
-            *("--time", f"graft={self.path('graft.tsv')}"),
-            *("--num-gallery-pictures", str(self.num_gallery_pictures)),
-            *("--output", str(self.output)),
-        ]
+    @property
+    def questions_path(self) -> Path:
+        return self.path(self.layout.questions(self.benchmark))
+
+    @property
+    def scores_path(self) -> Path:
+        return self.path(self.layout.scores(self.benchmark))
+
+    @property
+    def provenance_path(self) -> Path:
+        return self.path(self.layout.scores_provenance(self.benchmark))
+
+    @property
+    def record_paths(self) -> dict[str, Path]:
+        return {model: self.path(self.layout.records(self.benchmark, model)) for model in self.layout.models}
+
+    @contextmanager
+    def as_working_directory(self) -> Iterator[None]:
+        """Inside, the files are where a run's programs look for them, the locks of its environments too."""
+        with chdir(self.directory), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(layout_module, "ROOT", Path.cwd())
+            yield
+
+    def page(self, **changes: Any) -> str:
+        """The report of these files; `changes` are of what was read from them."""
+        with self.as_working_directory():
+            return render(replace(read_inputs(Path(LAYOUT.effective_config), COMMIT), **changes))
 
     def read_json(self, name: str) -> Any:
         return json.loads(self.path(name).read_text(encoding="utf-8"))
 
+    def write_text(self, name: str, text: str) -> None:
+        self.path(name).parent.mkdir(parents=True, exist_ok=True)
+        self.path(name).write_text(text, encoding="utf-8")
+
     def write_json(self, name: str, value: Any) -> None:
-        self.path(name).write_text(json.dumps(value, indent=2), encoding="utf-8")
+        self.write_text(name, json.dumps(value, indent=2))
+
+    def change_json(self, name: str, **changes: Any) -> None:
+        self.write_json(name, {**self.read_json(name), **changes})
+
+    def write_config(self) -> None:
+        self.write_json(LAYOUT.effective_config, self.config)
 
     def read_records(self, model: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.records[model].read_text(encoding="utf-8").split("\n") if line]
+        return [json.loads(line) for line in self.record_paths[model].read_text(encoding="utf-8").split("\n") if line]
 
     def write_records(self, model: str, records: list[dict[str, Any]]) -> None:
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        self.records[model].write_text("".join(lines), encoding="utf-8")
+        self.write_text(self.layout.records(self.benchmark, model), "".join(lines))
 
     def write_scores(self) -> None:
         """The score table of the records as they are."""
-        rows = [row for model in self.records for row in score_rows(model, self.read_records(model))]
-        with open(self.path("digits.csv"), "w", encoding="utf-8", newline="") as file:
+        rows = [row for model in self.record_paths for row in score_rows(model, self.read_records(model))]
+        with open(self.scores_path, "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
 
     def write_questions(self, questions: list[dict[str, str]], skills: dict[str, float], seed: int) -> None:
         """Benchmark, records and table of models with these skills."""
-        with open(self.path("test.tsv"), "w", encoding="utf-8", newline="") as file:
+        self.questions_path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.questions_path, "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(questions[0]), delimiter="\t", lineterminator="\n")
             writer.writeheader()
             writer.writerows(questions)
-        self.records = {model: self.path(f"{model}.jsonl") for model in skills}
+        self.config["evaluate"]["models"] = list(skills)
+        self.write_config()
         for model, skill in skills.items():
             rng = random.Random(f"{seed}:{model}")
             records = [answer(question, skill, rng) for question in questions]
@@ -286,12 +335,13 @@ class ReportInputs:
                     record["image_sha256"] = other
             self.write_records(model, records)
         self.write_scores()
-        md5 = hashlib.md5(self.path("test.tsv").read_bytes()).hexdigest()
-        self.write_json("digits.json", {"models": {model: make_provenance(model, md5) for model in skills}})
+        md5 = hashlib.md5(self.questions_path.read_bytes()).hexdigest()
+        provenance = {"models": {model: make_provenance(model, md5) for model in skills}}
+        self.write_json(self.layout.scores_provenance(self.benchmark), provenance)
 
     def set_times(self) -> None:
         """Gives every input the same time of change."""
-        for path in self.directory.iterdir():
+        for path in self.directory.rglob("*"):
             os.utime(path, (CHANGED_AT, CHANGED_AT))
 
 
@@ -318,26 +368,37 @@ def donor_manifest(role: str) -> dict[str, Any]:
     }
 
 
-def build(directory: Path, num_questions: int = 40, num_steps: int = 60, seed: int = 0) -> ReportInputs:
-    """Writes a whole set of inputs into `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    inputs = ReportInputs(directory)
-    inputs.write_json("config.json", {"results": "results/demo", "seed": seed, "report": {"num_gallery_pictures": 6}})
-    for stage, resumed_at in (("stage1", None), ("stage2", num_steps // 2)):
-        inputs.write_json(f"{stage}.json", make_metrics(stage, num_steps, seed, resumed_at))
-        inputs.metrics[stage] = inputs.path(f"{stage}.json")
+def ledger_text() -> str:
     lines = ["name\tdonor\tpolicy\toutput_name\tdtype\tshape\tbytes\tsha256\tdonor_file\toutput_file\treason"]
     for policy, donor, number, num_bytes, reason in LEDGER:
         row = f"{donor}\t{policy}\tt\tF32\t8x8\t{num_bytes // number}\t0\ta\tb\t{reason}"
         lines += [f"{policy}.{donor}.{place}\t{row}" for place in range(number)]
-    inputs.path("ledger.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    inputs.write_json("fidelity.json", FIDELITY)
-    inputs.write_json("data.check.json", {"num_rows": 6582, "num_pictures": 6582, "sha256": "ab" * 32})
-    inputs.write_json("vl.json", donor_manifest("vl"))
-    inputs.write_json("llm.json", donor_manifest("llm"))
+    return "\n".join(lines) + "\n"
+
+
+def build(
+    directory: Path,
+    num_questions: int = 40,
+    num_steps: int = 60,
+    seed: int = 0,
+    benchmarks: list[Any] | None = None,
+) -> ReportInputs:
+    """Writes a whole set of inputs into `directory`."""
+    inputs = ReportInputs(directory, copy.deepcopy(CONFIG))
+    if benchmarks:
+        inputs.config["evaluate"]["benchmarks"] = benchmarks
+    for stage, resumed_at in zip(STAGES, (None, num_steps // 2), strict=True):
+        inputs.write_json(LAYOUT.metrics(stage), make_metrics(stage, num_steps, seed, resumed_at))
+        inputs.write_json(LAYOUT.dataset_check(stage), {"num_rows": 6582, "num_pictures": 6582, "sha256": "ab" * 32})
+    inputs.write_text(LAYOUT.ledger, ledger_text())
+    inputs.write_json(LAYOUT.fidelity, FIDELITY)
+    for role in ("vl", "llm"):
+        inputs.write_json(LAYOUT.donor_manifest(role), donor_manifest(role))
     pins = "".join(f"{name}=={version} \\\n    --hash=sha256:00\n" for name, version in VERSIONS.items())
-    inputs.path("train.lock").write_text("# made by uv\n" + pins, encoding="utf-8")
-    inputs.path("graft.tsv").write_text("s\th:m:s\tmax_rss\n754.0\t0:12:34\t52.1\n", encoding="utf-8")
+    for role in ("workflow", *LAYOUT.roles):
+        inputs.write_text(f"envs/{role}.lock", "# made by uv\n" + pins)
+    for time_path in LAYOUT.step_times.values():
+        inputs.write_text(time_path, "s\th:m:s\tmax_rss\n754.0\t0:12:34\t52.1\n")
     inputs.write_questions(make_questions(num_questions, seed), SKILLS, seed)
     inputs.set_times()
     return inputs

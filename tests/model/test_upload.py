@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from helpers.tiny_donor_files import write_tiny_donors
 from helpers.training_run import graft
 from scripts.common.errors import UserError
 from scripts.upload import check_checkpoint, load_checkpoint
+from scripts.workflow.steps import command
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +29,8 @@ def uploaded(root: Path, tmp_path_factory: pytest.TempPathFactory) -> CardInputs
     graft(root, *write_tiny_donors(inputs.directory / "tiny", dtype="float32"), "qwen3", inputs.checkpoint_dir)
     (inputs.checkpoint_dir / "ledger.tsv").unlink()
     (inputs.checkpoint_dir / "settings.json").write_bytes(settings.replace(b"/home/somebody/secret/", b""))
-    command = [root / ".venv/bin/python", "scripts", "upload.make_model_card", *inputs.arguments()]
-    subprocess.run(command, cwd=root, check=True)
+    with chdir(inputs.directory):
+        subprocess.run(command(inputs.report.layout, "upload.make_model_card", stage=inputs.stage), check=True)
     return inputs
 
 

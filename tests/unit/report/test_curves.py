@@ -1,12 +1,14 @@
 """The geometry of the loss curves."""
 
 import re
+from xml.etree import ElementTree
 
 import pytest
 
-from helpers.report_inputs import build
+from helpers.report_inputs import LAYOUT, build
 from scripts.report import curves
 from scripts.report.curves import draw, moving_mean, nice_ticks, sampled_losses, thin_out
+from scripts.report.page import render_curve
 from scripts.train.metrics import LossPoint, Metrics, read_metrics
 
 
@@ -17,7 +19,7 @@ def points(path: str) -> list[tuple[float, float]]:
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory: pytest.TempPathFactory) -> Metrics:
     inputs = build(tmp_path_factory.mktemp("report"), num_questions=4, num_steps=400)
-    return read_metrics("stage2", inputs.metrics["stage2"])
+    return read_metrics("stage2", inputs.path(LAYOUT.metrics("stage2")))
 
 
 def with_losses(metrics: Metrics, *losses: float) -> Metrics:
@@ -93,3 +95,12 @@ def test_the_curve_in_numbers_has_the_first_and_the_last_step(metrics: Metrics) 
     assert len(rows) == 12
     assert (rows[0], rows[-1]) == (metrics.losses[0], metrics.losses[-1])
     assert sampled_losses(metrics.losses[:3], 12) == metrics.losses[:3]
+
+
+def test_a_curve_is_also_a_picture_of_its_own_with_its_colours(metrics: Metrics) -> None:
+    text = render_curve(metrics)
+    picture = ElementTree.fromstring(text)
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    assert draw(metrics).loss_path in text
+    names = set(re.findall(r"var\((--[\w-]+)\)", text))
+    assert names and all(f"{name}: " in text for name in names)

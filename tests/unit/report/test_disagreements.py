@@ -27,13 +27,13 @@ def inputs(tmp_path: Path) -> ReportInputs:
 
 
 def benchmark_of(inputs: ReportInputs) -> Benchmark:
-    records = {model: read_records(path) for model, path in inputs.records.items()}
-    return Benchmark("digits", inputs.path("test.tsv"), Path(), [], records, {})
+    records = {model: read_records(path) for model, path in inputs.record_paths.items()}
+    return Benchmark("digits", inputs.questions_path, Path(), [], records, {})
 
 
 def test_each_question_on_which_models_differ_has_a_card_and_no_other(inputs: ReportInputs) -> None:
     benchmark = benchmark_of(inputs)
-    check_same_questions(benchmark, inputs.records)
+    check_same_questions(benchmark, inputs.record_paths)
     cards = CARD.findall(render_disagreements(benchmark))
     models = ["graft", "stage1", "stage2"]
     expected = []
@@ -63,7 +63,7 @@ def test_first_comes_what_the_first_model_has_over_the_last_if_there_is_anything
 
 
 def test_models_that_agree_have_a_page_that_says_so(inputs: ReportInputs) -> None:
-    for model in inputs.records:
+    for model in inputs.record_paths:
         inputs.write_records(model, [r | {"correct": False, "score": 0.0} for r in inputs.read_records(model)])
     page = render_disagreements(benchmark_of(inputs))
     assert "The models agree on every question" in page and not CARD.search(page)
@@ -73,15 +73,15 @@ def test_records_of_another_benchmark_file_are_refused(inputs: ReportInputs) -> 
     changed = [record | {"question": "Something else?"} for record in inputs.read_records("stage2")]
     inputs.write_records("stage2", changed)
     with pytest.raises(UserError, match="the question of question"):
-        check_same_questions(benchmark_of(inputs), inputs.records)
+        check_same_questions(benchmark_of(inputs), inputs.record_paths)
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser (Debian's package chromium)")
 def test_a_browser_filters_the_cards(root: Path, inputs: ReportInputs, tmp_path: Path) -> None:
     page_path = tmp_path / "page.html"
     command: list[str | Path] = [sys.executable, "scripts", "report.make_disagreements", "--name", "digits"]
-    command += ["--benchmark", inputs.path("test.tsv")]
-    subprocess.run([*command, "--records", *inputs.records.values(), "--output", page_path], cwd=root, check=True)
+    command += ["--benchmark", inputs.questions_path]
+    subprocess.run([*command, "--records", *inputs.record_paths.values(), "--output", page_path], cwd=root, check=True)
     browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page_path.as_uri()]
     shown = subprocess.run(browser, capture_output=True, text=True, check=True, timeout=120).stdout
     questions = disagreed(questions_of(benchmark_of(inputs)))

@@ -1,18 +1,16 @@
 """The page as a whole: self-contained, escaped, deterministic, and complete."""
 
 import html
-import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.report_inputs import SKILLS, ReportInputs, build, make_questions
-from scripts.report import make_report
-from scripts.report.page import render
+from helpers.report_inputs import COMMIT, LAYOUT, SKILLS, ReportInputs, build, make_questions
 
 VOID = {"meta", "link", "img", "br", "line", "circle", "path", "input", "hr"}
 
@@ -49,10 +47,6 @@ class Page(HTMLParser):
         return re.sub(r"[\s\u2060]+", " ", " ".join(self.words))
 
 
-def make(inputs: ReportInputs) -> str:
-    return render(make_report.gather(make_report.parse_arguments(inputs.arguments())))
-
-
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
     return build(tmp_path_factory.mktemp("report"))
@@ -60,7 +54,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
 
 @pytest.fixture(scope="module")
 def page(inputs: ReportInputs) -> str:
-    return make(inputs)
+    return inputs.page()
 
 
 def test_nothing_is_loaded_from_outside(page: str) -> None:
@@ -93,9 +87,9 @@ def test_the_same_inputs_give_the_same_bytes_whatever_the_clock_and_the_folder(
     inputs: ReportInputs, page: str, tmp_path: Path
 ) -> None:
     again = build(tmp_path / "elsewhere")
-    assert make(again) == page
-    os.utime(again.path("fidelity.json"), (1800000000, 1800000000))
-    assert "2027-01-15 08:00 UTC" in make(again)
+    assert again.page() == page
+    os.utime(again.path(LAYOUT.fidelity), (1800000000, 1800000000))
+    assert "2027-01-15 08:00 UTC" in again.page()
     assert "2026-01-02 03:04 UTC" in page
 
 
@@ -128,7 +122,7 @@ def test_right_and_wrong_are_told_by_words_and_signs_not_by_colour_alone(page: s
 
 def test_provenance_names_hashes_commands_versions_and_configuration(inputs: ReportInputs, page: str) -> None:
     text = Page(page).text
-    metrics = inputs.read_json("stage1.json")
+    metrics = inputs.read_json(LAYOUT.metrics("stage1"))
     assert f"train stage1 1 min 42 s {metrics['checkpoint_sha256']}" in text
     assert "graft 12 min 34 s" in text
     assert "--system 'You are a helpful assistant.'" in text
@@ -137,7 +131,7 @@ def test_provenance_names_hashes_commands_versions_and_configuration(inputs: Rep
     assert "0123456789ab" in text
     for version in ("4.6.0", "5.19.0", "1.14.1"):
         assert version in text
-    assert inputs.read_json("vl.json")["files"][0]["sha256"] in text
+    assert inputs.read_json(LAYOUT.donor_manifest("vl"))["files"][0]["sha256"] in text
     assert "ab" * 32 in text
 
 
@@ -156,14 +150,12 @@ def test_what_a_file_says_is_shown_and_never_obeyed(tmp_path: Path) -> None:
     inputs.write_records("stage2", records)
     inputs.write_scores()
     for name, change in (
-        ("stage1.json", {"command": [hostile], "versions": {hostile: hostile}}),
-        ("config.json", {hostile: hostile}),
-        ("fidelity.json", {"bit_equal": False, hostile: hostile}),
+        (LAYOUT.metrics("stage1"), {"command": [hostile], "versions": {hostile: hostile}}),
+        (LAYOUT.effective_config, {hostile: hostile}),
+        (LAYOUT.fidelity, {"bit_equal": False, hostile: hostile}),
     ):
-        inputs.write_json(name, {**inputs.read_json(name), **change})
-    arguments = inputs.arguments()
-    arguments[arguments.index("--title") + 1] = hostile
-    text = render(make_report.gather(make_report.parse_arguments(arguments)))
+        inputs.change_json(name, **change)
+    text = inputs.page(title=hostile)
     found = Page(text)
     assert all(tag != "script" for tag, _ in found.tags)
     assert all((attributes.get("src") or "data:").startswith("data:") for _, attributes in found.tags)
@@ -181,7 +173,7 @@ def test_answers_that_are_cut_off_or_without_a_letter_are_quoted(tmp_path: Path)
         record |= {"prediction": prediction, "extracted": None, "correct": False, "score": 0.0, "status": status}
     inputs.write_records("stage2", records)
     inputs.write_scores()
-    text = Page(make(inputs)).text
+    text = Page(inputs.page()).text
     assert "no letter" in text
     assert "cut off" in text
     assert "It is hard to say: truncated." in text
@@ -203,8 +195,8 @@ def test_the_graft_is_called_faithful_only_when_it_is(
     tmp_path: Path, fidelity: dict[str, Any], expected: str, unexpected: str
 ) -> None:
     inputs = build(tmp_path, num_questions=6)
-    inputs.write_json("fidelity.json", fidelity)
-    text = Page(make(inputs)).text
+    inputs.write_json(LAYOUT.fidelity, fidelity)
+    text = Page(inputs.page()).text
     assert expected in text
     assert unexpected not in text
 
@@ -215,7 +207,7 @@ def test_a_run_with_a_parent_two_splits_and_no_control_has_a_page(tmp_path: Path
         {**question, "index": f"d{question['index']}"} for question in make_questions(10, 1, "dev")
     ]
     inputs.write_questions(questions, {"parent": 0.9, "graft": 0.3, "stage1": 0.6, "stage2": 0.8}, seed=0)
-    text = Page(make(inputs)).text
+    text = Page(inputs.page()).text
     assert "split validation : 20 questions" in text.replace("validation:", "validation :")
     assert "split dev: 10 questions" in text
     assert "the vision donor itself" in text
@@ -224,11 +216,10 @@ def test_a_run_with_a_parent_two_splits_and_no_control_has_a_page(tmp_path: Path
 
 def test_memory_of_a_gpu_is_told_where_one_was_used(tmp_path: Path) -> None:
     inputs = build(tmp_path)
-    assert "Most memory of a GPU, GiB 61.5 61.5" in Page(make(inputs)).text
+    assert "Most memory of a GPU, GiB 61.5 61.5" in Page(inputs.page()).text
     for stage in ("stage1", "stage2"):
-        path = inputs.directory / f"{stage}.json"
-        inputs.write_json(path.name, json.loads(path.read_text()) | {"peak_gpu_memory_gib": None})
-    assert "Most memory of a GPU" not in Page(make(inputs)).text
+        inputs.change_json(LAYOUT.metrics(stage), peak_gpu_memory_gib=None)
+    assert "Most memory of a GPU" not in Page(inputs.page()).text
 
 
 def test_questions_without_options_or_subjects_have_a_place(tmp_path: Path) -> None:
@@ -237,21 +228,19 @@ def test_questions_without_options_or_subjects_have_a_place(tmp_path: Path) -> N
     for question in questions:
         question |= dict.fromkeys("ABCD", "") | {"answer": "forty-two", "category": "", "l2-category": ""}
     inputs.write_questions(questions, {"stage1": 1.0, "stage2": 1.0}, seed=0)
-    text = Page(make(inputs)).text
+    text = Page(inputs.page()).text
     assert "Right answer: forty-two" in text
     assert "no chance level" in text
     assert "by subject" not in text
 
 
 def test_uncommitted_changes_are_said_at_the_top(inputs: ReportInputs) -> None:
-    arguments = inputs.arguments()
-    arguments[arguments.index("--commit") + 1] += "-dirty"
-    text = render(make_report.gather(make_report.parse_arguments(arguments)))
+    text = inputs.page(commit=replace(COMMIT, is_dirty=True))
     assert "To keep in mind" in text
     assert "with uncommitted changes" in text
 
 
 def test_no_pictures_are_shown_when_none_are_asked_for(tmp_path: Path) -> None:
     inputs = build(tmp_path)
-    inputs.num_gallery_pictures = 0
-    assert "<img" not in make(inputs)
+    inputs.change_json(LAYOUT.effective_config, report={"num_gallery_pictures": 0})
+    assert "<img" not in inputs.page()

@@ -3,7 +3,6 @@
 import csv
 import os
 import stat
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,17 @@ from helpers.card_inputs import (
     edit_json,
     write_json,
 )
+from helpers.report_inputs import LAYOUT
 from scripts.common.local_paths import without_local_paths
 from scripts.common.model_files import model_sha256
-from scripts.upload import make_model_card
 from scripts.upload.front_matter import read_front_matter
 
 APACHE = "\n                                 Apache License\n                           Version 2.0, January 2004\n"
 
 
-def make(inputs: CardInputs, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], str]:
+def make(inputs: CardInputs) -> tuple[dict[str, Any], str]:
     """Front matter and body of the card that the program writes."""
-    monkeypatch.setattr(sys, "argv", ["make_model_card.py", *inputs.arguments()])
-    make_model_card.main()
+    inputs.make()
     text = inputs.card_path.read_text(encoding="utf-8")
     return read_front_matter(text), text.partition("\n---\n")[2]
 
@@ -46,22 +44,20 @@ def row(body: str, label: str) -> str:
     return found
 
 
-def test_the_front_matter_names_both_donors_the_datasets_of_hubs_and_no_more_than_is_known(
-    inputs: CardInputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    head, _ = make(inputs, monkeypatch)
+def test_the_front_matter_names_both_donors_the_datasets_of_hubs_and_no_more_than_is_known(inputs: CardInputs) -> None:
+    head, _ = make(inputs)
     assert head.keys() == {"license", "library_name", "pipeline_tag", "tags", "base_model", "datasets", "model-index"}
     assert (head["library_name"], head["pipeline_tag"]) == ("transformers", "image-text-to-text")
     assert head["base_model"] == ["lab/Sees-7B", "lab/Talks-8B"]
     assert head["datasets"] == ["lab/pretrain", "swift/llava-data"]
 
 
-def test_the_score_of_the_stage_is_the_tables(inputs: CardInputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open(inputs.report.path("digits.csv"), newline="", encoding="utf-8") as file:
+def test_the_score_of_the_stage_is_the_tables(inputs: CardInputs) -> None:
+    with open(inputs.report.scores_path, newline="", encoding="utf-8") as file:
         rows = {found["model"]: found for found in csv.DictReader(file) if found["group"] == "overall"}
-    head, body = make(inputs, monkeypatch)
+    head, body = make(inputs)
     (result,) = head["model-index"][0]["results"]
-    assert result["dataset"] == {"name": "digits", "type": "Digits", "split": "test"}
+    assert result["dataset"] == {"name": "digits", "type": "digits", "split": "test"}
     (metric,) = result["metrics"]
     assert (metric["type"], metric["value"]) == ("accuracy", float(rows["stage2"]["accuracy"]))
     ends = [f"{100 * float(rows['stage2'][name]):.1f}" for name in ("ci95_low", "ci95_high")]
@@ -74,8 +70,8 @@ def test_the_score_of_the_stage_is_the_tables(inputs: CardInputs, monkeypatch: p
         assert f"| {found['num_questions']} | {found['num_correct']} | {100 * float(found['accuracy']):.1f} |" in said
 
 
-def test_each_figure_of_the_training_comes_from_its_file(inputs: CardInputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, body = make(inputs, monkeypatch)
+def test_each_figure_of_the_training_comes_from_its_file(inputs: CardInputs) -> None:
+    _, body = make(inputs)
     stage2 = body.partition("### stage2")[2]
     assert row(stage2, "tokens seen") == f"| tokens seen | {NUM_TOKENS_SEEN:,} |"
     assert row(stage2, "samples seen") == "| samples seen | 3,840 |"
@@ -90,24 +86,20 @@ def test_each_figure_of_the_training_comes_from_its_file(inputs: CardInputs, mon
     assert "commit 0123456789abcdef0123456789abcdef01234567" in body
 
 
-def test_the_card_of_stage_1_says_nothing_of_the_training_of_stage_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    head, body = make(build_card_inputs(tmp_path / "inputs", "stage1"), monkeypatch)
+def test_the_card_of_stage_1_says_nothing_of_the_training_of_stage_2(tmp_path: Path) -> None:
+    head, body = make(build_card_inputs(tmp_path / "inputs", "stage1"))
     assert head["datasets"] == ["lab/pretrain"]
     assert "### stage1" in body
     assert "### stage2" not in body
     assert "No control with shuffled pictures, or without any, was run for stage1" in body
 
 
-def test_no_path_of_the_machine_and_no_name_of_its_user_gets_into_the_card(
-    inputs: CardInputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_path_of_the_machine_and_no_name_of_its_user_gets_into_the_card(inputs: CardInputs) -> None:
     for role in ("vl", "llm"):
         directory = str(inputs.donor_dir(role))
         source = {"kind": "local", "path": directory}
-        edit_json(inputs.report.path(f"{role}.json"), source=source)
-    head, body = make(inputs, monkeypatch)
+        edit_json(inputs.manifest_path(role), source=source)
+    head, body = make(inputs)
     assert "base_model" not in head, "a directory's name is no id of a hub"
     whole = inputs.card_path.read_text(encoding="utf-8")
     for place in (str(inputs.directory), "/home", "somebody", "secret", str(Path.cwd())):
@@ -129,9 +121,9 @@ def test_a_path_from_the_root_is_said_by_its_last_part(value: Any, expected: Any
     assert without_local_paths(value) == expected
 
 
-def test_a_license_that_no_file_states_is_not_invented(inputs: CardInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_license_that_no_file_states_is_not_invented(inputs: CardInputs) -> None:
     (inputs.donor_dir("vl") / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Sees")
-    head, body = make(inputs, monkeypatch)
+    head, body = make(inputs)
     assert head["license"] == "unknown"
     assert row(body, "license") == "| license | apache-2.0, says its README.md | not known: its files do not say |"
     assert "**License not known.** Look at the donors' pages" in body
@@ -149,24 +141,20 @@ def test_a_license_that_no_file_states_is_not_invented(inputs: CardInputs, monke
         ({"NOTICE": APACHE}, "unknown"),
     ],
 )
-def test_the_license_is_what_both_donors_state(
-    inputs: CardInputs, monkeypatch: pytest.MonkeyPatch, of_llm: dict[str, str], expected: str
-) -> None:
+def test_the_license_is_what_both_donors_state(inputs: CardInputs, of_llm: dict[str, str], expected: str) -> None:
     (inputs.donor_dir("vl") / "LICENSE.txt").write_text(APACHE)
     for name, text in of_llm.items():
         (inputs.donor_dir("llm") / name).write_text(text)
-    head, _ = make(inputs, monkeypatch)
+    head, _ = make(inputs)
     assert head["license"] == expected
 
 
-def test_the_donors_license_texts_lie_beside_the_card_and_all_may_read_them(
-    inputs: CardInputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_donors_license_texts_lie_beside_the_card_and_all_may_read_them(inputs: CardInputs) -> None:
     (inputs.donor_dir("vl") / "LICENSE").write_text(APACHE)
     (inputs.donor_dir("llm") / "NOTICE").write_text("made by")
     umask = os.umask(0o077)
     try:
-        _, body = make(inputs, monkeypatch)
+        _, body = make(inputs)
     finally:
         os.umask(umask)
     assert "Texts and notices: `LICENSE.vl`, `NOTICE.llm`." in body
@@ -175,49 +163,45 @@ def test_the_donors_license_texts_lie_beside_the_card_and_all_may_read_them(
         assert stat.S_IMODE((inputs.checkpoint_dir / name).stat().st_mode) == 0o644
 
 
-def test_a_card_leaves_the_models_identity_as_it_was(inputs: CardInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_leaves_the_models_identity_as_it_was(inputs: CardInputs) -> None:
     (inputs.donor_dir("vl") / "LICENSE").write_text(APACHE)
     before = model_sha256(inputs.checkpoint_dir)
-    make(inputs, monkeypatch)
+    make(inputs)
     assert model_sha256(inputs.checkpoint_dir) == before
 
 
-def test_a_graft_that_lost_something_is_not_called_faithful(
-    inputs: CardInputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graft_that_lost_something_is_not_called_faithful(inputs: CardInputs) -> None:
     inputs.report.write_json(
-        "fidelity.json", {"bit_equal": False, "dropped": {"num_tensors": 72}, "kl_mean_nats": 1.183}
+        LAYOUT.fidelity, {"bit_equal": False, "dropped": {"num_tensors": 72}, "kl_mean_nats": 1.183}
     )
-    _, body = make(inputs, monkeypatch)
+    _, body = make(inputs)
     assert "**were not the language donor's**" in body
     assert "| tensors of the donor left out | 72 |" in body
     assert "bit for bit" not in body
 
 
-def test_a_stock_architecture_is_loaded_without_code_of_the_directory(
-    inputs: CardInputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stock_architecture_is_loaded_without_code_of_the_directory(inputs: CardInputs) -> None:
     text = MODEL_CONFIG["text_config"]
     assert isinstance(text, dict)
     flat = {key: value for key, value in MODEL_CONFIG.items() if key not in ("auto_map", "text_config", "dtype")}
     write_json(
         inputs.checkpoint_dir / "config.json", flat | text | {"torch_dtype": "bfloat16", "model_type": "qwen2_5_vl"}
     )
-    head, body = make(inputs, monkeypatch)
+    head, body = make(inputs)
     assert "trust_remote_code" not in body
     assert f'{{"shortest_edge": {MIN_PIXELS}, "longest_edge": {MAX_PIXELS}}}' in body
     assert head["tags"] == ["vlgraft", "qwen2_5_vl"]
 
 
-def test_a_stage_that_was_not_evaluated_has_no_result(inputs: CardInputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = inputs.report.path("digits.csv")
+def test_a_stage_that_was_not_evaluated_has_no_result(inputs: CardInputs) -> None:
+    path = inputs.report.scores_path
     lines = [line for line in path.read_text().splitlines(keepends=True) if not line.startswith("stage2")]
     path.write_text("".join(lines))
-    head, body = make(inputs, monkeypatch)
+    head, body = make(inputs)
     assert "model-index" not in head
     assert "**stage2 itself was not evaluated.**" in body
 
 
-def test_the_same_inputs_give_the_same_card(inputs: CardInputs, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = make(inputs, monkeypatch), make(inputs, monkeypatch)
+def test_the_same_inputs_give_the_same_card(inputs: CardInputs) -> None:
+    first, second = make(inputs), make(inputs)
     assert first == second

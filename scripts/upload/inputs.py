@@ -1,0 +1,162 @@
+"""All that a model card is made from, read and checked; every path comes from the run's configuration."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.common.commit import Commit
+from scripts.common.errors import UserError
+from scripts.common.files import read_json
+from scripts.common.local_paths import without_local_paths
+from scripts.common.reading import require
+from scripts.data.fingerprint import Dataset, read_dataset_check
+from scripts.donors.manifest import DonorManifest, read_manifest
+from scripts.evaluate.scores import Benchmark, check_provenance, check_same_weights, read_scores
+from scripts.graft.fidelity import Fidelity, read_fidelity
+from scripts.graft.ledger import LedgerSum, read_ledger
+from scripts.train.metrics import Metrics, check_metrics, read_metrics
+from scripts.upload.licenses import License, copied_name, license_files, read_license
+from scripts.upload.settings import CardSettings
+from scripts.workflow.layout import Layout, stages_up_to
+
+ROLES = ("vl", "llm")
+HUB_KINDS = ("modelscope", "huggingface")
+
+# What settings.json beside a checkpoint holds.
+STAGE_SETTINGS: Mapping[str, type | tuple[type, ...]] = {
+    "stage": str, "seed": int, "datasets": list, "num_nodes": int, "num_processes_per_node": int,
+    "deepspeed": (str, type(None)), "environment": dict, "flags": dict,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DonorView:
+    """A donor with what is known beside its manifest."""
+
+    donor: DonorManifest
+    license: License | None
+    license_files: list[str]  # their names beside the card
+
+    @property
+    def name(self) -> str:
+        return self.donor.name
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.donor.dir)
+
+    @property
+    def is_on_a_hub(self) -> bool:
+        return self.donor.source.kind in HUB_KINDS
+
+    @property
+    def files_sha256(self) -> str:
+        """One sha256 for all recorded files: that of the lines `sha256  name`, sorted by name."""
+        lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted((f.name, f.sha256) for f in self.donor.files))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class StageView:
+    """A stage that led to the checkpoint: its metrics, its training set and the settings that it was exported with."""
+
+    metrics: Metrics
+    num_tokens_seen: int
+    dataset: Dataset
+    settings: dict[str, Any]
+
+    @property
+    def sources(self) -> list[str]:
+        return [str(source) for source in self.settings["datasets"]]
+
+    @property
+    def trained(self) -> list[str]:
+        return [name.replace("_", " ") for name, number in self.metrics.num_trainable_parameters.items() if number]
+
+
+@dataclass(frozen=True)
+class CardInputs:
+    """All that a card is made from, read and checked."""
+
+    stage: str
+    checkpoint_dir: Path
+    commit: Commit
+    model_config: dict[str, Any]
+    picture_config: dict[str, Any]
+    stages: list[StageView]  # in the order of training; the last one made the checkpoint
+    donors: list[DonorView]
+    ledger: list[LedgerSum]
+    fidelity: Fidelity
+    benchmarks: list[Benchmark]
+    dataset_names: dict[str, str]  # of each benchmark, as the backend calls it
+
+    def donor(self, role: str) -> DonorView:
+        return next(view for view in self.donors if view.donor.role == role)
+
+
+def read_stage(layout: Layout, stage: str) -> StageView:
+    """One stage's records; UserError when a file of it is missing or lacks something."""
+    metrics_path = Path(layout.metrics(stage))
+    metrics = read_metrics(stage, metrics_path)
+    check_metrics(metrics, metrics_path)
+    settings_path = Path(layout.checkpoint_dir(stage)) / "settings.json"
+    settings = read_json(settings_path)
+    for key, kinds in STAGE_SETTINGS.items():
+        require(settings, key, kinds, str(settings_path))
+    if settings["stage"] != stage:
+        raise UserError(
+            f"{settings_path}: settings of {settings['stage']} found; expected those of {stage}; export this stage again"
+        )
+    num_tokens_seen = require(read_json(metrics_path), "num_tokens_seen", int, str(metrics_path))
+    dataset = read_dataset_check(stage, Path(layout.dataset_check(stage)))
+    return StageView(metrics, num_tokens_seen, dataset, without_local_paths(settings))
+
+
+def read_donor_view(manifest_path: Path, role: str) -> DonorView:
+    """A donor's manifest, and what its files say of its license."""
+    donor = read_manifest(manifest_path)
+    if donor.role != role:
+        raise UserError(f"{manifest_path}: role {donor.role} found; expected {role}; record the donor again")
+    donor_dir = Path(donor.dir)
+    return DonorView(
+        donor,
+        license=read_license(donor_dir),
+        license_files=[copied_name(path, role) for path in license_files(donor_dir)],
+    )
+
+
+def read_benchmark(layout: Layout, name: str, stages: Sequence[Metrics]) -> Benchmark:
+    """A score table and its provenance; UserError when it is of other weights than those that the stages made."""
+    scores_path, provenance_path = Path(layout.scores(name)), Path(layout.scores_provenance(name))
+    scores = read_scores(scores_path)
+    models = list(dict.fromkeys(score.model for score in scores))
+    provenance = check_provenance(read_json(provenance_path), models, provenance_path)
+    benchmark = Benchmark(name, Path(layout.questions(name)), scores_path, scores, records={}, provenance=provenance)
+    check_same_weights(benchmark, stages, provenance_path)
+    return benchmark
+
+
+def read_card_inputs(stage: str, settings: CardSettings, commit: Commit) -> CardInputs:
+    """Reads and checks the files of a run for the card of one stage. Raises UserError naming the file."""
+    layout = Layout(asdict(settings))
+    checkpoint_dir = Path(layout.checkpoint_dir(stage))
+    config_path = checkpoint_dir / "config.json"
+    model_config = read_json(config_path)
+    require(model_config, "model_type", str, str(config_path))
+    stages = [read_stage(layout, each) for each in stages_up_to(stage)]
+    all_metrics = [each.metrics for each in stages]
+    return CardInputs(
+        stage=stage,
+        checkpoint_dir=checkpoint_dir,
+        commit=commit,
+        model_config=model_config,
+        picture_config=read_json(checkpoint_dir / "preprocessor_config.json"),
+        stages=stages,
+        donors=[read_donor_view(Path(layout.donor_manifest(role)), role) for role in ROLES],
+        ledger=read_ledger(Path(layout.ledger)),
+        fidelity=read_fidelity(Path(layout.fidelity)),
+        benchmarks=[read_benchmark(layout, name, all_metrics) for name in layout.benchmarks],
+        dataset_names={name: listed.dataset for name, listed in layout.benchmarks.items()},
+    )
