@@ -5,11 +5,12 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from helpers.evalscope_forks import EvalScopeForks
 from helpers.workflow_run import WorkflowRun
 
 # Ignored where the tests were started in the background (`nohup`, `&` in a script), and then by all that they start, too.
@@ -31,6 +32,14 @@ def train_python(root: Path) -> Path:
 @pytest.fixture(scope="session")
 def evaluate_python(root: Path) -> Path:
     return environment_python(root, "evaluate")
+
+
+@pytest.fixture(scope="session")
+def evalscope_forks(evaluate_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EvalScopeForks]:
+    """For an EvaluationRun: EvalScope, imported once for all of them."""
+    forks = EvalScopeForks(evaluate_python, tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
 
 
 @pytest.fixture(scope="session")

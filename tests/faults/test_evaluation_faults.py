@@ -1,7 +1,7 @@
 """An evaluation that cannot be trusted ends non-zero with one message, and leaves no records.
 
 The model server is a stand-in (tests/helpers/model_server_stand_in.py) that fails when told; everything else is the real thing.
-Where EvalScope takes part, its import alone takes 20 s.
+EvalScope is imported once for all of them (tests/helpers/evalscope_forks.py).
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from helpers.evalscope_forks import EvalScopeForks
 from helpers.evaluation_inputs import benchmark_rows, write_rows
 from helpers.evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal, wait_for
 from scripts.common.files import sha256_of_file
@@ -24,7 +25,9 @@ Asked = dict[str, tuple[EvaluationRun, int, str]]
 
 
 @pytest.fixture(scope="module")
-def make_run(root: Path, evaluate_python: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
+def make_run(
+    root: Path, evaluate_python: Path, evalscope_forks: EvalScopeForks, tmp_path_factory: pytest.TempPathFactory
+) -> MakeRun:
     """An evaluation of a checkpoint that the stand-in never loads."""
 
     def make(name: str) -> EvaluationRun:
@@ -32,7 +35,7 @@ def make_run(root: Path, evaluate_python: Path, tmp_path_factory: pytest.TempPat
         model_dir = directory / "model"
         model_dir.mkdir()
         (model_dir / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl_qwen3"}))
-        run = EvaluationRun(root, directory, evaluate_python, Path("unset"), model_dir)
+        run = EvaluationRun(root, directory, evaluate_python, Path("unset"), model_dir, forks=evalscope_forks)
         run.stand_in()
         return run
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from helpers.evalscope_forks import EvalScopeForks, ForkedProcess
 from helpers.evaluation_inputs import benchmark_rows, write_rows
 
 SETTINGS = {
@@ -48,6 +49,7 @@ class EvaluationRun:
         }
     )
     settings: dict[str, Any] = field(default_factory=lambda: dict(SETTINGS))
+    forks: EvalScopeForks | None = None  # where it runs without importing EvalScope anew
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -79,7 +81,7 @@ class EvaluationRun:
         self.serve_python.chmod(0o755)
         self.serve["environment"]["STAND_IN"] = json.dumps(behaviour)
 
-    def start(self, *, share: int | None = None) -> subprocess.Popen[str]:
+    def start(self, *, share: int | None = None) -> subprocess.Popen[str] | ForkedProcess:
         """evaluate.py, or answer_share.py for one node's share."""
         if share is None:
             program = [
@@ -93,7 +95,7 @@ class EvaluationRun:
         else:
             output_path = self.directory / f"share{share}.json"
             program = ["scripts", "evaluate.answer_share", "--share", str(share), "--output", str(output_path)]
-        command = [str(self.evaluate_python), *program, "--log", str(self.log_path), "--model-name", "model"]
+        command = [*program, "--log", str(self.log_path), "--model-name", "model"]
         command += ["--backend", self.backend, "--seed", "0", "--num-seeds", str(self.num_seeds)]
         command += ["--model-dir", str(self.model_dir), "--benchmark", self.benchmark, "--benchmark-tsv", str(self.tsv)]
         command += [
@@ -114,9 +116,12 @@ class EvaluationRun:
             "http_proxy": "http://127.0.0.1:9",
             "all_proxy": "http://127.0.0.1:9",
         }
+        if self.forks:
+            return self.forks.start(command, self.root, environment)
         return subprocess.Popen(
-            command, cwd=self.root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+            [self.evaluate_python, *command], cwd=self.root, env=environment, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
 
     def run(self, *, share: int | None = None) -> tuple[int, str]:
         """Exit status and what was printed."""
