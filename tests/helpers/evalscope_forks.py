@@ -2,7 +2,7 @@
 
 Their import takes 20 s of processor time, which is more than most tests of an evaluation take. A fork runs the program
 itself, from its first line, with its own arguments, variables and output; only the libraries are there before it. What a
-program starts as `sys.executable PROGRAM.py …` or `sys.executable -m PROGRAM …` is forked in the same way, everything else
+program starts as `sys.executable PROGRAM …` or `sys.executable -m PROGRAM …` is forked in the same way, everything else
 is executed as ever. That a program imports what it needs by itself is seen where it is really started: by the demo and in
 tests/pipeline/test_evaluation.py.
 
@@ -27,12 +27,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-# What scripts/run_vlmevalkit.py and scripts/run_native.py import first.
+# What scripts/evaluate/run_vlmevalkit.py and run_native.py import first.
 IMPORTS = (
     "evalscope.backend.vlm_eval_kit", "vlmeval.run", "evalscope.run", "evalscope.models.openai_compatible",
     "evalscope.evaluator",
 )  # fmt: skip
-# Read by a library when it is imported; with the values that common/asking.py gives to EvalScope.
+# Read by a library when it is imported; with the values that scripts/evaluate/asking.py gives to EvalScope.
 VARIABLES = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
 LIMIT_S = 600.0
 _MOST_BYTES = 2**20
@@ -120,10 +120,10 @@ class EvalScopeForks:
 
 
 def is_program(command: Any) -> bool:
-    """Whether a command is a Python program of this environment."""
+    """Whether a command is a Python program of this environment: a file, a directory with a __main__.py, or a module."""
     if not isinstance(command, (list, tuple)) or len(command) < 2 or str(command[0]) != sys.executable:
         return False
-    return str(command[1]).endswith(".py") or command[1] == "-m"
+    return command[1] == "-m" or Path(command[1]).suffix == ".py" or Path(command[1]).is_dir()
 
 
 def become_program(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:

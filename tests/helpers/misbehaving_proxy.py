@@ -1,8 +1,9 @@
-"""The interpreter of the serve environment with a proxy in front of its server, which misbehaves at chosen questions.
+"""The interpreter of the serve environment, whose server is a proxy of a real one and misbehaves at chosen questions.
 
-Called as `THIS PYTHON -m swift.cli.deploy --port N …` it starts PYTHON's `swift deploy` on another port and listens on N
-itself; called in any other way it becomes PYTHON. The variable PROXY holds what to do as JSON:
+Called as `THIS PYTHON -m swift.cli.deploy --port N …` it listens on N and passes everything on to a `swift deploy` that is
+up already; called in any other way it becomes PYTHON. The variable PROXY holds what to do as JSON:
 
+  server_port where that `swift deploy` listens
   state_path  a file that gets a line for each question asked, its text as JSON, and a line `start` for each start
   faults      a list of {text, fault, num_times}: what happens to a question whose text holds `text`:
                 http_500, http_400   the server never sees it
@@ -10,7 +11,7 @@ itself; called in any other way it becomes PYTHON. The variable PROXY holds what
                 not_json    its answer is no JSON
                 cut         the connection ends in the middle of its answer
                 slow        its answer comes after SLOW_S
-                dies        the server is killed, and this program with it
+                dies        this program ends, as a server that was killed
                 renamed     the list of models has another model's name, whatever `text` is
               num_times is how often it happens, counted over all starts; for ever if absent
 """
@@ -20,7 +21,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -64,14 +64,11 @@ def text_of(body: bytes) -> str:
 
 
 class Proxy(BaseHTTPRequestHandler):
-    server_port = 0
-    process: subprocess.Popen[bytes]
-
     def log_message(self, *arguments: object) -> None:
         pass
 
     def forward(self, body: bytes | None) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(HOST, self.server_port, timeout=300)
+        connection = http.client.HTTPConnection(HOST, BEHAVIOUR["server_port"])
         try:
             connection.request(self.command, self.path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
@@ -87,10 +84,7 @@ class Proxy(BaseHTTPRequestHandler):
         self.wfile.write(data[:num_sent])
 
     def do_GET(self) -> None:
-        try:
-            status, data = self.forward(None)
-        except OSError:  # it is still loading
-            status, data = 503, b"{}"
+        status, data = self.forward(None)
         if (
             any(fault["fault"] == "renamed" for fault in BEHAVIOUR["faults"])
             and status == 200
@@ -109,7 +103,6 @@ class Proxy(BaseHTTPRequestHandler):
             return
         if fault == "dies":
             print("RuntimeError: the proxy died half-way", file=sys.stderr, flush=True)
-            self.process.kill()
             os._exit(3)
         if fault == "slow":
             time.sleep(SLOW_S)
@@ -132,17 +125,9 @@ def main() -> None:
     if command[1:3] != ["-m", "swift.cli.deploy"]:
         os.execv(command[0], command)
     note("start")
-    place = command.index("--port") + 1
-    own_port = int(command[place])
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        Proxy.server_port = probe.getsockname()[1]
-    command[place] = str(Proxy.server_port)
-    Proxy.process = subprocess.Popen(command)
-    server = ThreadingHTTPServer((HOST, own_port), Proxy)
+    own_port = int(command[command.index("--port") + 1])
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    sys.exit(Proxy.process.wait())
+    ThreadingHTTPServer((HOST, own_port), Proxy).serve_forever()
 
 
 if __name__ == "__main__":

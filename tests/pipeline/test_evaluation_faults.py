@@ -1,7 +1,9 @@
 """A real model server behind a proxy that misbehaves: a right table, or a refusal that names the question, no wrong number."""
 
 import json
+import os
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from helpers.evalscope_forks import EvalScopeForks
 from helpers.evaluation_inputs import benchmark_rows, write_rows
-from helpers.evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal
+from helpers.evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal, wait_for
 from helpers.graft_run import graft_donors
 from helpers.small_file_system import small_file_system
+from scripts.serve.model_server import ModelServer, model_server
 
 pytestmark = pytest.mark.slow
 
@@ -78,29 +82,44 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
+def graft_dir(root: Path, tiny_vl_dir: Path, tiny_llm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return graft_donors(root, tiny_vl_dir, tiny_llm_dir, tmp_path_factory.mktemp("model") / "graft", "qwen3", "fresh")
+
+
+@pytest.fixture(scope="module")
+def server(
+    root: Path, train_python: Path, graft_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ModelServer]:
+    """The one real model server, behind all proxies."""
+    with model_server(train_python, root, graft_dir, SERVE, os.environ, tmp_path_factory.mktemp("server")) as running:
+        wait_for(running.is_ready)
+        yield running
+
+
+@pytest.fixture(scope="module")
 def ended(
     root: Path,
     evaluate_python: Path,
+    evalscope_forks: EvalScopeForks,
     train_python: Path,
-    tiny_vl_dir: Path,
-    tiny_llm_dir: Path,
+    graft_dir: Path,
+    server: ModelServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Ended]:
     """All evaluations, two at a time."""
     directory = tmp_path_factory.mktemp("faults")
-    graft_dir = graft_donors(root, tiny_vl_dir, tiny_llm_dir, directory / "graft", "qwen3", "fresh")
 
     def evaluate(name: str) -> Ended:
-        run = EvaluationRun(
-            root, directory / name, evaluate_python, train_python, graft_dir, serve=json.loads(json.dumps(SERVE))
-        )
+        run = EvaluationRun(root, directory / name, evaluate_python, train_python, graft_dir, forks=evalscope_forks)
+        run.serve = json.loads(json.dumps(SERVE))
         rows = benchmark_rows(NUM_QUESTIONS)
         for row in rows:
             row["question"] = f"Which digit? [{row['index']}]"
         write_rows(rows, run.tsv)
         state_path = run.directory / "state"
         faults = [{"text": f"[{number}]", **fault} for number, fault in BEHAVIOURS[name].items()]
-        run.serve["environment"]["PROXY"] = json.dumps({"state_path": str(state_path), "faults": faults})
+        behaviour = {"server_port": server.port, "state_path": str(state_path), "faults": faults}
+        run.serve["environment"]["PROXY"] = json.dumps(behaviour)
         run.serve_python = run.directory / "python"
         run.serve_python.write_text(
             f'#!/bin/sh\nexec {sys.executable} {root}/tests/helpers/misbehaving_proxy.py {train_python} "$@"\n'
@@ -189,10 +208,13 @@ def test_what_was_answered_before_the_server_died_is_not_asked_again(ended: dict
     assert times[7] == 2 and sum(times) <= NUM_QUESTIONS + 4
 
 
-def test_a_full_disk_ends_in_a_refusal(root: Path, evaluate_python: Path, train_python: Path, tmp_path: Path) -> None:
-    run = EvaluationRun(root, tmp_path / "full", evaluate_python, train_python, tmp_path / "model")
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_text('{"model_type": "qwen2_5_vl_qwen3"}')
+def test_a_full_disk_ends_in_a_refusal(
+    root: Path, evaluate_python: Path, evalscope_forks: EvalScopeForks, train_python: Path, tmp_path: Path
+) -> None:
+    model_dir = tmp_path / "model"
+    run = EvaluationRun(root, tmp_path / "full", evaluate_python, train_python, model_dir, forks=evalscope_forks)
+    model_dir.mkdir()
+    (model_dir / "config.json").write_text('{"model_type": "qwen2_5_vl_qwen3"}')
     run.stand_in()
     with small_file_system(run.directory / "work", "64k"):
         message = refusal(run, *run.run())
