@@ -32,7 +32,7 @@ IMPORTS = (
     "evalscope.backend.vlm_eval_kit", "vlmeval.run", "evalscope.run", "evalscope.models.openai_compatible",
     "evalscope.evaluator",
 )  # fmt: skip
-# Read by a library when it is imported; with the values that scripts/evaluate/asking.py gives to EvalScope.
+# Read by a library when it is imported; with the values that scripts/evaluate/question_loop.py gives to EvalScope.
 VARIABLES = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
 LIMIT_S = 600.0
 _MOST_BYTES = 2**20

@@ -16,7 +16,7 @@ from helpers.evaluation_inputs import benchmark_rows, write_rows
 from helpers.evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal, wait_for
 from helpers.graft_run import graft_donors
 from helpers.small_file_system import small_file_system
-from scripts.serve.model_server import ModelServer, model_server
+from scripts.serve.server import ModelServer, model_server
 
 pytestmark = pytest.mark.slow
 
