@@ -17,7 +17,8 @@ import pytest
 
 from helpers.evalscope_forks import EvalScopeForks
 from helpers.evaluation_inputs import benchmark_rows, write_rows
-from helpers.evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal, wait_for
+from helpers.evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal
+from helpers.processes import LIMIT_S, wait_for
 from scripts.common.files import sha256_of_file
 
 MakeRun = Callable[[str], EvaluationRun]
@@ -132,8 +133,8 @@ def test_an_interrupted_evaluation_leaves_no_process_behind(make_run: MakeRun, n
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) == 4  # server, EvalScope, and a guard of each
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    wait_for(lambda: all(is_gone(child) for child in children), 30)
+    output, _ = process.communicate(timeout=LIMIT_S)
+    wait_for(lambda: all(is_gone(child) for child in children))
     assert process.returncode != 0
     if number != signal.SIGKILL:
         assert f"ended by {number.name}" in refusal(run, process.returncode, output)

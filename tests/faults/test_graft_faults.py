@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.processes import LIMIT_S, wait_for
 from helpers.small_file_system import remount, small_file_system
 from helpers.tiny_donor_files import write_json, write_safetensors, write_tiny_donors
 from scripts.common.errors import UserError
@@ -58,7 +59,13 @@ class Workplace:
 
     def run(self, program: str, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(program), cwd=self.root, capture_output=True, text=True, timeout=60, check=False, **options
+            self.command(program),
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+            **options,
         )
 
     def derive(self) -> None:
@@ -363,13 +370,10 @@ def test_a_killed_graft_shows_no_result_and_the_same_command_makes_it(
     slow_command = [command[0], "-c", SLOW_GRAFT, *command[3:]]
     with subprocess.Popen(slow_command, cwd=workplace.root, stderr=subprocess.DEVNULL) as process:
         staging_dir = workplace.output_dir / ".graft.partial"
-        deadline = time.monotonic() + 30
-        while not list(staging_dir.glob("*.safetensors")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(lambda: process.poll() is not None or list(staging_dir.glob("*.safetensors")))
+        assert process.poll() is None
         process.send_signal(number)
-        assert process.wait(30) == (-signal.SIGKILL if number == signal.SIGKILL else 128 + signal.SIGTERM)
+        assert process.wait(LIMIT_S) == (-signal.SIGKILL if number == signal.SIGKILL else 128 + signal.SIGTERM)
     assert sorted(path.name for path in workplace.output_dir.iterdir() if not path.name.startswith(".")) == [
         "config.json"
     ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from helpers.processes import LIMIT_S
 from helpers.small_checkpoint import write_small_checkpoint
 from helpers.small_file_system import remount, small_file_system
 from helpers.training_run import TrainingRun, graft, stage_settings, write_dataset
@@ -84,7 +85,7 @@ def test_a_start_that_waits_for_another_can_be_stopped(run: TrainingRun) -> None
         while "in use by process 4242 on node7; waiting" not in (line := process.stderr.readline()):
             assert line, "it did not say what it waits for"
         os.kill(process.pid, signal.SIGTERM)
-        assert "stopped while waiting for process 4242 on node7" in process.communicate(timeout=30)[1]
+        assert "stopped while waiting for process 4242 on node7" in process.communicate(timeout=LIMIT_S)[1]
         assert process.returncode == 1
 
 

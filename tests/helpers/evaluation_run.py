@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import psutil
 
 from helpers.evalscope_forks import EvalScopeForks, ForkedProcess
 from helpers.evaluation_inputs import benchmark_rows, write_rows
+from helpers.processes import LIMIT_S
 
 SETTINGS = {
     "mode": "all", "temperature": 0, "max_tokens": 8, "img_size": -1, "video_llm": False, "reuse": False, "nproc": 4,
@@ -126,7 +125,7 @@ class EvaluationRun:
     def run(self, *, share: int | None = None) -> tuple[int, str]:
         """Exit status and what was printed."""
         process = self.start(share=share)
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=LIMIT_S)
         return process.returncode, output
 
     @property
@@ -144,15 +143,6 @@ class EvaluationRun:
             return psutil.Process(json.loads(last.read_text())["pid"])
         except (OSError, ValueError, psutil.NoSuchProcess):
             return None
-
-
-def wait_for(sign: Callable[[], Any], limit_s: float = 120.0) -> Any:
-    """What `sign` gives as soon as that is true."""
-    deadline = time.monotonic() + limit_s
-    while not (found := sign()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
-    return found
 
 
 def refusal(run: EvaluationRun, status: int, output: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from helpers.processes import is_running
+from helpers.processes import LIMIT_S, is_running, wait_for
 
 # Rows, batches and steps: two epochs, the last step of each with a smaller batch, so an interruption in the second
 # epoch meets every corner of the sampler.
@@ -141,20 +141,20 @@ class TrainingRun:
     def run(self, status: int = 0) -> str:
         """Runs to the end and gives what was said; fails with it when the exit status is another one."""
         process = self.start()
-        said = process.communicate(timeout=300)[1]
+        said = process.communicate(timeout=LIMIT_S)[1]
         assert process.returncode == status, said + self.log_tail()
         return said
 
-    def interrupted(self, sign: Callable[[], bool], send: Callable[[int], None], limit_s: float = 120) -> str:
+    def interrupted(self, sign: Callable[[], bool], send: Callable[[int], None]) -> str:
         """Starts, calls `send` with the launcher's pid once `sign()` is true, and gives what was said until the end."""
         process = self.start()
-        deadline = time.monotonic() + limit_s
+        deadline = time.monotonic() + LIMIT_S
         while not sign():
             assert process.poll() is None, f"ended before it was interrupted: {process.stderr.read()}"  # type: ignore[union-attr]
             assert time.monotonic() < deadline, "the moment to interrupt did not come" + self.log_tail()
             time.sleep(0.001)
         send(process.pid)
-        said = process.communicate(timeout=120)[1]
+        said = process.communicate(timeout=LIMIT_S)[1]
         assert process.returncode != 0, said
         return said
 
@@ -171,8 +171,7 @@ class TrainingRun:
         pids = self.rank_pids()
         for pid in [launcher_pid, *pids]:
             os.killpg(pid, signal.SIGKILL)
-        while any(is_running(pid) for pid in pids):
-            time.sleep(0.01)
+        wait_for(lambda: not any(is_running(pid) for pid in pids), "the end of what was killed")
 
 
 def sender(number: signal.Signals) -> Callable[[int], None]:

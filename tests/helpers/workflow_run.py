@@ -4,10 +4,11 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from helpers.processes import LIMIT_S, wait_for
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,16 @@ class WorkflowRun:
         assert finished.returncode == status, finished.stdout[-6000:]
         return finished.stdout
 
-    def interrupted(self, sign: Callable[[], bool], number: signal.Signals, *arguments: str, limit_s: float) -> None:
+    def interrupted(self, sign: Callable[[], bool], number: signal.Signals, *arguments: str) -> None:
         """Starts the workflow and sends `number` to its whole process group (as a terminal does) once `sign()` is true."""
         with open(self.directory / "interrupted.log", "ab") as log:
             process = subprocess.Popen(
                 self.command(*arguments), cwd=self.directory, stdout=log, stderr=log, start_new_session=True
             )
-            deadline = time.monotonic() + limit_s
-            while not sign():
-                assert process.poll() is None, "the workflow ended before it could be interrupted"
-                assert time.monotonic() < deadline, "the moment to interrupt did not come"
-                time.sleep(0.1)
+            wait_for(lambda: process.poll() is not None or sign(), "the moment to interrupt")
+            assert process.poll() is None, "the workflow ended before it could be interrupted"
             os.killpg(process.pid, number)
-            process.wait(timeout=120)
+            process.wait(LIMIT_S)
         assert process.returncode != 0
 
 

@@ -5,9 +5,8 @@ import socket
 import subprocess
 import sys
 
+from helpers.processes import LIMIT_S
 from scripts.train.start import MEETING_ERROR
-
-LIMIT_S = 120
 
 
 def test_an_agent_that_is_told_to_be_the_host_ends_where_its_port_is_taken() -> None:

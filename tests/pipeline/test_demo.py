@@ -197,8 +197,8 @@ def test_a_demo_killed_in_both_stages_ends_with_the_same_weights_and_table(
     def has_checkpoint(stage: str) -> Callable[[], bool]:
         return lambda: any((work / stage).glob("*/trainer/checkpoint-*/complete.json"))
 
-    killed.interrupted(has_checkpoint("stage1"), signal.SIGKILL, *DEMO, limit_s=900)
-    killed.interrupted(has_checkpoint("stage2"), signal.SIGINT, *DEMO, limit_s=900)
+    killed.interrupted(has_checkpoint("stage1"), signal.SIGKILL, *DEMO)
+    killed.interrupted(has_checkpoint("stage2"), signal.SIGINT, *DEMO)
     killed.run(*DEMO)
     resumes = [
         json.loads((killed.results / stage / "metrics.json").read_text())["resumes"] for stage in ("stage1", "stage2")

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from helpers.evaluation_inputs import benchmark_rows
-from helpers.evaluation_run import EvaluationRun, refusal, wait_for
+from helpers.evaluation_run import EvaluationRun, refusal
 from helpers.graft_run import graft_donors
+from helpers.processes import LIMIT_S, wait_for
 from scripts.common.files import md5_of_file
 from scripts.common.model_files import model_sha256
 
@@ -53,7 +54,7 @@ def test_a_graft_is_asked_about_pictures_and_about_shuffled_ones_and_both_make_a
     runs["graft-shuffled"].control = "shuffled"
     processes = {name: run.start() for name, run in runs.items()}
     for name, run in runs.items():
-        output, _ = processes[name].communicate(timeout=600)
+        output, _ = processes[name].communicate(timeout=LIMIT_S)
         assert processes[name].returncode == 0, output
         assert "over 12 answers" in output
         check_whole(run)
@@ -123,10 +124,10 @@ def test_people_are_served_until_they_end_it(root: Path, graft_dir: Path, tmp_pa
     request = urllib.request.Request(
         f"{ready.group(1)}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=LIMIT_S) as response:
         assert json.load(response)["choices"][0]["finish_reason"] in ("stop", "length")
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(LIMIT_S) == 0
     assert said_path.read_text().endswith("ended\n")
     assert children and not any(child.is_running() for child in children)
 
@@ -144,7 +145,7 @@ def test_people_can_ask_about_a_picture_from_the_terminal(root: Path, graft_dir:
         "config/demo.yaml",
     ]
     typed = f"<image>Which digit?\n{picture_path}\nquit\n"
-    finished = subprocess.run(command, cwd=root, input=typed, text=True, capture_output=True, timeout=300)
+    finished = subprocess.run(command, cwd=root, input=typed, text=True, capture_output=True, timeout=LIMIT_S)
     assert finished.returncode == 0, finished.stderr
     prompt, answer = finished.stdout.partition("Input an image path or URL <<< ")[1:]
     assert prompt and answer.partition("-----")[0].strip()
@@ -157,11 +158,11 @@ def test_a_stock_checkpoint_whose_server_is_killed_half_way_is_refused_at_once(
     run.settings["nproc"] = 1
     process = run.start()
     answers_path = wait_for(lambda: (tmp_path / "parent/work").exists() and run.server() and run.answers_path)
-    wait_for(lambda: answers_path.exists() and answers_path.read_text().count("\n") >= 2, limit_s=300)
+    wait_for(lambda: answers_path.exists() and answers_path.read_text().count("\n") >= 2)
     server = run.server()
     assert server is not None
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(server.pid, signal.SIGKILL)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=LIMIT_S)
     assert "the model server ended (killed by signal 9)" in refusal(run, process.returncode, output)
     assert not any(child.is_running() for child in children)

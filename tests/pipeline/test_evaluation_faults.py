@@ -13,8 +13,9 @@ import pytest
 
 from helpers.evalscope_forks import EvalScopeForks
 from helpers.evaluation_inputs import benchmark_rows, write_rows
-from helpers.evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal, wait_for
+from helpers.evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal
 from helpers.graft_run import graft_donors
+from helpers.processes import wait_for
 from helpers.small_file_system import small_file_system
 from scripts.serve.server import ModelServer, model_server
 

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from helpers.evaluation_run import EvaluationRun, wait_for
-from helpers.processes import is_running
+from helpers.evaluation_run import EvaluationRun
+from helpers.processes import LIMIT_S, is_running, wait_for
 from helpers.workflow_run import WorkflowRun
 
 pytestmark = pytest.mark.slow
@@ -76,13 +76,13 @@ def num_answers(run: EvaluationRun) -> int:
 def start_and_wait_for_answers(run: EvaluationRun, num: int) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
     """An evaluation that has so many answers, and its processes by then."""
     process = run.start()
-    wait_for(lambda: process.poll() is not None or num_answers(run) >= num, limit_s=600)
+    wait_for(lambda: process.poll() is not None or num_answers(run) >= num)
     assert process.poll() is None, process.communicate()[0]
     return process, psutil.Process(process.pid).children(recursive=True)
 
 
 def ended(run: EvaluationRun, process: subprocess.Popen[str], children: list[psutil.Process]) -> Ended:
-    output, _ = process.communicate(timeout=600)
+    output, _ = process.communicate(timeout=LIMIT_S)
     records = run.records() if run.records_path.exists() else []
     return Ended(process.returncode, output, records, [child.pid for child in children if is_running(child.pid)])
 

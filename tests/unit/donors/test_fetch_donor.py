@@ -6,13 +6,13 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.hub_stand_in import HubStandIn, hub_stand_in
+from helpers.hub_stand_in import hub_stand_in
+from helpers.processes import wait_for
 from helpers.small_checkpoint import write_small_checkpoint
 from scripts.common.errors import UserError
 from scripts.donors import fetch_donor
@@ -29,12 +29,13 @@ def checkpoint_dir(tmp_path: Path) -> Path:
     return write_small_checkpoint(tmp_path / "checkpoint")
 
 
-def command_of(root: Path, source: dict[str, Any], directory: Path, manifest_path: Path) -> list[str]:
+def command_of(
+    root: Path, source: dict[str, Any], directory: Path, manifest_path: Path, python: Path | None = None
+) -> list[str]:
     """The command that the rule runs; the workflow's python will do where no hub's library is needed."""
-    role = "train" if source["kind"] in HUB_KINDS else None
-    python_path = root / f".venvs/{role}/bin/python" if role else root / ".venv/bin/python"
+    python = python or root / ".venv/bin/python"
     return [
-        *[str(python_path), "scripts", "donors.fetch_donor", "--role", "llm", "--source", json.dumps(source)],
+        *[str(python), "scripts", "donors.fetch_donor", "--role", "llm", "--source", json.dumps(source)],
         *["--dir", str(directory), "--manifest", str(manifest_path)],
     ]
 
@@ -124,7 +125,7 @@ def test_a_source_given_by_hand_is_checked_like_that_of_a_configuration(
 
 @pytest.mark.parametrize("kind", HUB_KINDS)
 def test_a_download_killed_half_way_goes_on_by_the_same_command(
-    root: Path, checkpoint_dir: Path, tmp_path: Path, kind: str
+    root: Path, train_python: Path, checkpoint_dir: Path, tmp_path: Path, kind: str
 ) -> None:
     (checkpoint_dir / "pytorch_model.bin").write_bytes(b"the same weights once more")
     about = {"README.md": "---\nlicense: apache-2.0\n---\n", "LICENSE": "Apache License", "NOTICE.txt": "of others"}
@@ -132,14 +133,21 @@ def test_a_download_killed_half_way_goes_on_by_the_same_command(
         (checkpoint_dir / name).write_text(text)
     directory, manifest_path = tmp_path / "donor", tmp_path / "manifest.json"
     source = {"kind": kind, "id": MODEL_ID, "revision": "master"}
-    command = command_of(root, source, directory, manifest_path)
+    command = command_of(root, source, directory, manifest_path, train_python)
     whole = sorted(path.name for path in checkpoint_dir.iterdir() if path.suffix in (".json", ".jinja"))
 
     with hub_stand_in({MODEL_ID: checkpoint_dir}) as hub:
         environment = os.environ | hub.environment() | {"HF_HOME": str(tmp_path), "MODELSCOPE_CACHE": str(tmp_path)}
         hub.stalled = "model.safetensors"
         process = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.DEVNULL)
-        wait_for_all_but_the_stalled_file(hub, directory, whole)
+        wait_for(
+            lambda: (
+                process.poll() is not None
+                or (hub.asked_for("model.safetensors") and are_fetched(directory, whole, kind))
+            ),
+            lambda: str(hub.paths),
+        )
+        assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not manifest_path.exists()
@@ -158,20 +166,20 @@ def test_a_download_killed_half_way_goes_on_by_the_same_command(
         assert record["sha256"] == hashlib.sha256((checkpoint_dir / record["name"]).read_bytes()).hexdigest()
 
 
-def wait_for_all_but_the_stalled_file(hub: HubStandIn, directory: Path, names: list[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not (hub.asked_for("model.safetensors") and all((directory / name).exists() for name in names)):
-        assert time.monotonic() < deadline, hub.paths
-        time.sleep(0.1)
-    time.sleep(2)  # what the library writes about a file comes after the file
+def are_fetched(directory: Path, names: list[str], kind: str) -> bool:
+    """Whether the files are there, and with Hugging Face's library also what it writes down about each after it."""
+    paths = [directory / name for name in names]
+    if kind == "huggingface":
+        paths += [directory / f".cache/huggingface/download/{name}.metadata" for name in names]
+    return all(path.exists() for path in paths)
 
 
 @pytest.mark.parametrize("kind", HUB_KINDS)
 def test_a_hub_that_does_not_know_the_id_gives_one_clear_message(
-    root: Path, checkpoint_dir: Path, tmp_path: Path, kind: str
+    root: Path, train_python: Path, checkpoint_dir: Path, tmp_path: Path, kind: str
 ) -> None:
     source = {"kind": kind, "id": "someone/unknown", "revision": "master"}
-    command = command_of(root, source, tmp_path / "donor", tmp_path / "manifest.json")
+    command = command_of(root, source, tmp_path / "donor", tmp_path / "manifest.json", train_python)
     with hub_stand_in({MODEL_ID: checkpoint_dir}) as hub:
         environment = os.environ | hub.environment() | {"HF_HOME": str(tmp_path), "MODELSCOPE_CACHE": str(tmp_path)}
         finished = subprocess.run(command, cwd=root, env=environment, text=True, capture_output=True)

@@ -41,7 +41,7 @@ class Clock:
 
 @pytest.fixture
 def sleepers() -> Iterator[Sleepers]:
-    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    command = [sys.executable, "-c", "import time; time.sleep(3600)"]
     with subprocess.Popen(command) as server, subprocess.Popen(command) as harness:
         yield Sleepers(server, harness)
         server.kill()

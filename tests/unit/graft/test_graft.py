@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.processes import wait_for
 from helpers.tiny_donor_files import (
     PICTURE_TEMPLATE,
     TEXT_TEMPLATE,
@@ -402,13 +403,26 @@ def test_a_config_json_that_was_changed_by_hand_is_refused(root: Path, tmp_path:
         graft(*donors, *arguments, tmp_path / "graft")
 
 
-def test_progress_says_how_much_how_fast_and_how_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def slow_slabs() -> Any:
-        for _ in range(20):
-            safetensors_writer.time.sleep(0.01)
-            yield bytes(1 << 20)
+def test_progress_says_how_much_how_fast_and_how_long(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_lines = 0
 
-    tensor = OutputTensor("x", "F32", (5 << 20,), None, slow_slabs)
+    def counted(*amounts: Any) -> str:
+        nonlocal num_lines
+        num_lines += 1
+        return progress_line(*amounts)
+
+    monkeypatch.setattr(safetensors_writer, "progress_line", counted)
+
+    def held_slabs() -> Any:
+        """Each is given when a line more has been said, however fast the machine is."""
+        for number in range(3):
+            yield bytes(1 << 20)
+            wait_for(lambda number=number: num_lines > number)
+        yield bytes(17 << 20)
+
+    tensor = OutputTensor("x", "F32", (5 << 20,), None, held_slabs)
     write_shards([tensor], lay_out_shards([tensor], 10**9), tmp_path, "graft", report_interval_s=0.02)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) > 2

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.processes import LIMIT_S
 from helpers.report_inputs import ReportInputs, build
 from scripts.common.errors import UserError
 from scripts.evaluate.records import read_records
@@ -83,7 +84,7 @@ def test_a_browser_filters_the_cards(root: Path, inputs: ReportInputs, tmp_path:
     command += ["--benchmark", inputs.questions_path]
     subprocess.run([*command, "--records", *inputs.record_paths.values(), "--output", page_path], cwd=root, check=True)
     browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page_path.as_uri()]
-    shown = subprocess.run(browser, capture_output=True, text=True, check=True, timeout=120).stdout
+    shown = subprocess.run(browser, capture_output=True, text=True, check=True, timeout=LIMIT_S).stdout
     questions = disagreed(questions_of(benchmark_of(inputs)))
     right, wrong = first_choice(questions)
     num = sum(right in q.right_models and wrong not in q.right_models for q in questions)

@@ -4,7 +4,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import psutil
 import pytest
 import yaml
 
+from helpers.processes import wait_for
 from scripts.common.errors import UserError
 from scripts.evaluate.run_vlmevalkit import eval_config
 from scripts.serve import server as model_server
@@ -134,7 +134,7 @@ def test_a_port_that_another_process_took_meanwhile_is_not_believed(tmp_path: Pa
     (tmp_path / "server.log").touch()
     with (
         socket.socket() as other,
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as loading,
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"]) as loading,
     ):
         other.bind(("127.0.0.1", 0))
         server = ModelServer(loading, other.getsockname()[1], "model", tmp_path / "server.log", 60)
@@ -147,15 +147,16 @@ def test_a_port_that_another_process_took_meanwhile_is_not_believed(tmp_path: Pa
 
 def test_a_server_without_the_process_that_computed_is_not_alive(tmp_path: Path) -> None:
     (tmp_path / "server.log").write_text("RuntimeError: out of memory\n")
-    code = "import subprocess, time; subprocess.Popen(['sleep', '60']); print('started', flush=True); time.sleep(60)"
+    code = (
+        "import subprocess, time; subprocess.Popen(['sleep', '3600']); print('started', flush=True); time.sleep(3600)"
+    )
     with psutil.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as leader:
         leader.stdout.readline()
         (engine,) = leader.children()
         server = ModelServer(leader, 1, "model", tmp_path / "server.log", 60, engines=[engine])
         server.require_alive()
         engine.kill()
-        while not has_ended(engine):
-            time.sleep(0.02)
+        wait_for(lambda: has_ended(engine))
         with pytest.raises(UserError, match=f"its child process {engine.pid} is gone.*RuntimeError: out of memory"):
             server.require_alive()
         leader.kill()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.processes import wait_for
 from scripts.common.errors import UserError
 from scripts.common.processes import is_alive, this_process
 from scripts.train.trainer_process import LAUNCHER_LOCK_NAME, RANKS_LOCK_NAME, StopRequests, Trainer, exclusive_work_dir
@@ -35,7 +36,7 @@ def test_a_dead_process_that_nobody_waited_for_is_dead() -> None:
 def hold_in_another_process(path: Path, kind: int) -> subprocess.Popen[str]:
     """A process that has a lock until it is killed."""
     code = f"import fcntl, time; f = open({str(path)!r}, 'a'); fcntl.flock(f, {kind}); print('held', flush=True); "
-    process = subprocess.Popen([sys.executable, "-c", code + "time.sleep(600)"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code + "time.sleep(3600)"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
@@ -107,23 +108,18 @@ def test_a_later_ctrl_c_means_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def start_trainer(tmp_path: Path, code: str, *, has_agent: bool) -> Trainer:
     with open(tmp_path / "log", "ab") as log:
         trainer = Trainer([sys.executable, "-c", code], os.environ, log, has_agent=has_agent)
-    deadline = time.monotonic() + 20
-    while "ready" not in (tmp_path / "log").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: "ready" in (tmp_path / "log").read_text())
     return trainer
 
 
 def wait_for_end(trainer: Trainer) -> int:
-    deadline = time.monotonic() + 20
-    while (exit_code := trainer.exit_code) is None:
-        assert time.monotonic() < deadline, "the trainer did not end"
-        time.sleep(0.02)
-    return exit_code
+    wait_for(lambda: trainer.exit_code is not None, "the trainer's end")
+    assert trainer.exit_code is not None
+    return trainer.exit_code
 
 
 def test_an_agent_outlives_the_signals_that_everybody_gets_and_ends_on_its_own(tmp_path: Path) -> None:
-    code = "import time; print('ready', flush=True); time.sleep(60)"
+    code = "import time; print('ready', flush=True); time.sleep(3600)"
     trainer = start_trainer(tmp_path, code, has_agent=True)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         trainer._process.send_signal(number)
@@ -134,7 +130,7 @@ def test_an_agent_outlives_the_signals_that_everybody_gets_and_ends_on_its_own(t
 
 
 def test_a_lone_trainer_is_ended_by_sigterm(tmp_path: Path) -> None:
-    trainer = start_trainer(tmp_path, "import time; print('ready', flush=True); time.sleep(60)", has_agent=False)
+    trainer = start_trainer(tmp_path, "import time; print('ready', flush=True); time.sleep(3600)", has_agent=False)
     trainer.end_before_training()
     assert wait_for_end(trainer) == -signal.SIGTERM
 
@@ -143,32 +139,27 @@ def test_a_lone_trainer_gets_sigterm_when_its_launcher_is_killed(tmp_path: Path)
     inner = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('told', flush=True), sys.exit()))\n"
-        "print('ready', flush=True)\ntime.sleep(60)"
+        "print('ready', flush=True)\ntime.sleep(3600)"
     )
     outer = (
         "import os, sys, time\nfrom pathlib import Path\nfrom scripts.train.trainer_process import Trainer\n"
         f"log = open({str(tmp_path / 'log')!r}, 'ab')\n"
-        f"Trainer([sys.executable, '-c', {inner!r}], os.environ, log, has_agent=False)\ntime.sleep(60)"
+        f"Trainer([sys.executable, '-c', {inner!r}], os.environ, log, has_agent=False)\ntime.sleep(3600)"
     )
     root = str(Path(__file__).resolve().parents[3])
     launcher = subprocess.Popen([sys.executable, "-c", outer], env=os.environ | {"PYTHONPATH": root})
-    deadline = time.monotonic() + 20
     log = tmp_path / "log"
-    while not log.exists() or "ready" not in log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: log.exists() and "ready" in log.read_text())
     launcher.kill()
     launcher.wait()
-    while "told" not in log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: "told" in log.read_text())
 
 
 def test_everything_can_be_ended_at_once_ranks_in_sessions_of_their_own_too(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
-        "print(child.pid, flush=True)\nprint('ready', flush=True)\ntime.sleep(60)"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)'], start_new_session=True)\n"
+        "print(child.pid, flush=True)\nprint('ready', flush=True)\ntime.sleep(3600)"
     )
     trainer = start_trainer(tmp_path, code, has_agent=True)
     pid = int((tmp_path / "log").read_text().split()[0])
@@ -176,8 +167,5 @@ def test_everything_can_be_ended_at_once_ranks_in_sessions_of_their_own_too(tmp_
     rank = this_process() | {"pid": pid, "start_time": start_time}
     assert is_alive(rank)
     trainer.kill([rank, rank | {"start_time": "0"}])
-    deadline = time.monotonic() + 10
-    while is_alive(rank):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: not is_alive(rank))
     assert trainer.exit_code == -signal.SIGKILL

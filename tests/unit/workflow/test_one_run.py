@@ -21,7 +21,7 @@ sys.path.insert(0, ".")
 from scripts.workflow.one_run import claim_directory
 claim_directory(Path(sys.argv[1]))
 print("claimed", flush=True)
-time.sleep(600)
+time.sleep(3600)
 """
 
 
@@ -53,7 +53,7 @@ def test_a_killed_run_leaves_no_lock(holder: subprocess.Popen[str], root: Path, 
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     # In a process of its own: here the claim would last until the end of the tests.
-    claim = CLAIM.replace("time.sleep(600)", "")
+    claim = CLAIM.replace("time.sleep(3600)", "")
     finished = subprocess.run([sys.executable, "-c", claim, str(tmp_path)], cwd=root, capture_output=True, text=True)
     assert finished.stdout == "claimed\n", finished.stderr
 
