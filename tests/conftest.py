@@ -1,12 +1,14 @@
 """What several tests need: where things are, and small donors in the hub's format."""
 
 import fcntl
+import importlib.util
 import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -16,6 +18,35 @@ from helpers.workflow_run import WorkflowRun
 # Ignored where the tests were started in the background (`nohup`, `&` in a script), and then by all that they start, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Tests that import torch themselves, so that a Python of another environment cannot even read them.
+TRAIN_ENVIRONMENT_DIRS = ("model", "serving")
+# A test that uses the fixture needs the environment.
+MARKERS = {
+    "train_python": "needs_train",
+    "evaluate_python": "needs_evaluate",
+    "serve_cpu_python": "needs_serve_cpu",
+}
+
+
+class UnreadModule(pytest.Module):
+    """A file of tests that is skipped unread."""
+
+    def collect(self) -> NoReturn:
+        pytest.skip("torch is not importable here; `make test-model test-serving` run these with .venvs/train/bin/python")
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    if module_path.parent.name in TRAIN_ENVIRONMENT_DIRS and importlib.util.find_spec("torch") is None:
+        return UnreadModule.from_parent(parent, path=module_path)
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture in MARKERS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(MARKERS[fixture])
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ def build(root: Path, directory: Path, *arguments: str | Path) -> subprocess.Com
     return run(root, "build_environment", *arguments, *place)
 
 
+@pytest.mark.needs_network
 def test_an_environment_is_exactly_its_lock(root: Path, small_lock_path: Path, tmp_path: Path) -> None:
     finished = build(root, tmp_path, "--lock", small_lock_path)
     assert finished.returncode == 0, finished.stderr
@@ -43,6 +44,7 @@ def test_an_environment_is_exactly_its_lock(root: Path, small_lock_path: Path, t
     assert shown.stdout == "1\n"
 
 
+@pytest.mark.needs_network
 def test_a_package_with_another_hash_is_refused(root: Path, small_lock_path: Path, tmp_path: Path) -> None:
     forged = tmp_path / "train.lock"
     forged.write_text(re.sub(r"sha256:[0-9a-f]{64}", f"sha256:{'0' * 64}", small_lock_path.read_text()))
@@ -53,6 +55,7 @@ def test_a_package_with_another_hash_is_refused(root: Path, small_lock_path: Pat
     assert not (tmp_path / "env.ok").exists()
 
 
+@pytest.mark.needs_network
 def test_flash_attention_that_cannot_be_compiled_says_what_it_needs_and_how_to_do_without(
     root: Path, small_lock_path: Path, tmp_path: Path
 ) -> None:

@@ -95,6 +95,7 @@ def trainable_dir(root: Path, tiny_vl_dir: Path, tiny_llm_dir: Path, tmp_path_fa
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_an_unreadable_picture_ends_the_run_instead_of_being_replaced(run: TrainingRun, trainable_dir: Path) -> None:
     run.model_dir = trainable_dir
     with_flags(run, dataloader_num_workers=1, dataset_shuffle=False, train_dataloader_shuffle=False)
@@ -108,6 +109,7 @@ def test_an_unreadable_picture_ends_the_run_instead_of_being_replaced(run: Train
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_row_longer_than_max_length_ends_the_run_and_is_named(run: TrainingRun, trainable_dir: Path) -> None:
     run.model_dir = trainable_dir
     with_flags(run, max_length=8)
@@ -119,6 +121,7 @@ def test_a_row_longer_than_max_length_ends_the_run_and_is_named(run: TrainingRun
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_trainer_that_is_killed_is_told_and_its_checkpoints_are_kept(run: TrainingRun, trainable_dir: Path) -> None:
     run.model_dir, run.dataset = trainable_dir, write_dataset(run.dataset.parent / "more", num_rows=40)
 
@@ -132,6 +135,7 @@ def test_a_trainer_that_is_killed_is_told_and_its_checkpoints_are_kept(run: Trai
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_disk_that_fills_up_loses_one_checkpoint_and_a_disk_with_too_little_room_is_told_of_before_a_step(
     run: TrainingRun, trainable_dir: Path
 ) -> None:

@@ -13,6 +13,8 @@ import yaml
 from helpers.workflow_run import WorkflowRun
 from scripts.questions.catalogue import read_catalogue
 
+pytestmark = [pytest.mark.slow, pytest.mark.full]
+
 Scored = dict[str, dict[str, Any]]
 # A score between right and wrong, and one that is right within a tolerance.
 METRICS = {"chartqa": "relaxed_accuracy", "docvqa": "anls", "ChartQA_TEST": "relaxed_accuracy", "DocVQA_VAL": "anls"}

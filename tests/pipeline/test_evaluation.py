@@ -21,7 +21,7 @@ from helpers.processes import LIMIT_S, wait_for
 from scripts.common.files import md5_of_file
 from scripts.common.model_files import model_sha256
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.full]
 NAMES = ("graft", "graft-shuffled")
 SERVE = {
     "backend": "transformers",

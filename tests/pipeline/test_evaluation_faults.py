@@ -19,7 +19,7 @@ from helpers.processes import wait_for
 from helpers.small_file_system import small_file_system
 from scripts.serve.server import ModelServer, model_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.full]
 
 NUM_QUESTIONS = 12
 SERVE = {

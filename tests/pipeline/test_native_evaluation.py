@@ -14,7 +14,7 @@ from helpers.evaluation_run import EvaluationRun
 from helpers.workflow_run import WorkflowRun
 from scripts.questions.tables import read_benchmark, write_benchmark
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.full]
 # Of 400: those whose answer hangs on what JPEG does to a picture.
 MOST_THAT_DIFFER = 4
 

@@ -10,7 +10,7 @@ import yaml
 
 from helpers.workflow_run import WorkflowRun, planned_rules
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.full]
 
 TARGETS = ("study.csv", "study.md", "study.svg")
 

@@ -133,6 +133,7 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("deepspeed", [None, "zero2", "zero3"])
 def test_two_processes_see_each_sample_once_and_resume_to_the_same_bits(
     make_run: MakeRun, undisturbed: TrainingRun, deepspeed: str | None
@@ -168,6 +169,7 @@ def check_checkpoint_bytes(run: TrainingRun) -> None:
     assert foreseen <= sum(files.values()) <= foreseen + SMALL_FILES_BYTES
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("architecture", ["qwen3", "qwen2_5_vl"])
 def test_stage_1_trains_the_aligner_and_nothing_else(
     root: Path,

@@ -17,7 +17,7 @@ from helpers.evaluation_run import EvaluationRun
 from helpers.processes import LIMIT_S, is_running, wait_for
 from helpers.workflow_run import WorkflowRun
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.full]
 
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": 1}  # GiB
 FLAGS = {"vllm_enforce_eager": True, "vllm_max_model_len": 512, "vllm_max_num_seqs": 16}

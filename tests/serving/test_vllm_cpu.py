@@ -18,6 +18,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from helpers.graft_run import make_graft
 
+pytestmark = [pytest.mark.slow, pytest.mark.full]
+
 NUM_TOKENS = 16
 # Between the best and the second best token of each step; float32 sums in another order differ by about 1e-6 here.
 MIN_MARGIN = 1e-4
@@ -113,7 +115,6 @@ def generate(
     return result
 
 
-@pytest.mark.slow
 def test_the_installed_plugin_gives_transformers_tokens_without_trust_in_the_checkpoints_code(
     root: Path, serve_cpu_python: Path, tmp_path: Path, graft_dir: Path, requests: Any, expected: Any
 ) -> None:
@@ -130,7 +131,6 @@ def test_the_installed_plugin_gives_transformers_tokens_without_trust_in_the_che
     assert result["answers"] == expected
 
 
-@pytest.mark.slow
 def test_the_transformers_backend_gives_transformers_tokens_from_the_checkpoint_directory_alone(
     root: Path, serve_cpu_python: Path, tmp_path: Path, graft_dir: Path, requests: Any, expected: Any
 ) -> None:

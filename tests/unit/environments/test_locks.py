@@ -11,6 +11,8 @@ import pytest
 LOCKS = ["workflow", "train", "evaluate", "serve", "serve_cpu", "flash_attn"]
 
 
+@pytest.mark.full
+@pytest.mark.needs_network
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_is_what_its_request_resolves_to(root: Path, tmp_path: Path, name: str) -> None:
     lock_path = tmp_path / f"{name}.lock"
