@@ -34,7 +34,7 @@ class UnreadModule(pytest.Module):
     """A file of tests that is skipped unread."""
 
     def collect(self) -> NoReturn:
-        pytest.skip("torch is not importable here; `make test-model test-serving` run these with .venvs/train/bin/python")
+        pytest.skip("torch is not importable here; see `make test-model` and `make test-serving`")
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
