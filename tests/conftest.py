@@ -13,6 +13,7 @@ from typing import NoReturn
 import pytest
 
 from helpers.evalscope_forks import EvalScopeForks
+from helpers.kept_results import files_of_tree
 from helpers.workflow_run import WorkflowRun
 
 # Ignored where the tests were started in the background (`nohup`, `&` in a script), and then by all that they start, too.
@@ -117,18 +118,12 @@ def tiny_llm_dir(tiny_donors_dir: Path) -> Path:
 def make_checkout(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], WorkflowRun]:
     """Copies the working tree (what git tracks or would track) and links the environments, which take minutes to build."""
 
-    def copy(name: str) -> WorkflowRun:
-        directory = tmp_path_factory.mktemp(name) / "vlgraft"
-        listed = subprocess.run(
-            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-            cwd=root, check=True, capture_output=True, text=True,
-        ).stdout  # fmt: skip
-        for relative in filter(None, listed.split("\0")):
-            source, target = root / relative, directory / relative
-            if source.exists():  # a tracked file that was deleted stays listed until it is committed
-                target.parent.mkdir(parents=True, exist_ok=True)
-                # With its time: a lock that looks newer than its environment would rebuild it.
-                shutil.copy2(source, target)
+    def copy(checkout: str) -> WorkflowRun:
+        directory = tmp_path_factory.mktemp(checkout) / "vlgraft"
+        for name in files_of_tree(root):
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            # With its time: a lock that looks newer than its environment would rebuild it.
+            shutil.copy2(root / name, directory / name)
         for environments in (".venv", ".venvs"):
             (directory / environments).symlink_to(root / environments, target_is_directory=True)
         return WorkflowRun(directory)

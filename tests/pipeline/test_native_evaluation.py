@@ -27,9 +27,9 @@ def as_vlmevalkit_sends(picture: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def before(finished_demo: WorkflowRun) -> list[dict[str, Any]]:
+def before(kept_demo: WorkflowRun) -> list[dict[str, Any]]:
     """The demo's own records, by VLMEvalKit."""
-    lines = (finished_demo.results / "eval/digits/stage2.jsonl").read_text().splitlines()
+    lines = (kept_demo.results / "eval/digits/stage2.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -38,7 +38,7 @@ def make_run(
     root: Path,
     evaluate_python: Path,
     train_python: Path,
-    finished_demo: WorkflowRun,
+    kept_demo: WorkflowRun,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Any:
     """An evaluation like the demo's, by the native backend, with prompts in VLMEvalKit's words (config/demo.yaml)."""
@@ -50,13 +50,13 @@ def make_run(
             tmp_path_factory.mktemp(name),
             evaluate_python,
             train_python,
-            finished_demo.results / "stage2/checkpoint",
+            kept_demo.results / "stage2/checkpoint",
             benchmark="digits",
             backend="native",
             serve=evaluate["serve"],
             settings=evaluate["native"],
         )
-        run.tsv = finished_demo.directory / "resources/data/digits/test.tsv"
+        run.tsv = kept_demo.directory / "resources/data/digits/test.tsv"
         return run
 
     return make

@@ -37,9 +37,9 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
-def transformers_dir(finished_demo: WorkflowRun) -> Path:
+def transformers_dir(kept_demo: WorkflowRun) -> Path:
     """Where the demo's own records lie, each with its provenance."""
-    return finished_demo.results / "eval/digits"
+    return kept_demo.results / "eval/digits"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def run(
     root: Path,
     evaluate_python: Path,
     serve_cpu_python: Path,
-    finished_demo: WorkflowRun,
+    kept_demo: WorkflowRun,
     transformers_dir: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> EvaluationRun:
@@ -60,12 +60,12 @@ def run(
         tmp_path_factory.mktemp("vllm"),
         evaluate_python,
         serve_cpu_python,
-        finished_demo.results / "stage2/checkpoint",
+        kept_demo.results / "stage2/checkpoint",
         benchmark=before["benchmark"],
         serve={**AS_ONE, "backend": "vllm", "flags": flags, "environment": {**serve["environment"], **ENVIRONMENT}},
         settings=before["settings"],
     )
-    run.tsv = finished_demo.directory / "resources/data/digits/test.tsv"
+    run.tsv = kept_demo.directory / "resources/data/digits/test.tsv"
     return run
 
 

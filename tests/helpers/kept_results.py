@@ -1,0 +1,42 @@
+"""What takes minutes to make is kept from one session of tests to the next, under the sha256 of all that made it."""
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+# Nothing below these changes what a program makes.
+WITHOUT_INFLUENCE = ("tests/", "docs/", "benchmarks/", "study/", ".ci/")
+
+
+def files_of_tree(root: Path) -> list[str]:
+    """The files that git tracks or would track, as far as they are there."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=root, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    # A tracked file that was deleted stays listed until it is committed.
+    return sorted(name for name in filter(None, listed.split("\0")) if (root / name).is_file())
+
+
+def key_of_tree(root: Path) -> str:
+    """Another one as soon as a program, a rule, a setting or a lock is another."""
+    digest = hashlib.sha256()
+    for name in files_of_tree(root):
+        if not name.startswith(WITHOUT_INFLUENCE):
+            digest.update(f"{name} {hashlib.sha256((root / name).read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def keep(source_dir: Path, names: Sequence[str], kept_dir: Path) -> None:
+    """Copies some files and directories; `kept_dir` appears whole."""
+    partial_dir = kept_dir.with_name(f"partial-{kept_dir.name}")
+    shutil.rmtree(partial_dir, ignore_errors=True)
+    for name in names:
+        (partial_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        if (source_dir / name).is_dir():
+            shutil.copytree(source_dir / name, partial_dir / name)
+        else:
+            shutil.copy2(source_dir / name, partial_dir / name)
+    partial_dir.rename(kept_dir)
