@@ -268,6 +268,7 @@ def check(directory: Path, calibration: str, max_kl_nats: float | None, text: st
     return check_fidelity.check_fidelity(directory / calibration, directory / "donors/llm", settings, gate)
 
 
+@pytest.mark.full
 def test_the_refit_is_twenty_times_nearer_to_its_donor_on_text_that_is_new_to_both(trained_dir: Path) -> None:
     verbatim, affine = check(trained_dir, "none", None), check(trained_dir, "affine", 1.0)
     assert (verbatim["calibration"]["kind"], affine["calibration"]["kind"]) == ("none", "affine")
@@ -276,6 +277,7 @@ def test_the_refit_is_twenty_times_nearer_to_its_donor_on_text_that_is_new_to_bo
     assert residuals["max"] == max(residuals["by_layer"]) > 0
 
 
+@pytest.mark.full
 def test_a_refit_that_stays_too_far_away_is_refused_with_its_figures(trained_dir: Path) -> None:
     with pytest.raises(
         UserError, match=r"KL divergence .* nats a token .*top-1 agreement .*expected at most 1e-06 \(calib"
@@ -283,11 +285,13 @@ def test_a_refit_that_stays_too_far_away_is_refused_with_its_figures(trained_dir
         check(trained_dir, "affine", 1e-6)
 
 
+@pytest.mark.full
 def test_a_refit_is_not_measured_on_the_text_that_it_was_made_on(trained_dir: Path) -> None:
     with pytest.raises(UserError, match=r"fitted\.txt: shares \d+ paragraphs with .*on which q and k were fitted"):
         check(trained_dir, "affine", 1.0, text="fitted.txt")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("calibration", "max_kl_nats"), [("affine", None), ("none", 1.0)])
 def test_a_gate_goes_with_a_refit_and_with_nothing_else(
     trained_dir: Path, calibration: str, max_kl_nats: float | None

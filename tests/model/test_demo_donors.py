@@ -153,6 +153,7 @@ def test_mrope_sections_have_the_published_shares() -> None:
     assert mrope_section(16) == [2, 3, 3]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("role", ["vision", "language"])
 def test_a_donor_repeats_to_the_byte_and_changes_with_the_seed(
     role: str, make_donor: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
@@ -251,6 +252,7 @@ def test_a_random_model_does_not_pass_the_text_gate(tiny_llm_dir: Path) -> None:
     assert text_accuracy(AutoModelForCausalLM.from_pretrained(tiny_llm_dir), questions, 4) < 0.5
 
 
+@pytest.mark.full
 def test_training_row_donors_text_and_benchmark_agree_token_for_token(
     root: Path, evaluate_python: Path, tiny_llm_dir: Path, tiny_vl_dir: Path, digits_dir: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

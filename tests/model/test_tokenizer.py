@@ -53,6 +53,7 @@ def chat(directory: Path, messages: list[dict[str, Any]], **options: Any) -> str
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_the_whole_vocabulary_encodes_as_dashscope_does() -> None:
     ours, theirs = build_tokenizer(NUM_QWEN_BASE_TOKENS, qwen3=True), get_tokenizer("qwen-turbo")
@@ -62,6 +63,7 @@ def test_the_whole_vocabulary_encodes_as_dashscope_does() -> None:
     assert [ours.token_to_id(token) for token in QWEN3_TOKENS] == [151665, 151666, 151667, 151668]
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_transformers_does_not_take_the_whole_vocabulary_for_a_broken_mistrals(root: Path, tmp_path: Path) -> None:
     # It looks for that above 100,000 tokens, so the demo's vocabulary would not show it.
