@@ -1,25 +1,27 @@
-"""A real Slurm, and a checkout in which the demo's recipe runs on it."""
+"""A real Slurm, and a checkout in which the recipe runs on it, with tiny donors: no test here asks what a model has learned."""
 
 import os
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import yaml
 
-from helpers.cluster_run import ClusterRun
+from helpers.cluster_run import TABLE, ClusterRun, WholeRun, wait_for_end
 from helpers.hub_stand_in import hub_stand_in
+from helpers.shared_run import SharedRun
 from helpers.slurm_cluster import SlurmCluster, install_packages, missing_conditions, slurm_cluster
-from helpers.workflow_run import WorkflowRun
+
+# As a hub has them: the models of the account `lab`, and where tests/helpers/make_tiny_donors.py puts them.
+HUB_MODELS = {"vision": "vl", "language": "llm"}
 
 
 @pytest.fixture(scope="session")
 def site_variables() -> dict[str, str]:
     """What a user of a real cluster would set for theirs; here for two nodes that share two cores."""
     return {
-        "SLURM_POLL_S": "2", "SLURM_RETRIES": "6", "SLURM_SIGNAL_S": "1",
+        "SLURM_POLL_S": "1", "SLURM_RETRIES": "6", "SLURM_SIGNAL_S": "1",
         "SLURM_MEM_MB_TRAIN": "3000", "SLURM_CPUS_TRAIN": "2", "SLURM_RUNTIME_TRAIN": "30",
         "SLURM_MEM_MB_EVALUATE": "3000", "SLURM_CPUS_EVALUATE": "2", "SLURM_RUNTIME_EVALUATE": "30",
         "SLURM_CPUS_FIDELITY": "2", "SLURM_MEM_MB_FIDELITY": "3000", "SLURM_MEM_MB_CHECK_CHECKPOINT": "3000",
@@ -27,62 +29,126 @@ def site_variables() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory, site_variables: dict[str, str]) -> Iterator[SlurmCluster]:
+def started_cluster(
+    tmp_path_factory: pytest.TempPathFactory, site_variables: dict[str, str]
+) -> Iterator[SharedRun[SlurmCluster]]:
+    with ExitStack() as stack:
+
+        def start() -> SlurmCluster:
+            install_packages()
+            running = stack.enter_context(slurm_cluster(tmp_path_factory.mktemp("slurm") / "cluster"))
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            for name, value in (site_variables | running.environment).items():
+                patch.setenv(name, value)
+            return running
+
+        yield SharedRun("the start of the cluster", start)
+
+
+@pytest.fixture(autouse=True)
+def conditions_of_a_cluster() -> None:
     if reason := missing_conditions():
         pytest.skip(reason)
-    install_packages()
-    with slurm_cluster(tmp_path_factory.mktemp("slurm") / "cluster") as running, pytest.MonkeyPatch.context() as patch:
-        for name, value in (site_variables | running.environment).items():
-            patch.setenv(name, value)
-        yield running
 
 
 @pytest.fixture(scope="session")
-def hub_dir(demo_checkout: WorkflowRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's donors, as a hub has them: `vision` and `language`. No test here asks what they learned, so it is little."""
-    donors = {"vision": "demo-vl-seed0", "language": "demo-llm-seed0"}
-    moment = {
-        "vision_donor": {"num_steps": 30, "min_dev_accuracy": 0.0},
-        "language_donor": {"num_steps": 100, "num_curriculum_steps": 25, "min_text_accuracy": 0.0},
-    }
-    (demo_checkout.directory / "moment.yaml").write_text(yaml.safe_dump({"demo": moment}))
-    targets = (f"resources/donors/{donor}/config.json" for donor in donors.values())
-    demo_checkout.run(*targets, "--configfile", "config/demo.yaml", "moment.yaml")
-    directory = tmp_path_factory.mktemp("hub")
-    for name, donor in donors.items():
-        shutil.copytree(demo_checkout.directory / "resources/donors" / donor, directory / name)
-    return directory
+def hub_dirs(request: pytest.FixtureRequest) -> SharedRun[dict[str, Path]]:
+    """The donors, as a hub has them."""
+
+    def make() -> dict[str, Path]:
+        donors_dir: Path = request.getfixturevalue("tiny_donors_dir")
+        return {model: donors_dir / name for model, name in HUB_MODELS.items()}
+
+    return SharedRun("the making of the donors", make)
 
 
 @pytest.fixture(scope="session")
-def site(cluster: SlurmCluster, make_checkout: Callable[[str], WorkflowRun], hub_dir: Path) -> ClusterRun:
+def prefetched(
+    request: pytest.FixtureRequest, started_cluster: SharedRun[SlurmCluster], hub_dirs: SharedRun[dict[str, Path]]
+) -> SharedRun[ClusterRun]:
     """A fresh checkout after `prefetch` on a login node; whatever runs in it from then on has no network."""
-    run = ClusterRun(make_checkout("site").directory, cluster)
-    run.write_overlay()
-    with hub_stand_in({f"lab/{name}": hub_dir / name for name in ("vision", "language")}) as hub:
-        finished = subprocess.run(
-            run.command_with_network("prefetch"), cwd=run.directory, env=os.environ | hub.environment(), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert finished.returncode == 0, finished.stdout[-6000:]
-        for name in ("vision", "language"):
-            assert any(f"lab/{name}/" in path and path.endswith(".safetensors") for path in hub.paths), hub.paths
-    return run
+
+    def make() -> ClusterRun:
+        cluster = started_cluster()
+        run = ClusterRun(request.getfixturevalue("make_checkout")("site").directory, cluster)
+        run.write_overlay()
+        with hub_stand_in({f"lab/{model}": directory for model, directory in hub_dirs().items()}) as hub:
+            finished = subprocess.run(
+                run.command_with_network("prefetch"), cwd=run.directory, env=os.environ | hub.environment(), text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            assert finished.returncode == 0, finished.stdout[-6000:]
+            for model in HUB_MODELS:
+                assert any(f"lab/{model}/" in path and path.endswith(".safetensors") for path in hub.paths), hub.paths
+        return run
+
+    return SharedRun("prefetch", make)
 
 
 @pytest.fixture(scope="session")
-def finished(site: ClusterRun) -> ClusterRun:
-    """The whole recipe, undisturbed: stage 1 in one process, stage 2 on two nodes."""
-    site.run("results/demo/eval/digits.csv")
-    return site
+def undisturbed_stage1_run(prefetched: SharedRun[ClusterRun]) -> SharedRun[dict[str, str]]:
+    """The weights that every disturbed training of stage 1 must come to as well."""
+
+    def make() -> dict[str, str]:
+        run = prefetched()
+        run.run(run.target("stage1"))
+        assert len(run.starts("stage1")) == 1
+        weights = run.weights_sha256("stage1")
+        run.forget("stage1")
+        return weights
+
+    return SharedRun("the undisturbed training of stage 1", make)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(finished: ClusterRun) -> dict[str, dict[str, str]]:
-    """The weights that every disturbed training must come to as well."""
-    return {stage: finished.weights_sha256(stage) for stage in ("stage1", "stage2")}
+def whole_run(
+    prefetched: SharedRun[ClusterRun], undisturbed_stage1_run: SharedRun[dict[str, str]]
+) -> SharedRun[WholeRun]:
+    """To the table by one command: stage 1 in one process, whose job is cancelled once, stage 2 on two nodes."""
+
+    def make() -> WholeRun:
+        undisturbed_stage1_run()
+        run = prefetched()
+        with run.started(TABLE) as process:
+            with run.held("stage1", 25, process) as reached:
+                run.cluster.run("scancel", run.starts("stage1")[0]["slurm_job_id"])
+                run.wait_for_stop("stage1", num_failures=0)
+            wait_for_end(run, process)
+        return WholeRun(run, reached)
+
+    return SharedRun("the run to the table", make)
 
 
-@pytest.fixture(scope="session")
-def undisturbed_table(finished: ClusterRun) -> str:
-    return finished.table()
+# What the tests ask for. A test that looks at a run is skipped when that run has failed in a test before it.
+
+
+@pytest.fixture
+def cluster(started_cluster: SharedRun[SlurmCluster]) -> SlurmCluster:
+    return started_cluster()
+
+
+@pytest.fixture
+def site(prefetched: SharedRun[ClusterRun]) -> ClusterRun:
+    return prefetched()
+
+
+@pytest.fixture
+def undisturbed_stage1(undisturbed_stage1_run: SharedRun[dict[str, str]]) -> dict[str, str]:
+    return undisturbed_stage1_run()
+
+
+@pytest.fixture
+def whole(whole_run: SharedRun[WholeRun]) -> WholeRun:
+    return whole_run()
+
+
+@pytest.fixture
+def finished(whole: WholeRun) -> ClusterRun:
+    return whole.run
+
+
+@pytest.fixture
+def undisturbed_stage2(whole: WholeRun, undisturbed_stage1: dict[str, str]) -> dict[str, str]:
+    """Nothing disturbed stage 2 of the whole run, and it began with the undisturbed weights of stage 1."""
+    assert whole.run.weights_sha256("stage1") == undisturbed_stage1
+    return whole.run.weights_sha256("stage2")

@@ -1,0 +1,73 @@
+"""Other shapes of stage 2 than two nodes with zero2, a stage that cannot succeed, and requests that Slurm refuses."""
+
+import re
+
+import pytest
+
+from helpers.cluster_run import BATCH_SIZES, OVERLAY, ClusterRun, WholeRun
+from helpers.shared_run import SharedRun
+
+pytestmark = [pytest.mark.slow, pytest.mark.full]
+
+
+@pytest.fixture(scope="module")
+def copied_run(whole_run: SharedRun[WholeRun], tmp_path_factory: pytest.TempPathFactory) -> SharedRun[ClusterRun]:
+    def make() -> ClusterRun:
+        return whole_run().run.copy(tmp_path_factory.mktemp("shapes") / "vlgraft")
+
+    return SharedRun("the copy of the finished checkout", make)
+
+
+@pytest.fixture
+def run(copied_run: SharedRun[ClusterRun]) -> ClusterRun:
+    """A copy of the finished checkout; each test trains stage 2 anew, or nothing."""
+    return copied_run()
+
+
+def test_a_stage_on_one_node_comes_to_the_same_weights(run: ClusterRun, undisturbed_stage2: dict[str, str]) -> None:
+    run.forget("stage2")
+    with run.overlay(stage2={"num_nodes": 1, "num_processes_per_node": 4}):
+        run.run(run.target("stage2"))
+    assert {rank["host"] for rank in run.ranks("stage2")} < {"node1", "node2"}
+    assert run.metrics("stage2")["num_processes"] == 4
+    assert run.weights_sha256("stage2") == undisturbed_stage2
+
+
+def test_a_stage_in_parts_on_two_nodes_comes_to_a_whole_checkpoint(run: ClusterRun) -> None:
+    run.forget("stage2")
+    with run.overlay(stage2={"deepspeed": "zero3", "flags": OVERLAY["stage2"]["flags"] | {"max_steps": 10}}):
+        run.run(run.target("stage2"))
+    metrics = run.metrics("stage2")
+    assert metrics["num_samples_seen"] == metrics["num_samples_expected"] == 10 * BATCH_SIZES["stage2"] * 4
+    assert metrics["tensors_changed"] == metrics["tensors_total"]
+
+
+def test_a_stage_that_fails_each_time_is_not_tried_for_ever_and_the_login_node_shows_what_the_first_rank_said(
+    run: ClusterRun,
+) -> None:
+    run.forget("stage2")
+    with run.overlay(
+        stage2={"num_processes_per_node": 1, "flags": OVERLAY["stage2"]["flags"] | {"max_length": 8}},
+    ):
+        output = run.run(run.target("stage2"), status=1)
+    said = output.partition("stage2, Slurm job ")[2]
+    assert re.search(r"said:\n  error: stage2: 2 starts in a row came to no checkpoint beyond step 0", said)
+    assert re.search(r"It said: stage2: .*set max_length or truncation_strategy \(all output: .*stage2.log\)", said)
+    assert len(run.starts("stage2")) == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("SLURM_PARTITION_GPU", "no-such-partition", "invalid partition specified: no-such-partition"),
+        ("SLURM_MEM_MB_TRAIN", "99000000", "Memory specification can not be satisfied"),
+        ("SLURM_RUNTIME_TRAIN", "99999", "but will never start it: PartitionTimeLimit"),
+    ],
+)
+def test_a_request_that_slurm_refuses_ends_with_slurms_reason(
+    run: ClusterRun, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    output = run.run("--force", run.target("stage1"), status=1)
+    assert reason in output
+    assert not run.cluster.jobs()
