@@ -62,9 +62,19 @@ rule table:
         records=[RUN.records("{benchmark}", model) for model in RUN.models],
         provenances=[RUN.records_provenance("{benchmark}", model) for model in RUN.models],
     output:
-        csv=RUN.scores("{benchmark}"),
+        csv=report(
+            RUN.scores("{benchmark}"),
+            caption="captions/scores.rst",
+            category="Scores",
+            labels={"benchmark": "{benchmark}", "table": "scores"},
+        ),
         json=RUN.scores_provenance("{benchmark}"),
-        comparison=RUN.comparison("{benchmark}"),
+        comparison=report(
+            RUN.comparison("{benchmark}"),
+            caption="captions/comparison.rst",
+            category="Scores",
+            labels={"benchmark": "{benchmark}", "table": "two models at a time"},
+        ),
     log:
         RUN.log("table-{benchmark}"),
     localrule: True

@@ -72,7 +72,7 @@ rule fidelity:
         graft=RUN.ledger,
         calibration=[RUN.calibration, text_path(config["calibration"]["text"])] if RUN.is_refitted else [],
     output:
-        RUN.fidelity,
+        report(RUN.fidelity, caption="captions/fidelity.rst", category="Graft", labels={"file": "fidelity"}),
     log:
         RUN.log("fidelity"),
     benchmark:

@@ -38,8 +38,11 @@ rule report:
         locks=RUN.locks,
         times=list(RUN.step_times.values()),
     output:
-        RUN.report,
-        [RUN.curve(stage) for stage in STAGES],
+        report(RUN.report, caption="captions/report.rst", category="Report", labels={"page": "whole run"}),
+        [
+            report(RUN.curve(stage), caption="captions/curve.rst", category="Training", labels={"loss of": stage})
+            for stage in STAGES
+        ],
     log:
         RUN.log("report"),
     localrule: True
@@ -56,7 +59,12 @@ rule disagreements:
         benchmark=lambda wildcards: RUN.questions_identity(wildcards.benchmark),
         records=[RUN.records("{benchmark}", model) for model in RUN.models],
     output:
-        RUN.disagreements("{benchmark}"),
+        report(
+            RUN.disagreements("{benchmark}"),
+            caption="captions/disagreements.rst",
+            category="Scores",
+            labels={"benchmark": "{benchmark}", "table": "where models disagree"},
+        ),
     log:
         RUN.log("disagreements-{benchmark}"),
     localrule: True
