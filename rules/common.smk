@@ -14,11 +14,11 @@ from scripts.common.root import ROOT
 from scripts.evaluate.model_names import base_of
 from scripts.questions.catalogue import pictures_named_in
 from scripts.workflow.configuration import validate
-from scripts.workflow.failed_jobs import told
+from scripts.workflow.failed_jobs import failure_summary
 from scripts.workflow.layout import DIGITS_DIR, STAGES, Layout, before, shipped, stages_up_to, text_path
 from scripts.workflow.one_run import claim_directory, end_leftover_jobs
 from scripts.workflow.program_files import program_files
-from scripts.workflow.slurm_plugin import mend_the_plugin
+from scripts.workflow.slurm_plugin import patch_slurm_plugin
 from scripts.workflow.steps import shell_command
 
 sys.path.pop(0)
@@ -40,15 +40,15 @@ onstart:
     if workflow.is_main_process:
         try:
             claim_directory(Path(".snakemake"))
-            mend_the_plugin(workflow.executor_settings)
+            patch_slurm_plugin(workflow.executor_settings)
             end_leftover_jobs(Path.cwd())
         except UserError as error:
             raise WorkflowError(str(error))
 
 
 onerror:
-    if last_words := told("".join(Path(path).read_text() for path in log)):
-        print(last_words, file=sys.stderr)
+    if summary := failure_summary("".join(Path(path).read_text() for path in log)):
+        print(summary, file=sys.stderr)
 
 
 def program(name):

@@ -33,13 +33,13 @@ from torch import nn
 from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
-from scripts.common.atomic_directory import whole_directory
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import write_json_atomically
 from scripts.demo.donor_files import DONOR_FILE_NAMES, save_weights, start_llm_donor
 from scripts.demo.donor_training import disturbed, is_qk_gain, learning_rate_at
 from scripts.demo.prompt_texts import ANSWER_END, DIGIT_NAMES, PICTURE_TOKEN, picture_text, text_before_answer
 from scripts.demo.qwen_tokenizer import build_tokenizer, single_id
+from scripts.demo.whole_directory import whole_directory
 from study.sums import ALL_CALCULATIONS, NAMING_REQUEST, Calculation
 
 NUM_STEPS_BETWEEN_LINES = 50

@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.common.atomic_directory import whole_directory
 from scripts.common.errors import UserError, run_program
+from scripts.demo.whole_directory import whole_directory
 from study.sums import ALL_CALCULATIONS, Calculation
 
 OUTPUT_NAMES = {"train.jsonl", "test.jsonl"}

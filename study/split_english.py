@@ -11,9 +11,9 @@ import argparse
 import random
 from pathlib import Path
 
-from scripts.common.atomic_directory import whole_directory
 from scripts.common.errors import UserError, run_program
 from scripts.demo.prompt_texts import ANSWER_END
+from scripts.demo.whole_directory import whole_directory
 from study.sums import ALL_CALCULATIONS
 
 OUTPUT_NAMES = {"learned.txt", "measured.txt", "calibration.txt"}

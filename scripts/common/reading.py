@@ -99,10 +99,3 @@ def first_repeated(names: list[str]) -> str | None:
 def require_integers(value: Any, key: str, where: str) -> dict[str, int]:
     found = require(value, key, dict, where)
     return {name: require(found, name, int, f"{where}: {key}") for name in found}
-
-
-def leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested keys as `a.b.c` with their values, in order; an empty section is none."""
-    if isinstance(value, dict):
-        return [row for key, part in value.items() for row in leaves(part, f"{prefix}.{key}" if prefix else str(key))]
-    return [(prefix, value)]

@@ -26,7 +26,6 @@ from torch import nn
 from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
-from scripts.common.atomic_directory import whole_directory
 from scripts.common.errors import UserError, run_program
 from scripts.demo.donor_files import DONOR_FILE_NAMES, save_weights, start_llm_donor
 from scripts.demo.donor_training import disturbed, learning_rate_at
@@ -41,6 +40,7 @@ from scripts.demo.prompt_texts import (
     text_before_answer,
 )
 from scripts.demo.qwen_tokenizer import single_id
+from scripts.demo.whole_directory import whole_directory
 
 NUM_STEPS_BETWEEN_LINES = 50
 NUM_GATE_QUESTIONS = 1000

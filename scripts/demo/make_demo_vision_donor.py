@@ -30,11 +30,11 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     apply_rotary_pos_emb_vision,
 )
 
-from scripts.common.atomic_directory import whole_directory
 from scripts.common.errors import UserError, run_program
 from scripts.demo.donor_files import DONOR_FILE_NAMES, IMAGE_MEAN, IMAGE_STD, save_weights, start_vl_donor
 from scripts.demo.donor_training import learning_rate_at
 from scripts.demo.prompt_texts import DIGIT_NAMES
+from scripts.demo.whole_directory import whole_directory
 
 PATCH_PX, MERGE, TEMPORAL = 14, 2, 2  # Qwen2.5-VL's patch, patches a merged token's side, frames a patch
 NUM_STEPS_BETWEEN_LINES = 50

@@ -33,7 +33,6 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from scripts.common.atomic_directory import whole_directory
 from scripts.common.errors import UserError, run_program
 from scripts.demo.prompt_texts import (
     LETTERS,
@@ -44,6 +43,7 @@ from scripts.demo.prompt_texts import (
     question_text,
     subject_of,
 )
+from scripts.demo.whole_directory import whole_directory
 
 # Everything that this program writes into its output directory: it replaces these and nothing else.
 OUTPUT_NAMES = {"images", "train.jsonl", "dev.jsonl", "test.jsonl", "dev.tsv", "test.tsv", "pictures.tsv"}

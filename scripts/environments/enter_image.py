@@ -1,11 +1,12 @@
-"""Makes an environment whose interpreter runs inside the image, so that every program starts it as it would any other.
+"""Makes an environment whose interpreter runs inside the image, so that programs start it like any other.
 
-Refuses an image that was built from another lock than the checkout's. The image sees the checkout, the home directory and
-/tmp, as Apptainer shows them; what else a run needs (donors elsewhere, a scratch file system) is named in APPTAINER_BIND.
+Refuses an image that was built from another lock than this repository's. Inside, a program sees this repository, the
+directory in which it is started, and, as usual with Apptainer, the home directory and /tmp. What else a run needs (donors
+elsewhere, a scratch file system) is named in APPTAINER_BIND.
 
 By hand:
-    .venv/bin/python scripts environments.enter_image --image .venvs/vlgraft.sif --lock envs/train.lock \\
-        --marker .venvs/image/train.ok
+  .venv/bin/python scripts environments.enter_image \\
+    --image .venvs/vlgraft.sif --lock envs/train.lock --marker .venvs/image/train.ok
 """
 
 import argparse
@@ -15,21 +16,22 @@ from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import sha256_of_file, write_text_atomically
+from scripts.common.root import ROOT
 
 # Where the definition (envs/vlgraft.def) puts environments and their markers.
 IMAGE_DIR = Path("/opt/vlgraft")
 
-# A program that runs inside the image starts others of its environments: there is no Apptainer there, and no need of one.
+# A program inside the image may start others of its environments: directly, since there is no Apptainer inside.
 INTERPRETER = """\
 #!/bin/sh
 # {role}'s interpreter in {image}; made by scripts/environments/enter_image.py
 if [ -x {python} ]; then exec {python} "$@"; fi
-exec apptainer --quiet exec --nv --bind {root} {image} {python} "$@"
+exec apptainer --quiet exec --nv --bind {root} --bind "$PWD" {image} {python} "$@"
 """
 
 
 def lock_in_image(image_path: Path, role: str) -> str:
-    """sha256 of the lock that the image's environment was built from. Raises UserError when the image does not tell."""
+    """sha256 of the lock that the image's environment was built from. Raises UserError when the image has no record of it."""
     command = ["apptainer", "--quiet", "exec", str(image_path), "cat", str(IMAGE_DIR / f"{role}.ok")]
     try:
         finished = subprocess.run(command, capture_output=True, text=True)
@@ -60,7 +62,7 @@ def enter(image_path: Path, lock_path: Path, marker_path: Path) -> None:
     python_path = marker_path.with_suffix("") / "bin" / "python"
     text = INTERPRETER.format(
         role=role, python=IMAGE_DIR / role / "bin/python",
-        image=shlex.quote(str(image_path.resolve())), root=shlex.quote(str(Path.cwd())),
+        image=shlex.quote(str(image_path.resolve())), root=shlex.quote(str(ROOT)),
     )  # fmt: skip
     write_text_atomically(python_path, text)
     python_path.chmod(0o755)

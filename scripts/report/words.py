@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from scripts.common.reading import leaves
 from scripts.evaluate.model_names import CONTROLS, base_of, control_of, is_control
 from scripts.graft.fidelity import Fidelity
 from scripts.report import numbers
@@ -50,9 +49,16 @@ def trained_modules(metrics: Metrics) -> list[str]:
     return [module.replace("_", " ") for module, number in metrics.num_trainable_parameters.items() if number]
 
 
+def _leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested keys as `a.b.c` with their values, in order; an empty section is none."""
+    if isinstance(value, dict):
+        return [row for key, part in value.items() for row in _leaves(part, f"{prefix}.{key}" if prefix else str(key))]
+    return [(prefix, value)]
+
+
 def flatten(value: Any) -> list[tuple[str, str]]:
     """Nested keys as `a.b.c` with their values in words."""
-    return [(key, _words(key, found)) for key, found in leaves(value)]
+    return [(key, _words(key, found)) for key, found in _leaves(value)]
 
 
 def _words(key: str, value: Any) -> str:
@@ -68,7 +74,7 @@ def _words(key: str, value: Any) -> str:
 
 def fidelity_rows(fidelity: Fidelity) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """The measurements of fidelity.json: those that a reader looks for, and all others."""
-    found: dict[str, Any] = dict(leaves(fidelity.values))
+    found: dict[str, Any] = dict(_leaves(fidelity.values))
     main = [(label, _figure(key, found[key])) for key, label in FIDELITY_LABELS.items() if key in found]
     rest = [(key, _words(key, value)) for key, value in found.items() if key not in FIDELITY_LABELS]
     return main, rest

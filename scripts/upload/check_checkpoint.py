@@ -52,10 +52,10 @@ LEFTOVERS = (
     "__pycache__", ".*",
 )  # fmt: skip
 
-# Hidden, and meant: what git and the hubs keep beside a repository's files.
+# Hidden files that belong there: what git and the hubs keep beside a repository's files.
 HIDDEN_FILES_OF_HUBS = frozenset({".gitattributes", ".gitignore", ".git", ".cache"})
 
-# Words and nothing but words; a path among them is a token.
+# Only tokens; one that looks like a path is none.
 VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json", "merges.txt"})
 
 # A whole string that is a path from the root or from somebody's home, on a system with or without drive letters.
@@ -120,13 +120,13 @@ def strings_of(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def places_of_this_machine() -> list[str]:
-    """This user's home, the repository and the working directory, as they would stand in a text."""
+    """Paths that an upload must not name: this user's home, the repository and the working directory."""
     places = {str(Path.home()), str(ROOT), str(Path.cwd())}
     return sorted(place for place in places if place != "/")
 
 
 def check_no_local_paths(directory: Path) -> None:
-    """Raises UserError when a small file names a place on a machine: it tells of its maker, and leads nowhere."""
+    """Raises UserError when a small file names a path of a machine: private, and of no use elsewhere."""
     places = "|".join(map(re.escape, places_of_this_machine()))
     in_text = re.compile(rf"(?<![\w.:/-])(?:{places})(?![\w.-])")
     for path in sorted(directory.iterdir()):
@@ -161,16 +161,20 @@ def check_card(directory: Path) -> dict[str, Any]:
     return values
 
 
-def isolated_environment(inherited: Mapping[str, str], empty_dir: Path) -> dict[str, str]:
-    """Ours without what Python or the hubs' libraries would take from elsewhere, with caches of its own, offline."""
+def isolated_environment(inherited: Mapping[str, str], directory: Path, empty_dir: Path) -> dict[str, str]:
+    """Ours without what Python or the hubs' libraries would take from elsewhere, with caches of its own, offline.
+
+    An interpreter inside an image (scripts/environments/enter_image.py) sees the checkpoint's directory as well.
+    """
     foreign = ("PYTHON", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "MODELSCOPE_")
     kept = {name: value for name, value in inherited.items() if not name.startswith(foreign)}
     own = {"HF_HOME": str(empty_dir / "home"), "HF_MODULES_CACHE": str(empty_dir / "modules")}
+    own["APPTAINER_BIND"] = ",".join(filter(None, [inherited.get("APPTAINER_BIND"), str(directory.resolve())]))
     return kept | own | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def last_words(lines: Sequence[str]) -> str:
-    """The last line of a traceback, with the lines that go on from it."""
+def failure_reason(lines: Sequence[str]) -> str:
+    """The exception at the end of a traceback, with the rest of its message; else the last line."""
     filled = [line for line in lines if line.strip()]
     starts = [number for number, line in enumerate(filled) if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
     return " ".join(" ".join(filled[starts[-1] if starts else -1 :]).split())[:MAX_REASON_CHARACTERS] if filled else ""
@@ -183,7 +187,7 @@ def load_alone(directory: Path, python: Path) -> dict[str, Any]:
             finished = subprocess.run(
                 [python.absolute(), "-I", LOADER, directory.resolve(), ROOT],
                 cwd=temporary,
-                env=isolated_environment(os.environ, Path(temporary)),
+                env=isolated_environment(os.environ, directory, Path(temporary)),
                 capture_output=True,
                 text=True,
             )
@@ -193,7 +197,7 @@ def load_alone(directory: Path, python: Path) -> dict[str, Any]:
             ) from None
     if finished.returncode:
         how = f"signal {-finished.returncode}" if finished.returncode < 0 else f"exit status {finished.returncode}"
-        reason = last_words(finished.stderr.splitlines()) or "no word; killed for want of memory?"
+        reason = failure_reason(finished.stderr.splitlines()) or "no output; perhaps out of memory"
         raise UserError(
             f"{directory}: cannot be used by {python} with nothing of this repository ({how}): {reason}; expected it to load and "
             "to answer; export the checkpoint again"
@@ -205,7 +209,7 @@ def load_alone(directory: Path, python: Path) -> dict[str, Any]:
 
 
 def check(directory: Path, python: Path) -> dict[str, Any]:
-    """Everything; what was found, or a UserError."""
+    """Runs all checks and returns what was found. Raises UserError with the first fault."""
     check_files(directory)
     check_no_leftovers(directory)
     check_modes(directory)

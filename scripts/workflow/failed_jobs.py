@@ -1,7 +1,7 @@
-"""What failed jobs said last: in a cluster's job their output is in a file, and locally in their log. Snakemake names only those.
+"""Summarises failed jobs at the end of a run. Snakemake names only the files with their output.
 
-Our programs end with one line `error: …`, perhaps with indented lines below it (common/errors.py); what has no such line
-ended in another way, and then the last lines are shown.
+Our programs end with one line `error: …`, perhaps with indented lines below it (scripts/common/errors.py). Where there is
+no such line, the last lines of the output are shown.
 """
 
 import re
@@ -20,7 +20,7 @@ _EXTERNAL_ID = re.compile(r"^ +external_jobid: (\S+)$")
 _REFUSED = re.compile(r"sbatch failed|submission failed")
 _FINISHED = re.compile(r"^Finished jobid: (\d+) ")
 
-# What Snakemake itself adds to a job's output when the job's program has failed.
+# What Snakemake adds to a job's output when the job's program has failed.
 _OF_SNAKEMAKE = re.compile(
     r"^(\[.*\]$|Error in |RuleException|CalledProcessError|Shutting down|Exiting because|srun: |WorkflowError)"
 )
@@ -33,12 +33,12 @@ class FailedJob:
     rule: str
     job_id: str = ""  # Snakemake's
     slurm_job_id: str = ""  # empty for a local job
-    log_path: Path | None = None  # None where it was refused by Slurm
-    message: str = ""  # Snakemake's, which has Slurm's reason where there was no start
+    log_path: Path | None = None  # None where Slurm refused it
+    message: str = ""  # Snakemake's, with Slurm's reason if it never started
 
 
 def failed_jobs(workflow_log: str) -> list[FailedJob]:
-    """The last failed start of each of the run's jobs that was not finished by a later one."""
+    """The last failed start of each job that no later start finished."""
     slurm_logs: dict[str, Path] = {}
     blocks: list[FailedJob] = []
     for line in workflow_log.splitlines():
@@ -71,31 +71,34 @@ def last_error(lines: list[str]) -> list[str]:
     return []
 
 
-def last_words(job_output: str) -> list[str]:
-    """The last error of our programs, or the last lines that are not Snakemake's own."""
+def reason_in(job_output: str) -> list[str]:
+    """The last error of our programs, else the last lines that are not Snakemake's."""
     lines = job_output.splitlines()
     own = [line for line in lines if line.strip() and not line.startswith("    ") and not _OF_SNAKEMAKE.match(line)]
     return last_error(lines) or own[-NUM_LAST_LINES:]
 
 
-def words_of(job: FailedJob) -> list[str]:
-    """What a failed job said, or what is said of it where it never ran. Of a local job only an error of ours in its log: the
-    rest was on the terminal, and the log may be another program's."""
+def reason_for(job: FailedJob) -> list[str]:
+    """Why a job failed: from its output, or Slurm's reason if it never started.
+
+    Of a local job only an error of our programs counts: its other output was on the terminal already, and its log may be
+    that of another program.
+    """
     if job.log_path is None:
         return [job.message] if _REFUSED.search(job.message) else []
     try:
         output = job.log_path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         return [job.message, f"its output cannot be read ({error.strerror})"] if job.slurm_job_id else []
-    return last_words(output) if job.slurm_job_id else last_error(output.splitlines())
+    return reason_in(output) if job.slurm_job_id else last_error(output.splitlines())
 
 
-def told(workflow_log: str) -> str:
-    """For each failed job its last start: what it said, and where all of its output is. Empty for none."""
+def failure_summary(workflow_log: str) -> str:
+    """Each failed job with its reason and the file that holds its whole output; empty if no job failed."""
     parts = []
     for job in failed_jobs(workflow_log):
-        if lines := words_of(job):
-            name = f"{job.rule}, Slurm job {job.slurm_job_id}," if job.slurm_job_id else job.rule
-            parts += [f"{name} said:", *(f"  {line}" for line in lines)]
-            parts += [f"  all of it: {job.log_path}"] if job.log_path and job.log_path.exists() else []
+        if reason := reason_for(job):
+            name = f"{job.rule} (Slurm job {job.slurm_job_id})" if job.slurm_job_id else job.rule
+            parts += [f"{name} failed:", *(f"  {line}" for line in reason)]
+            parts += [f"  whole output: {job.log_path}"] if job.log_path and job.log_path.exists() else []
     return "\n".join(parts)

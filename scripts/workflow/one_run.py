@@ -1,8 +1,8 @@
-"""One run at a time in a working directory, and no job left over from a run that is gone.
+"""One run at a time in a working directory, and no Slurm job left over from a run that died.
 
-Snakemake's own lock looks first and writes then, and a SIGKILL leaves it behind. Here the kernel holds the lock for as long
-as the process lives. When Snakemake dies on a login node, its Slurm jobs live on: one that waits is cancelled, one that runs
-is waited for, because it still writes where the new run would. What a training had reached is found by its next start.
+Snakemake's own lock has a gap between looking and writing, and a SIGKILL leaves it behind. Here the kernel holds the lock
+as long as the process lives. When Snakemake dies on a login node, its Slurm jobs live on: those that wait are cancelled, those
+that run are waited for, because they still write where the new run would. A training goes on from its last checkpoint.
 """
 
 import fcntl
@@ -21,15 +21,15 @@ from scripts.common.processes import described, this_process, try_lock
 
 LOCK_NAME = "vlgraft.lock"
 
-# What Snakemake's Slurm plugin calls its jobs, and how their comments begin: nothing else is taken for one.
+# How Snakemake's Slurm plugin names its jobs and begins their comments; no other job is touched.
 _JOB_NAME = re.compile(r".*[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 _COMMENT_PREFIX = "rule_"
 
-# Where the plugin has a job's output written: made before the first job is submitted, never removed with the profile's
+# Where the plugin puts the output of jobs: made before the first job is submitted, and kept by the profile's
 # `slurm-keep-successful-logs`.
 _SLURM_LOGS = Path(".snakemake/slurm_logs")
 
-# Slurm's states of a job that waits for a person, beside the PENDING ones that wait for their turn.
+# States of a job that waits for a person; PENDING ones wait for their turn.
 _HELD_STATES = ("REQUEUE_HOLD", "SPECIAL_EXIT")
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_BETWEEN_LINES = 60.0
@@ -37,7 +37,7 @@ _SECONDS_BETWEEN_LINES = 60.0
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """A job of this directory that Slurm still knows."""
+    """A job of this directory that Slurm has waiting or running."""
 
     job_id: str
     state: str
@@ -45,17 +45,14 @@ class ClusterJob:
 
 
 def claim_directory(state_dir: Path) -> None:
-    """Takes the lock of the run for as long as this process lives. Raises UserError naming the run that has it.
-
-    The lock is the same whoever asks: two users of a directory are told of each other.
-    """
+    """Takes the lock of the directory for the life of this process. Raises UserError naming the run and user that hold it."""
     path = state_dir / LOCK_NAME
     try:
         state_dir.mkdir(exist_ok=True)
         with open(path, "a+", encoding="utf-8") as lock:
             if not try_lock(lock, fcntl.LOCK_EX):
                 raise UserError(
-                    f"{path}: Snakemake is at work in this directory already: {holder_of(path)}; expected one run at a time; "
+                    f"{path}: Snakemake runs in this directory already: {holder_of(path)}; expected one run at a time; "
                     "wait for it to end, or end it with Ctrl-C, and give the same command again"
                 )
             os.dup(lock.fileno())  # never closed, so the kernel drops the lock with the process and not before
@@ -81,7 +78,7 @@ def holder_of(path: Path) -> str:
 def jobs_of(directory: Path) -> list[ClusterJob]:
     """Snakemake's jobs that Slurm has waiting or running in this directory.
 
-    Slurm is not asked where nothing was ever given to it: on many a laptop its commands are installed and no cluster answers.
+    Slurm is not asked where no job was ever submitted: some machines have its commands and no cluster that answers.
     """
     if not (directory / _SLURM_LOGS).exists():
         return []
@@ -90,7 +87,7 @@ def jobs_of(directory: Path) -> list[ClusterJob]:
     except FileNotFoundError:
         raise UserError(
             f"squeue: not found on this machine, but {directory / _SLURM_LOGS} shows that jobs were given to Slurm from this "
-            "directory, and one may still be at work; expected Slurm's commands; run it where they are, or remove that "
+            "directory, and one may still run; expected Slurm's commands; run it where they are, or remove that "
             "directory if you know that no job is left"
         ) from None
     if finished.returncode:
@@ -113,7 +110,7 @@ def cancel_waiting(jobs: list[ClusterJob]) -> None:
     for job in jobs:
         log(f"Slurm job {job.job_id} ({job.rule}) of an earlier run has not begun; cancelling it")
     ids = [job.job_id for job in jobs]
-    # A job that is held after a failed start is none of Slurm's PENDING ones; it does not begin meanwhile.
+    # A job that is held after a failed start is not PENDING, and does not begin meanwhile.
     only = ["--state=PENDING"] if all(job.state == "PENDING" for job in jobs) else []
     finished = subprocess.run(["scancel", *only, *ids], capture_output=True, text=True)
     if finished.returncode:
@@ -124,7 +121,7 @@ def cancel_waiting(jobs: list[ClusterJob]) -> None:
 
 
 def end_leftover_jobs(directory: Path) -> None:
-    """Returns when no job of an earlier run is left: those that wait are cancelled, those that run are waited for."""
+    """Cancels waiting jobs of an earlier run, and returns when its running ones have ended."""
     next_line_s = 0.0
     while jobs := jobs_of(directory):
         if waiting := [job for job in jobs if job.state == "PENDING"]:

@@ -1,14 +1,14 @@
-"""What Snakemake's Slurm plugin (2.8.0) does that would leave an unattended run waiting, and how it is mended.
+"""Corrects Snakemake's Slurm plugin (2.8.0) where it would leave an unattended run waiting.
 
-- It waits for ever for a job in a state that it does not know. sacct says `CANCELLED by 1000` where it knows CANCELLED, and
-  says it of every job that somebody cancels.
-- It leaves a preempted job, and one whose node died, to Slurm, which puts it back in the queue or does not.
-- It waits for a job that Slurm accepts and will never start, as one whose walltime is over the partition's.
-- When Slurm does not answer for a moment it forgets all of its jobs, and waits for none and for ever.
-- It asks sacct wherever there is such a command, also where it never answers because the cluster has no accounting.
-- It looks at the jobs 10 s later each time, up to 180 s, unless one has finished: a job that was cut by its walltime would wait
-  for the next one that much longer than the polling interval that was asked for.
-- After a node's death it keeps away from all nodes of that job for the rest of the run; Slurm knows better which ones are down.
+- It waits for ever for a job in a state that it does not know. It knows CANCELLED, but sacct reports `CANCELLED by 1000`
+  for each job that somebody cancels.
+- It leaves a preempted job, and one whose node died, to Slurm, which may or may not queue it again.
+- It waits for a job that Slurm accepts and will never start, for example one whose walltime is over the partition's.
+- When Slurm does not answer once, it forgets all of its jobs and waits for ever.
+- It uses sacct wherever the command exists, also where it never answers because the cluster has no accounting.
+- It waits 10 s longer before each check, up to 180 s, unless a job has finished: after a walltime the next job would start
+  much later than the polling interval allows.
+- After a node's death it avoids all nodes of that job for the rest of the run; Slurm knows better which ones are down.
 """
 
 import re
@@ -21,7 +21,7 @@ import snakemake_executor_plugin_slurm as plugin
 from scripts.common.errors import UserError
 from scripts.common.logger import log
 
-# Why a job waits, in Slurm's words (slurm.schedmd.com/job_reason_codes.html): those that no waiting changes.
+# Slurm's reasons for a job that waits and will never start (slurm.schedmd.com/job_reason_codes.html).
 HOPELESS_REASONS = frozenset({
     "AccountNotAllowed", "AssocMaxCpuPerJobLimit", "AssocMaxGRESPerJob", "AssocMaxMemPerJob", "AssocMaxNodePerJobLimit",
     "AssocMaxWallDurationPerJobLimit", "BadConstraints", "InvalidAccount", "InvalidQOS", "PartitionTimeLimit",
@@ -29,10 +29,10 @@ HOPELESS_REASONS = frozenset({
     "QOSMaxWallDurationPerJobLimit", "QOSNotAllowed",
 })  # fmt: skip
 
-# Said of a job that asks for more nodes than the partition gives one, and of one whose nodes are down.
+# The reason both of a job that asks for more nodes than the partition allows and of one whose nodes are down.
 NODE_LIMIT_REASON = "PartitionNodeLimit"
 
-# States that Slurm changes within seconds if it puts the job back.
+# States that Slurm changes within seconds if it queues the job again.
 LEFT_TO_SLURM = ("PREEMPTED", "NODE_FAIL")
 ANSWER_LIMIT_S = 60.0
 
@@ -45,7 +45,7 @@ Check = Callable[[Any, Any], AsyncIterator[Any]]
 
 
 def answer(*command: str) -> str:
-    """What a command of Slurm's prints; nothing where it fails, is missing or takes too long: it is asked again."""
+    """What a command of Slurm prints; empty where it fails, is missing or takes too long, since it is called again later."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_LIMIT_S, check=True).stdout
     except (OSError, subprocess.SubprocessError):
@@ -53,36 +53,37 @@ def answer(*command: str) -> str:
 
 
 class JobStates:
-    """What is known of the states of a run's jobs, from look to look."""
+    """The states of a run's jobs, remembered from one check to the next."""
 
     def __init__(self) -> None:
         self.before: States = {}
         self.is_answering = True
 
     def understood(self, states: States, *, is_whole: bool) -> States:
-        """The states in words that the plugin knows.
+        """The states in the plugin's own words.
 
-        A job that is still PREEMPTED at the next look is not coming back, nor one that Slurm has forgotten; what they have made
-        is for their next start to find. `is_whole`: a job that is missing is forgotten; sacct's answers can lack one for a while.
+        A job that is still PREEMPTED at the next check is not coming back, nor one that Slurm has forgotten; both count as
+        cancelled, and their next start goes on from what they left. `is_whole`: a job that is missing from `states` is
+        forgotten; sacct's answers may lack one for a while.
         """
         states = {job_id: state.split()[0] for job_id, state in states.items() if state}
         given_up = {job for job, state in states.items() if state in LEFT_TO_SLURM and self.before.get(job) == state}
         for job_id in given_up:
-            answer("scancel", job_id)  # or it might come back after all, beside the one that takes its place
+            answer("scancel", job_id)  # or it might come back after all, beside its replacement
         forgotten = self.before.keys() - states.keys() if is_whole else set()
         self.before = states
         return states | dict.fromkeys(given_up | forgotten, "CANCELLED")
 
     def unanswered(self) -> States:
-        """Nothing is known of any job now; all of them are kept."""
+        """Keeps all jobs while Slurm does not answer."""
         if self.is_answering:
-            log("Slurm does not tell the states of its jobs; they are waited for, and it is asked again")
+            log("Slurm does not report the states of its jobs; waiting for them and asking again")
         self.is_answering = False
         return {}
 
 
 def with_known_states(query: Query) -> Query:
-    """The plugin's question for the states of its jobs, with answers that it understands."""
+    """Wraps the plugin's query for the states of its jobs, so that it gets states that it knows."""
     known = JobStates()
 
     async def query_job_status(command: str, logger: Any) -> tuple[States | None, float | None]:
@@ -96,13 +97,13 @@ def with_known_states(query: Query) -> Query:
 
 
 def is_over_the_limit(num_nodes: int, partition: str) -> bool:
-    """Whether a partition gives no job so many nodes; False where it does not tell."""
+    """Whether a partition allows no job so many nodes; False if that is not known."""
     limit = re.search(r"\bMaxNodes=(\d+)", answer("scontrol", "--oneliner", "show", "partition", partition))
     return limit is not None and num_nodes > int(limit.group(1))
 
 
 def hopeless_jobs(run_uuid: str) -> States:
-    """Why, of each waiting job of this run that will never start."""
+    """Slurm's reason for each waiting job of this run that will never start."""
     format_ = "--format=%i|%r|%D|%P"
     reasons = {}
     for line in answer("squeue", "--noheader", f"--name={run_uuid}", "--states=PENDING", format_).splitlines():
@@ -124,8 +125,11 @@ def give_up(executor: Any, job: Any, reason: str) -> None:
     executor.report_job_error(job, msg=message)
 
 
-def without_waiting_in_vain(check: Check) -> Check:
-    """The plugin's look at its jobs, as often as `slurm-init-seconds-before-status-checks` says, and not at hopeless ones."""
+def cancel_hopeless_jobs(check: Check) -> Check:
+    """Wraps the plugin's check of its jobs: hopeless ones are cancelled, and the interval between checks stays the one asked for.
+
+    That is `slurm-init-seconds-before-status-checks`.
+    """
 
     async def check_active_jobs(self: Any, active_jobs: Any) -> AsyncIterator[Any]:
         hopeless = hopeless_jobs(self.run_uuid)
@@ -142,12 +146,12 @@ def without_waiting_in_vain(check: Check) -> Check:
 
 
 def status_command(asked_for: str | None, interval_s: int, min_job_age_s: int | None) -> str:
-    """Which of Slurm's commands tells of ended jobs here: sacct where it answers, squeue otherwise.
+    """The command of Slurm that reports ended jobs: sacct where it answers, else squeue.
 
-    Where no cluster answers at all, that is for the first submission to say: `prefetch` submits nothing.
+    That no cluster answers at all is no error here: `prefetch` submits nothing, and the first submission fails by itself.
 
-    Raises UserError where squeue forgets jobs so soon that their end could be missed; `min_job_age_s` is the cluster's
-    MinJobAge, 0 for never.
+    Raises UserError where squeue forgets jobs so soon that their end could be missed. `min_job_age_s` is the cluster's
+    MinJobAge; 0 means never.
     """
     if asked_for != "squeue":
         try:
@@ -158,7 +162,7 @@ def status_command(asked_for: str | None, interval_s: int, min_job_age_s: int | 
         else:
             if asked.returncode == 0:
                 return "sacct"
-        log(f"sacct does not answer ({reason}); squeue is asked how jobs ended")
+        log(f"sacct does not answer ({reason}); squeue reports how jobs ended")
     if min_job_age_s and min_job_age_s < NUM_INTERVALS_KEPT * interval_s:
         raise UserError(
             f"squeue: Slurm forgets jobs {min_job_age_s} s after their end (MinJobAge), at least {NUM_INTERVALS_KEPT} intervals "
@@ -167,13 +171,13 @@ def status_command(asked_for: str | None, interval_s: int, min_job_age_s: int | 
     return "squeue"
 
 
-def mend_the_plugin(settings: Any) -> None:
-    """To be called once in the process that submits, with the settings of its executor, whichever that is."""
+def patch_slurm_plugin(settings: Any) -> None:
+    """Corrects the plugin in this process; call it once, with the settings of the executor, whichever that is."""
     if not isinstance(settings, plugin.ExecutorSettings):
         return
     interval_s = settings.init_seconds_before_status_checks
     settings.status_command = status_command(settings.status_command, interval_s, plugin.get_min_job_age())
-    # Found out already. The plugin asks at each look, and takes sacct when this is not answered, or 0.
+    # Known already. The plugin asks for it at each check, and would use sacct where the answer is none or 0.
     plugin.get_min_job_age = lambda: NUM_INTERVALS_KEPT * interval_s
     plugin.query_job_status = with_known_states(plugin.query_job_status)
-    plugin.Executor.check_active_jobs = without_waiting_in_vain(plugin.Executor.check_active_jobs)
+    plugin.Executor.check_active_jobs = cancel_hopeless_jobs(plugin.Executor.check_active_jobs)

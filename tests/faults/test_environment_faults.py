@@ -69,13 +69,13 @@ def test_flash_attention_that_cannot_be_compiled_says_what_it_needs_and_how_to_d
 
 APPTAINER = """\
 #!/bin/sh
-# Stands in for Apptainer: tells of the lock in the image, and says how it was called. The real one: docs/environments.md.
+# Stands in for Apptainer: prints the lock in the image, or how it was called. The real one: docs/environments.md.
 case "$*" in
     *"cat /opt/vlgraft/"*) cat "$(dirname "$0")/lock-in-image" ;;
     *) echo "$@" ;;
 esac
 """
-# Writes the file that it is told to build, and fails.
+# Writes the file that it shall build, and fails.
 FAILING_APPTAINER = '#!/bin/sh\nfor word; do image=$before; before=$word; done; echo half > "$image"; exit 3\n'
 
 
@@ -102,10 +102,11 @@ def test_an_image_of_the_same_lock_is_entered_by_an_interpreter_like_any_other(
     finished = enter(root, small_lock_path, tmp_path, path_with_apptainer)
     assert finished.returncode == 0, finished.stderr
     command = [tmp_path / "env/bin/python", "-c", "two words"]
-    shown = subprocess.run(
-        command, env=os.environ | {"PATH": path_with_apptainer}, check=True, capture_output=True, text=True
-    )
-    options = f"--quiet exec --nv --bind {root} {tmp_path}/vlgraft.sif"
+    elsewhere = tmp_path / "a run"
+    elsewhere.mkdir()
+    environment = os.environ | {"PATH": path_with_apptainer}
+    shown = subprocess.run(command, env=environment, cwd=elsewhere, check=True, capture_output=True, text=True)
+    options = f"--quiet exec --nv --bind {root} --bind {elsewhere} {tmp_path}/vlgraft.sif"
     assert shown.stdout == f"{options} /opt/vlgraft/train/bin/python -c two words\n"
 
 

@@ -155,12 +155,19 @@ def test_words_that_look_like_paths_are_no_paths_in_a_vocabulary(checkpoint_dir:
     check_checkpoint.check_no_local_paths(checkpoint_dir)
 
 
-def test_python_and_the_hubs_libraries_are_told_nothing_from_outside(tmp_path: Path) -> None:
-    inherited = {"PYTHONPATH": "/x", "HF_TOKEN": "secret", "HF_MODULES_CACHE": "/x", "PATH": "/bin"}
-    found = check_checkpoint.isolated_environment(inherited, tmp_path)
+def test_python_and_the_hubs_libraries_get_nothing_from_outside(tmp_path: Path) -> None:
+    inherited = {
+        "PYTHONPATH": "/x",
+        "HF_TOKEN": "secret",
+        "HF_MODULES_CACHE": "/x",
+        "PATH": "/bin",
+        "APPTAINER_BIND": "/scratch",
+    }
+    found = check_checkpoint.isolated_environment(inherited, Path("results"), tmp_path)
     assert found["PATH"] == "/bin"
     assert not {"PYTHONPATH", "HF_TOKEN"} & found.keys()
     assert found["HF_HUB_OFFLINE"] == "1"
+    assert found["APPTAINER_BIND"] == f"/scratch,{Path('results').absolute()}"
     for name in ("HF_HOME", "HF_MODULES_CACHE"):
         assert found[name].startswith(str(tmp_path))
 
@@ -170,9 +177,11 @@ def test_an_interpreter_that_cannot_be_started_is_named(checkpoint_dir: Path) ->
         check_checkpoint.check(checkpoint_dir, Path("no/python"))
 
 
-def test_the_last_words_of_a_failure_are_its_exception() -> None:
+def test_the_reason_of_a_failure_is_its_exception() -> None:
     lines = ["Traceback (most recent call last):", '  File "x.py"', "torch.FooError: it broke", "because of that", ""]
-    assert check_checkpoint.last_words(lines) == "torch.FooError: it broke because of that"
-    assert check_checkpoint.last_words(["Killed", ""]) == "Killed"
-    assert check_checkpoint.last_words([]) == ""
-    assert json.dumps(check_checkpoint.last_words(["x" * 5000])).count("x") == check_checkpoint.MAX_REASON_CHARACTERS
+    assert check_checkpoint.failure_reason(lines) == "torch.FooError: it broke because of that"
+    assert check_checkpoint.failure_reason(["Killed", ""]) == "Killed"
+    assert check_checkpoint.failure_reason([]) == ""
+    assert (
+        json.dumps(check_checkpoint.failure_reason(["x" * 5000])).count("x") == check_checkpoint.MAX_REASON_CHARACTERS
+    )

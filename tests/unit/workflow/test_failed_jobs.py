@@ -1,8 +1,8 @@
-"""What is told of a cluster's failed jobs."""
+"""The summary of failed jobs at the end of a run."""
 
 from pathlib import Path
 
-from scripts.workflow.failed_jobs import last_words, told
+from scripts.workflow.failed_jobs import failure_summary, reason_in
 
 # As Snakemake 9.27.1 with its Slurm plugin 2.8.0 writes it, shortened.
 WORKFLOW_LOG = """\
@@ -34,21 +34,21 @@ srun: error: node1: task 0: Exited with exit code 1
 """
 
 
-def test_the_last_submission_of_a_rule_is_told_with_its_error_and_its_log(tmp_path: Path) -> None:
+def test_the_last_submission_of_a_rule_is_named_with_its_error_and_its_log(tmp_path: Path) -> None:
     (tmp_path / "6.log").write_text("error: an earlier one\n")
     (tmp_path / "7.log").write_text(JOB_OUTPUT)
-    assert told(WORKFLOW_LOG.format(directory=tmp_path)) == "\n".join(
+    assert failure_summary(WORKFLOW_LOG.format(directory=tmp_path)) == "\n".join(
         [
-            "stage1, Slurm job 7, said:",
+            "stage1 (Slurm job 7) failed:",
             "  error: stage1: ms-swift ended with exit status 1: out of memory",
             "    the last line of ms-swift",
             "    all output: logs/stage1.log",
-            f"  all of it: {tmp_path}/7.log",
+            f"  whole output: {tmp_path}/7.log",
         ]
     )
 
 
-def test_each_failed_job_of_a_rule_is_told_and_one_that_a_later_submission_finished_is_not(tmp_path: Path) -> None:
+def test_each_failed_job_of_a_rule_is_named_and_one_that_a_later_submission_finished_is_not(tmp_path: Path) -> None:
     log = "".join(
         f"Job {job} has been submitted with SLURM jobid {slurm_job} (log: {tmp_path}/{slurm_job}.log).\n"
         f"Error in rule evaluate:\n    jobid: {job}\n    external_jobid: {slurm_job}\n"
@@ -56,20 +56,24 @@ def test_each_failed_job_of_a_rule_is_told_and_one_that_a_later_submission_finis
     )
     for slurm_job in (20, 21, 22):
         (tmp_path / f"{slurm_job}.log").write_text(f"error: that of {slurm_job}\n")
-    text = told(log + "Job 4 has been submitted with SLURM jobid 23 (log: x).\nFinished jobid: 4 (Rule: evaluate)\n")
+    text = failure_summary(
+        log + "Job 4 has been submitted with SLURM jobid 23 (log: x).\nFinished jobid: 4 (Rule: evaluate)\n"
+    )
     assert [word for word in ("that of 20", "that of 21", "that of 22") if word in text] == ["that of 20", "that of 22"]
 
 
-def test_a_job_without_an_error_of_ours_is_told_by_its_last_lines() -> None:
+def test_a_job_without_an_error_of_ours_is_named_by_its_last_lines() -> None:
     output = "training, step 5/60\nslurmstepd: error: *** JOB 6 ON node1 CANCELLED ***\n\nError in rule stage1:\n    jobid: 0\n"
-    assert last_words(output) == ["training, step 5/60", "slurmstepd: error: *** JOB 6 ON node1 CANCELLED ***"]
+    assert reason_in(output) == ["training, step 5/60", "slurmstepd: error: *** JOB 6 ON node1 CANCELLED ***"]
 
 
 def test_output_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
-    assert "its output cannot be read (No such file or directory)" in told(WORKFLOW_LOG.format(directory=tmp_path))
+    assert "its output cannot be read (No such file or directory)" in failure_summary(
+        WORKFLOW_LOG.format(directory=tmp_path)
+    )
 
 
-def test_a_refused_or_given_up_job_is_told_by_slurms_reason_and_not_by_an_old_log(tmp_path: Path) -> None:
+def test_a_refused_or_given_up_job_is_named_by_slurms_reason_and_not_by_an_old_log(tmp_path: Path) -> None:
     (tmp_path / "stage1.log").write_text("error: of last week\n")
     log = (
         "Error in rule stage1:\n    message: SLURM sbatch failed. The error message was 'invalid partition: x'\n    jobid: 1\n"
@@ -78,20 +82,23 @@ def test_a_refused_or_given_up_job_is_told_by_slurms_reason_and_not_by_an_old_lo
         "Error in rule stage2:\n    message: Slurm accepted job '9' but will never start it: PartitionTimeLimit.\n    jobid: 2\n"
         f"    log: {tmp_path}/stage1.log (check log file(s) for error details)\n    external_jobid: 9\n"
     )
-    text = told(log)
+    text = failure_summary(log)
     assert "invalid partition: x" in text
     assert "PartitionTimeLimit" in text
     assert "last week" not in text
 
 
-def test_a_local_job_is_told_by_its_log(tmp_path: Path) -> None:
+def test_a_local_job_is_named_by_its_log(tmp_path: Path) -> None:
     log_path = tmp_path / "image.log"
     log_path.write_text("+ apptainer build\nerror: apptainer: not found; load its module\n")
     log = f"Error in rule image:\n    jobid: 2\n    log: {log_path} (check log file(s) for error details)\n"
-    assert told(log) == f"image said:\n  error: apptainer: not found; load its module\n  all of it: {log_path}"
+    assert (
+        failure_summary(log)
+        == f"image failed:\n  error: apptainer: not found; load its module\n  whole output: {log_path}"
+    )
     log_path.write_text("what ms-swift printed\n")
-    assert told(log) == ""
+    assert failure_summary(log) == ""
 
 
 def test_a_run_without_cluster_jobs_has_nothing_to_tell() -> None:
-    assert told("Error in rule table:\n    jobid: 1\n") == ""
+    assert failure_summary("Error in rule table:\n    jobid: 1\n") == ""

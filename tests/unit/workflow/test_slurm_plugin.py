@@ -14,10 +14,10 @@ import snakemake_executor_plugin_slurm as plugin
 from scripts.common.errors import UserError
 from scripts.workflow.slurm_plugin import (
     JobStates,
+    cancel_hopeless_jobs,
     hopeless_jobs,
     status_command,
     with_known_states,
-    without_waiting_in_vain,
 )
 
 LOGGER = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def test_a_job_that_slurm_has_forgotten_is_not_waited_for() -> None:
     assert known.understood({}, is_whole=False) == {}, "sacct may lack a job for a while"
 
 
-def test_the_plugins_own_question_is_asked_and_its_answer_mended() -> None:
+def test_the_plugins_own_question_is_asked_and_its_answer_corrected() -> None:
     query = with_known_states(plugin.query_job_status)
     states, duration_s = asyncio.run(query("echo '7|CANCELLED by 0'", LOGGER))
     assert states == {"7": "CANCELLED"}
@@ -75,11 +75,11 @@ def test_where_slurm_does_not_answer_nothing_is_known_of_any_job_and_that_is_sai
     assert asyncio.run(query("echo '7|RUNNING'", LOGGER))[0] == {"7": "RUNNING"}
     for _ in range(2):
         assert asyncio.run(query("false", LOGGER)) == ({}, 0.0)
-    assert capsys.readouterr().err.count("Slurm does not tell") == 1
+    assert capsys.readouterr().err.count("Slurm does not report") == 1
     assert asyncio.run(query("echo '7|RUNNING'", LOGGER))[0] == {"7": "RUNNING"}
 
 
-def test_the_plugin_looks_at_its_jobs_by_what_is_mended() -> None:
+def test_the_plugin_looks_at_its_jobs_by_what_is_corrected() -> None:
     names = plugin.Executor.check_active_jobs.__code__.co_names
     assert {"query_job_status", "next_seconds_between_status_checks", "get_min_job_age"} <= set(names)
 
@@ -139,7 +139,7 @@ def look(executor: Executor, *job_ids: str) -> list[Any]:
 
     async def all_jobs() -> list[Any]:
         jobs = [SimpleNamespace(external_jobid=i, job=SimpleNamespace(attempt=1, restart_times=10)) for i in job_ids]
-        left = [job.external_jobid async for job in without_waiting_in_vain(check)(executor, jobs)]
+        left = [job.external_jobid async for job in cancel_hopeless_jobs(check)(executor, jobs)]
         return [left, {job.external_jobid: job.job.attempt for job in jobs}]
 
     return asyncio.run(all_jobs())
