@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from scripts.report.numbers import decimal
-from scripts.train.metrics import LossPoint, Metrics
+from scripts.train.losses import LossPoint
+from scripts.train.metrics import Metrics
 
 # Units of the SVG's view box; the page scales it to the width of its column.
 WIDTH, HEIGHT = 520, 296

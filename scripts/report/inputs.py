@@ -24,7 +24,7 @@ from scripts.graft.ledger import LedgerSum, read_ledger
 from scripts.report.checks import check_records_against_scores, check_same_benchmark
 from scripts.report.provenance import Lock, read_config, read_lock, read_step_time
 from scripts.report.settings import ReportSettings
-from scripts.train.metrics import Metrics, check_metrics, read_metrics
+from scripts.train.metrics import Metrics, read_metrics
 from scripts.workflow.layout import STAGES, Layout
 
 DONOR_ROLES = ("vl", "llm")
@@ -79,7 +79,6 @@ def read_stages(layout: Layout) -> list[Metrics]:
     for stage in STAGES:
         path = Path(layout.metrics(stage))
         metrics = read_metrics(stage, path)
-        check_metrics(metrics, path)
         stages.append(metrics)
     return stages
 

@@ -37,7 +37,8 @@ from scripts.report.provenance import KEY_PACKAGES
 from scripts.report.published import PublishedScore, published_scores
 from scripts.report.templates import template_environment
 from scripts.report.words import describe_models, fidelity_rows, flatten, trained_modules
-from scripts.train.metrics import LossPoint, Metrics
+from scripts.train.losses import LossPoint
+from scripts.train.metrics import Metrics
 
 TEMPLATE_DIR = Path(__file__).resolve().parent
 TEMPLATE_NAME = "page.html.j2"

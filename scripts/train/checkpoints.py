@@ -4,21 +4,40 @@ A trainer checkpoint counts only with `complete.json`, written when every file o
 built beside its place and moved there by one rename.
 """
 
-import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from scripts.common.errors import UserError
 from scripts.common.files import fsync_directory, fsync_file, read_json, write_json_atomically
 from scripts.common.model_files import COMPLETE_NAME, model_files, weight_files
+from scripts.common.reading import read_object
 from scripts.common.safetensors_files import INDEX_NAME, read_shard
+from scripts.train.losses import LossPoint, losses_of
+from scripts.train.settings import SETTINGS_NAME, ExportedSettings
+
+
+@dataclass(frozen=True)
+class Complete:
+    """complete.json: the size of every file of a checkpoint, by its path there."""
+
+    files: dict[str, int]
+
+
+@dataclass(frozen=True)
+class TrainerState:
+    """What this project reads of transformers' trainer_state.json."""
+
+    global_step: int
+    max_steps: int
+    losses: list[LossPoint]
 
 
 def mark_complete(checkpoint_dir: Path) -> None:
-    """Brings every file of the checkpoint to the disk, then says so in complete.json (names and sizes)."""
+    """Syncs every file of the checkpoint to the disk, then writes complete.json."""
     sizes = {}
     for path in sorted(path for path in checkpoint_dir.rglob("*") if path.is_file()):
         if path.name == COMPLETE_NAME:
@@ -28,15 +47,15 @@ def mark_complete(checkpoint_dir: Path) -> None:
     for directory in [path for path in checkpoint_dir.rglob("*") if path.is_dir()] + [checkpoint_dir]:
         fsync_directory(directory)
     fsync_directory(checkpoint_dir.parent)
-    write_json_atomically(checkpoint_dir / COMPLETE_NAME, {"files": sizes})
+    write_json_atomically(checkpoint_dir / COMPLETE_NAME, asdict(Complete(sizes)))
 
 
 def is_complete(checkpoint_dir: Path) -> bool:
     """Whether complete.json is there and every file that it names has its size."""
     try:
-        sizes = json.loads((checkpoint_dir / COMPLETE_NAME).read_text(encoding="utf-8"))["files"]
-        return all((checkpoint_dir / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, TypeError):
+        complete = read_object(Complete, checkpoint_dir / COMPLETE_NAME)
+        return all((checkpoint_dir / name).stat().st_size == size for name, size in complete.files.items())
+    except (OSError, UserError):
         return False
 
 
@@ -63,18 +82,24 @@ def last_complete(trainer_dir: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
-def trainer_state(checkpoint_dir: Path) -> dict[str, Any]:
-    """The trainer's own record: global_step, max_steps, log_history …"""
-    return dict(read_json(checkpoint_dir / "trainer_state.json"))
+def read_trainer_state(checkpoint_dir: Path) -> TrainerState:
+    state = read_json(checkpoint_dir / "trainer_state.json")
+    return TrainerState(state["global_step"], state["max_steps"], losses_of(state["log_history"]))
+
+
+def is_finished(checkpoint_dir: Path) -> bool:
+    """Whether a checkpoint is that of the last step."""
+    state = read_trainer_state(checkpoint_dir)
+    return state.global_step == state.max_steps == step_of(checkpoint_dir)
 
 
 def publish_checkpoint(
-    trained_dir: Path, input_dir: Path, target_dir: Path, settings: Mapping[str, Any]
+    trained_dir: Path, input_dir: Path, target_dir: Path, settings: ExportedSettings
 ) -> Sequence[Path]:
-    """Puts the weights of `trained_dir` and all else of `input_dir` together as `target_dir`, whole or not at all.
+    """Makes `target_dir` of the weights of `trained_dir` and all other files of `input_dir`, whole or not at all.
 
-    Weights are hard-linked where the file system allows (they are never written to again), else copied. What an earlier
-    kill left beside the target is removed.
+    Weights are hard-linked where the file system allows (they are never written to again), else copied. What a killed
+    export left beside the target is removed.
     """
     target_dir.parent.mkdir(parents=True, exist_ok=True)
     for leftover in target_dir.parent.glob(f".{target_dir.name}.*"):
@@ -84,18 +109,8 @@ def publish_checkpoint(
     for path in model_files(input_dir):
         if path.suffix != ".safetensors" and path.name != INDEX_NAME:
             shutil.copyfile(path, temporary / path.name)
-    weight_map: dict[str, str] = {}
-    total_bytes = 0
-    shards = weight_files(trained_dir)
-    for number, shard in enumerate(shards, start=1):
-        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        link_or_copy(shard, temporary / name)
-        tensors = read_shard(temporary / name)
-        weight_map |= dict.fromkeys(tensors, name)
-        total_bytes += sum(tensor.num_bytes for tensor in tensors.values())
-    index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(sorted(weight_map.items()))}
-    write_json_atomically(temporary / INDEX_NAME, index)
-    write_json_atomically(temporary / "settings.json", settings)
+    publish_weights(trained_dir, temporary)
+    write_json_atomically(temporary / SETTINGS_NAME, asdict(settings))
     written = sorted(temporary.iterdir())
     for path in written:
         path.chmod(0o644)
@@ -110,6 +125,21 @@ def publish_checkpoint(
         temporary.rename(target_dir)
     fsync_directory(target_dir.parent)
     return [target_dir / path.name for path in written]
+
+
+def publish_weights(trained_dir: Path, target_dir: Path) -> None:
+    """Links the shards under the names that the hubs use, and writes their index, also for a single shard."""
+    weight_map: dict[str, str] = {}
+    total_bytes = 0
+    shards = weight_files(trained_dir)
+    for number, shard in enumerate(shards, start=1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        link_or_copy(shard, target_dir / name)
+        tensors = read_shard(target_dir / name)
+        weight_map |= dict.fromkeys(tensors, name)
+        total_bytes += sum(tensor.num_bytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(sorted(weight_map.items()))}
+    write_json_atomically(target_dir / INDEX_NAME, index)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

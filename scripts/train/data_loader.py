@@ -20,8 +20,8 @@ _NUM_CHARACTERS_SHOWN = 200
 class QuietWorker:
     """Initialises a data loader worker so that it ignores the stop signals until its trainer is ending.
 
-    A scheduler signals every process, and a worker that dies of SIGTERM takes its trainer with it before that has saved.
-    At its own end the trainer sends the same signal; `ending` is one byte that both share, 1 from then on.
+    A scheduler signals every process, and a worker that dies of SIGTERM ends its trainer before the trainer has saved. When
+    it ends itself, the trainer sends its workers the same signal. They share one byte, `ending`, which is 1 from then on.
     """
 
     def __init__(self, initialise: Any, ending: mmap.mmap) -> None:
@@ -39,10 +39,14 @@ class QuietWorker:
 
 
 def quiet_data_loader_workers() -> None:
-    """Makes every data loader start its workers as above. Only forked ones share memory; others stay as they are."""
+    """Makes every data loader start its workers as QuietWorker. Only forked workers share memory; others stay as they are."""
     ending = mmap.mmap(-1, 1)
+
+    def mark_ending() -> None:
+        ending[0] = 1
+
     # Called before multiprocessing's own, which ends the workers and waits for them.
-    atexit.register(ending.__setitem__, 0, 1)
+    atexit.register(mark_ending)
     loader = torch.utils.data.DataLoader
     original = loader.__init__
 
@@ -56,13 +60,13 @@ def quiet_data_loader_workers() -> None:
 
 
 def described_row(row: dict[str, Any]) -> str:
-    """A row of the training set by its pictures, or by how it begins; ms-swift has shuffled the numbers."""
+    """A row of the training set by its pictures or its first words; its number is unknown because ms-swift shuffles rows."""
     images = [image.get("path") or "inline" if isinstance(image, dict) else image for image in row.get("images") or []]
     return f"images {images}" if images else f"{str(row.get('messages'))[:_NUM_CHARACTERS_SHOWN]}…"
 
 
 def name_failing_rows() -> None:
-    """Makes a row that cannot be read, or is too long, fail with what tells which one it is."""
+    """Makes the error for a row that cannot be read, or is too long, say which row it is."""
     original = LazyLLMDataset.__getitem__
 
     def __getitem__(self: Any, index: Any) -> Any:
@@ -72,7 +76,7 @@ def name_failing_rows() -> None:
             remedy = "; set max_length or truncation_strategy" if isinstance(error, MaxLengthError) else ""
             raise UserError(
                 f"training set, the row with {described_row(self.dataset[index])}: {type(error).__name__}: {error}; "
-                f"mend or remove it{remedy}"
+                f"correct or remove it{remedy}"
             ) from error
 
     LazyLLMDataset.__getitem__ = __getitem__

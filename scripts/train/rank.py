@@ -1,4 +1,4 @@
-"""One rank of a training: it records its pid and, later, its error, and meets the others."""
+"""One rank of a training: it records its process and, later, its error, and joins the process group in time."""
 
 import fcntl
 import os
@@ -11,49 +11,57 @@ from types import TracebackType
 from typing import IO
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_json, write_json_atomically
+from scripts.common.files import write_json_atomically
 from scripts.common.processes import die_with_parent, is_alive, this_process
-from scripts.train.command import WATCH_VARIABLE
 from scripts.train.trainer_process import RANKS_LOCK_NAME
+from scripts.train.watch_files import WATCH_VARIABLE, Failure, WatchSettings, read_watch_settings, write_failure
 
-# Handled from the first step on; before it they end the process, which has nothing to save.
+# Handled from the first step on. Before it they end the process, which has nothing to save.
 TRAINER_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def join_the_run() -> IO[str]:
-    """What a rank does first: end with its parent, hold the ranks' lock, leave word of itself and of its failure."""
-    settings = read_json(Path(os.environ[WATCH_VARIABLE]))
-    watch_dir = Path(settings["watch_dir"])
+def watch_settings() -> WatchSettings:
+    """What the launcher tells this trainer."""
+    return read_watch_settings(Path(os.environ[WATCH_VARIABLE]))
+
+
+def register_rank(settings: WatchSettings) -> IO[str]:
+    """Ends this process with its parent, takes the ranks' lock, and records this rank's process and, later, its error.
+
+    Returns the lock, which must stay open until the process ends.
+    """
     rank = int(os.environ.get("RANK", "0"))
     for number in TRAINER_STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)  # torchrun is started with them ignored
     die_with_parent(signal.SIGTERM)
-    if not is_alive(settings["launcher"]):
+    if not is_alive(settings.launcher):
         sys.exit("the launcher is gone; nothing was begun")
-    lock = open(watch_dir.parent / RANKS_LOCK_NAME, "a", encoding="utf-8")  # noqa: SIM115 - held until the end
+    lock = open(settings.files.path.parent / RANKS_LOCK_NAME, "a", encoding="utf-8")  # noqa: SIM115 - held until the end
     fcntl.flock(lock, fcntl.LOCK_SH)
-    write_json_atomically(watch_dir / f"rank{rank}.json", this_process())
+    write_json_atomically(settings.files.rank(rank), this_process())
 
-    def leave_word(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        # The first one to fail is the cause; the others fail because of it.
-        if isinstance(error, UserError):  # from a data loader worker it comes with the worker's traceback before it
-            text = str(error).rpartition("UserError: ")[2].strip()
-        else:
-            text = "".join(traceback.format_exception_only(error)).strip()
-        failure = {"rank": rank, "message": text, "is_user_error": isinstance(error, UserError), "time_s": time.time()}
-        write_json_atomically(watch_dir / f"failure-rank{rank}.json", failure)
+    def record_failure(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        failure = Failure(rank, message_of(error), isinstance(error, UserError), time.time())
+        write_failure(settings.files, failure)
         sys.__excepthook__(kind, error, trace)
 
-    sys.excepthook = leave_word
+    sys.excepthook = record_failure
     return lock
 
 
-def meet_before_the_model_is_made() -> None:
-    """ZeRO-3 divides weights while they are loaded. On GPUs accelerate lets DeepSpeed's ranks meet before that, on a CPU it does
-    not (accelerate 1.x, state.py), and DeepSpeed then takes each process for the only one.
+def message_of(error: BaseException) -> str:
+    """The text of an error. From a data loader worker a UserError comes with the worker's traceback before it."""
+    if isinstance(error, UserError):
+        return str(error).rpartition("UserError: ")[2].strip()
+    return "".join(traceback.format_exception_only(error)).strip()
 
-    DeepSpeed would compile a reduction through shared memory first, for a minute; its tensor-parallel layers alone use it
-    (deepspeed 0.19, comm/torch.py: inference_all_reduce).
+
+def init_distributed_early() -> None:
+    """Joins DeepSpeed's process group on a CPU before the model is made, because ZeRO-3 divides weights while they are loaded.
+
+    On GPUs accelerate does so in time. On a CPU it comes too late (accelerate 1.x, state.py), and DeepSpeed then takes each
+    process for the only one. DeepSpeed would also compile a reduction through shared memory for a minute, which only its
+    tensor-parallel layers use (deepspeed 0.19, comm/torch.py: inference_all_reduce); that is switched off.
     """
     from deepspeed import comm, ops
 

@@ -1,6 +1,6 @@
-"""Which tensors differ between two checkpoints, bit for bit, by streaming their bytes. No torch, bounded memory.
+"""Which tensors differ between two checkpoints, bit for bit. Streams their bytes, without torch and in little memory.
 
-A training stage must change what it was asked to train and nothing else; this is the proof.
+This proves that a training stage changed what it was asked to train and nothing else.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -34,8 +34,10 @@ def group_of(name: str) -> str:
 
 
 def name_in_memory(name: str) -> str:
-    """The name of a tensor in the loaded model: on disk visual.*, model.*; in memory model.visual.*,
-    model.language_model.*; `lm_head.*` in both. Names that already are of the second kind stay."""
+    """The name of a tensor in the loaded model; a name in memory stays as it is.
+
+    On disk visual.*, model.* and lm_head.*; in memory model.visual.*, model.language_model.* and lm_head.*.
+    """
     if name.startswith(("model.visual.", "model.language_model.")):
         return name
     if name.startswith("visual."):
@@ -54,7 +56,7 @@ def shown(names: Collection[str]) -> str:
 
 
 def same_bytes(a: TensorOnDisk, b: TensorOnDisk) -> bool:
-    """Whether the two tensors' bytes are equal; reads no further than the first difference."""
+    """Whether the two tensors' bytes are equal; stops at the first block that differs."""
     if a.num_bytes != b.num_bytes:
         return False
     with open(a.path, "rb") as file_a, open(b.path, "rb") as file_b:
@@ -75,7 +77,7 @@ def check_same_layout(before_dir: Path, after_dir: Path) -> tuple[dict[str, Tens
     if missing := before.keys() - after.keys():
         raise UserError(f"{after_dir}: {shown(missing)} missing that {before_dir} has; the trainer lost them")
     if extra := after.keys() - before.keys():
-        raise UserError(f"{after_dir}: {shown(extra)} found that {before_dir} has not; the trainer added them")
+        raise UserError(f"{after_dir}: {shown(extra)} found that {before_dir} does not have; the trainer added them")
     for name, tensor in before.items():
         found = after[name]
         if (tensor.shape, tensor.dtype) != (found.shape, found.dtype):
@@ -94,11 +96,11 @@ def compare_checkpoints(before_dir: Path, after_dir: Path) -> Iterator[TensorCha
 
 
 def check_changes(stage: str, changes: Collection[TensorChange], trainable: Mapping[str, bool]) -> list[str]:
-    """Raises UserError unless what was frozen is untouched and what was trained has changed.
+    """Raises UserError unless what was frozen is unchanged and what was trained has changed.
 
-    `trainable` says for each tensor (by its name on disk) whether the trainer trained it. A trained tensor of 16 bits may
-    stay as it was, because small updates round to nothing; such names are returned. At 32 bits that is an error, and so
-    is a group of which no trained tensor changed.
+    `trainable` says for each tensor, by its name on disk, whether it was trained. Returns the trained tensors of 16 bits
+    that kept their bits, which small updates allow. At 32 bits that is an error, and so is a group without any changed
+    tensor.
     """
     if touched := {c.name for c in changes if c.changed and not trainable[c.name]}:
         raise UserError(f"{stage}: {shown(touched)} changed though frozen; expected bit for bit what it was")

@@ -11,107 +11,101 @@ flags leave free has changed; no row was dropped or counted twice; losses go on 
 (loadable as it stands) appears whole, and after it OUTPUT_DIR/metrics.json.
 
 By hand:
-  .venv/bin/python scripts train.train --stage stage1 --model-dir results/demo/graft \
-    --train-python .venvs/train/bin/python --dataset results/demo/data/stage1.jsonl --seed 0 --work-dir work/results/demo/stage1 \
-    --output-dir results/demo/stage1 --log logs/stage1.log --settings '{"num_nodes": 1, "num_processes_per_node": 1,
-    "deepspeed": null, "environment": {}, "flags": {"freeze_vit": true, "freeze_llm": true, "freeze_aligner": false,
-    "learning_rate": 0.001, "max_steps": 100, "save_steps": 50, "per_device_train_batch_size": 16}}'
+  .venv/bin/python scripts train.train --config config/demo.yaml --stage stage1
 """
 
 import argparse
-import contextlib
-import json
 import signal
-import time
 from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import read_json
 from scripts.common.logger import log
 from scripts.common.model_files import model_sha256
+from scripts.common.settings import json_settings
 from scripts.common.swift import model_type
 from scripts.data.fingerprint import dataset_sha256
 from scripts.environments.installed_packages import versions_in
-from scripts.train.checkpoints import last_complete, remove_incomplete, step_of, trainer_state
-from scripts.train.command import check_settings
+from scripts.train.checkpoints import is_finished, last_complete, read_trainer_state, remove_incomplete, step_of
 from scripts.train.proof import finish
-from scripts.train.run import Run, check_dtype, check_progress, is_finished, record_start, signature_of
-from scripts.train.start import run_trainer_at_some_port
+from scripts.train.run import Run, check_dtype, signature_of
+from scripts.train.settings import StageSettings, check_settings
+from scripts.train.start import run_trainer_at_free_port
+from scripts.train.starts import check_progress, record_attempt, record_failed_start
 from scripts.train.trainer_process import StopRequests, exclusive_work_dir
 
+STAGES = ("stage1", "stage2")
 VERSIONED_PACKAGES = ("ms-swift", "torch", "transformers", "deepspeed")
 
-# Where installed; which of them computes is for the flags to say.
+# Part of the signature where they are installed; the flags decide whether they are used.
 OPTIONAL_PACKAGES = ("flash-attn", "liger-kernel")
 
 
 def train(run: Run, stop: StopRequests, attempt: int) -> tuple[Path, list[str]]:
-    """Trains until finished; gives the last checkpoint and the command. Raises UserError when stopped before."""
+    """Trains until finished; returns the last checkpoint and the trainer's command. Raises UserError if stopped before."""
     for path in remove_incomplete(run.trainer_dir):
         log(f"{run.stage}: removed {path}, which was cut off while it was written")
     checkpoint = last_complete(run.trainer_dir)
     if checkpoint is None:
-        # Step records of a start that never came to a checkpoint belong to no training.
-        for path in (run.watch_dir / "begin.json", *run.watch_dir.glob("steps-*.jsonl")):
+        # Records of a start that saved no checkpoint belong to no training.
+        for path in (run.watch.begin, *run.watch.all_steps):
             path.unlink(missing_ok=True)
     elif is_finished(checkpoint):
         log(f"{run.stage}: already trained to step {step_of(checkpoint)}; checking and exporting")
-        return checkpoint, list(read_json(run.run_dir / "command.json"))
+        return checkpoint, list(read_json(run.command_path))
     else:
         log(f"{run.stage}: going on from step {step_of(checkpoint)}")
-    check_progress(run, attempt, step_of(checkpoint) if checkpoint else 0)
+    resume_step = step_of(checkpoint) if checkpoint else 0
+    check_progress(run, attempt, resume_step)
+    record_attempt(run.run_dir, resume_step)
     try:
         return train_to_the_end(run, checkpoint, stop)
     except UserError as error:
-        with (
-            contextlib.suppress(OSError),  # on a full disk; what is raised says so
-            open(run.failures_path, "a", encoding="utf-8") as failures,
-        ):
-            failures.write(json.dumps({"time_s": time.time(), "message": str(error)}) + "\n")
+        record_failed_start(run.run_dir, str(error))
         raise
 
 
 def train_to_the_end(run: Run, resume_from: Path | None, stop: StopRequests) -> tuple[Path, list[str]]:
-    """Starts the trainer once; gives the last checkpoint and the command. Raises UserError when there are steps left."""
-    record_start(run, resume_from)
-    argv = run_trainer_at_some_port(run, resume_from, stop)
+    """Starts the trainer once; returns the last checkpoint and the command. Raises UserError when steps are left."""
+    argv = run_trainer_at_free_port(run, resume_from, stop)
     checkpoint = last_complete(run.trainer_dir)
-    if checkpoint is None or not is_finished(checkpoint):
-        where = f"saved at step {step_of(checkpoint)} of {trainer_state(checkpoint)['max_steps']}" if checkpoint else ""
-        if stop():
-            raise UserError(
-                f"{run.stage}: stopped by {signal.Signals(stop.received[0]).name}; {where or 'no step was saved yet'}; "
-                "the same command goes on from there"
-            )
+    if checkpoint is not None and is_finished(checkpoint):
+        return checkpoint, argv
+    where = None
+    if checkpoint is not None:
+        where = f"saved at step {step_of(checkpoint)} of {read_trainer_state(checkpoint).max_steps}"
+    if stop():
         raise UserError(
-            f"{run.stage}: ms-swift ended without an error, but not at the last step "
-            f"({where or 'no checkpoint'}); see {run.log}; the same command goes on from there"
+            f"{run.stage}: stopped by {signal.Signals(stop.received[0]).name}; {where or 'no step was saved yet'}; "
+            "the same command goes on from there"
         )
-    return checkpoint, argv
+    raise UserError(
+        f"{run.stage}: ms-swift ended without an error, but not at the last step "
+        f"({where or 'no checkpoint'}); see {run.log}; the same command goes on from there"
+    )
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--stage", required=True, choices=("stage1", "stage2"))
+    parser.add_argument("--stage", required=True, choices=STAGES)
     parser.add_argument("--model-dir", required=True, type=Path, help="checkpoint to start from")
     parser.add_argument("--dataset", required=True, type=Path, help="training set: one jsonl of messages and images")
-    parser.add_argument("--settings", required=True, type=json.loads, help="the stage's section of the configuration")
+    parser.add_argument("--settings", required=True, help="the stage's section of the configuration, as JSON")
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--work-dir", required=True, type=Path, help="checkpoints and records of unfinished training")
     parser.add_argument("--output-dir", required=True, type=Path, help="gets checkpoint/ and metrics.json")
     parser.add_argument("--log", required=True, type=Path, help="ms-swift's output, appended to")
     parser.add_argument("--train-python", required=True, type=Path, help="interpreter of the environment that trains")
-    parser.add_argument(
-        "--attempt", type=int, default=1, help="how often the workflow has submitted this, with this one"
-    )
+    parser.add_argument("--attempt", type=int, default=1, help="counts the workflow's submissions of this command")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
-    stage, settings = arguments.stage, arguments.settings
-    model_dir, dataset = arguments.model_dir.resolve(), arguments.dataset.resolve()
+    stage = arguments.stage
+    settings = json_settings(StageSettings, stage)(arguments.settings)
     check_settings(stage, settings)
+    model_dir, dataset = arguments.model_dir.resolve(), arguments.dataset.resolve()
     model_config = read_json(model_dir / "config.json")
     model_type(model_config)
     check_dtype(stage, settings, model_config, model_dir)
@@ -140,7 +134,7 @@ def main() -> None:
     if others:
         log(f"{stage}: {len(others)} training(s) of other settings or inputs beside it stay as they are")
     with StopRequests().listening() as stop, exclusive_work_dir(run.run_dir, stop):
-        run.watch_dir.mkdir(exist_ok=True)
+        run.watch.path.mkdir(exist_ok=True)
         checkpoint, argv = train(run, stop, arguments.attempt)
         finish(run, checkpoint, argv, arguments.output_dir.resolve(), versions)
 

@@ -1,10 +1,10 @@
-"""Starting a trainer so that it cannot be orphaned, ending it in an orderly way, and keeping a directory to one of them.
+"""Starts a trainer that ends with its launcher, stops it in order, and keeps a work directory to one trainer at a time.
 
-Two locks in the work directory. `launcher.lock` belongs to one launcher at a time. `ranks.lock` is shared by every
-trainer process that lives (taken in common/training_watch.py), so it stays held when a launcher is killed and its
-trainer is still finishing a step. A launcher needs both free. The kernel drops them with the process that held them.
+Two locks in the work directory. `launcher.lock` belongs to one launcher at a time. `ranks.lock` is shared by all trainer
+processes (taken in scripts/train/rank.py), so it stays held when a launcher is killed and its trainer is still finishing a
+step. A launcher needs both free. The kernel releases them when the process that holds them ends.
 
-How a trainer is stopped. The launcher writes the stop file; rank 0 sees it after each step, all ranks agree, save and
+How a trainer is stopped: the launcher writes the stop file; rank 0 looks for it after each step, and all ranks save and
 end. Before the first step there is nothing to save, and the process is ended by a signal. A rank also stops by itself
 when its launcher is gone, and on SIGTERM or SIGINT, which a cluster's scheduler sends to every process at once.
 """
@@ -23,20 +23,24 @@ from types import FrameType
 from typing import IO, Any
 
 from scripts.common.errors import UserError
+from scripts.common.files import read_if_whole
 from scripts.common.logger import log
 from scripts.common.processes import STOP_SIGNALS, described, die_with_parent, is_alive, this_process, try_lock
+from scripts.train.watch_files import WatchDir
 
 LAUNCHER_LOCK_NAME = "launcher.lock"
 RANKS_LOCK_NAME = "ranks.lock"
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_TRIES = 0.2
-_PATIENCE_S = 5.0
+
+# One Ctrl-C can arrive more than once, from the terminal and from the workflow; a later one is another Ctrl-C.
+_SAME_CTRL_C_S = 5.0
 
 
 def lock_or_wait(
     file: IO[str], kind: int, describe_holders: Callable[[], str], should_stop: Callable[[], bool]
 ) -> None:
-    """Takes a lock; while it is held elsewhere, says by whom every few seconds."""
+    """Takes a lock; while another process holds it, logs which one every few seconds."""
     next_line = 0.0
     while not try_lock(file, kind):
         if time.monotonic() >= next_line:
@@ -54,10 +58,8 @@ def exclusive_work_dir(work_dir: Path, should_stop: Callable[[], bool]) -> Itera
     with open(work_dir / LAUNCHER_LOCK_NAME, "a+", encoding="utf-8") as lock:
 
         def holder() -> str:
-            try:
-                return described(json.loads((work_dir / LAUNCHER_LOCK_NAME).read_text(encoding="utf-8")))
-            except (OSError, ValueError):
-                return "another process"
+            process = read_if_whole(work_dir / LAUNCHER_LOCK_NAME)
+            return described(process) if process else "another process"
 
         lock_or_wait(lock, fcntl.LOCK_EX, holder, should_stop)
         lock.truncate(0)
@@ -71,13 +73,8 @@ def wait_for_ranks(work_dir: Path, should_stop: Callable[[], bool]) -> None:
     """Returns when no trainer process is left in the work directory."""
 
     def holders() -> str:
-        lines = []
-        for path in sorted((work_dir / "watch").glob("rank*.json")):
-            try:
-                lines.append(json.loads(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError):
-                continue
-        alive = [described(line) for line in lines if is_alive(line)]
+        ranks = WatchDir(work_dir / "watch").processes()
+        alive = [described(rank) for rank in ranks if is_alive(rank)]
         return "trainer " + ", ".join(alive) if alive else "a trainer"
 
     with open(work_dir / RANKS_LOCK_NAME, "a+", encoding="utf-8") as lock:
@@ -85,11 +82,7 @@ def wait_for_ranks(work_dir: Path, should_stop: Callable[[], bool]) -> None:
 
 
 class StopRequests:
-    """Remembers SIGTERM, SIGINT and SIGHUP instead of dying of them.
-
-    One Ctrl-C can arrive more than once, from the terminal and from the workflow above; so only a later SIGINT is taken
-    to mean at once.
-    """
+    """Remembers SIGTERM, SIGINT and SIGHUP instead of dying of them. A second Ctrl-C, some seconds later, is urgent."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -102,7 +95,7 @@ class StopRequests:
     def _remember(self, signal_number: int, frame: FrameType | None) -> None:
         if not self.received:
             self._first_s = time.monotonic()
-        elif signal_number == signal.SIGINT and time.monotonic() - self._first_s > _PATIENCE_S:
+        elif signal_number == signal.SIGINT and time.monotonic() - self._first_s > _SAME_CTRL_C_S:
             self.is_urgent = True
         self.received.append(signal_number)
 
@@ -122,9 +115,9 @@ class Trainer:
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: IO[bytes], *, has_agent: bool) -> None:
         """`has_agent`: torchrun (or srun before it) stands between us and the ranks.
 
-        An agent must outlive a signal sent to everybody, or it would kill its ranks in the midst of a checkpoint; it
-        is ended by SIGUSR2 (common/swift_command.py has it handle that one). A lone trainer handles SIGTERM itself and
-        gets it, too, when this launcher dies.
+        An agent must outlive a signal sent to everybody, or it would kill its ranks in the middle of a checkpoint. It is
+        ended by SIGUSR2, which scripts/train/command.py makes it handle. A single trainer handles SIGTERM itself, and gets
+        it when this launcher dies.
         """
         self._has_agent = has_agent
 
@@ -151,15 +144,14 @@ class Trainer:
         return self._process.poll()
 
     def end_before_training(self) -> None:
-        """Ends a trainer that has not begun, and what it has started to prepare; one that has just begun saves and stops,
-        or loses the steps that it has made."""
+        """Ends a trainer that has not begun, and its helpers. One that has just begun saves, or loses its few steps."""
         if self._has_agent:
             self._process.send_signal(signal.SIGUSR2)
         else:
             os.killpg(self._process.pid, signal.SIGTERM)
 
     def kill(self, ranks: Sequence[Mapping[str, Any]]) -> None:
-        """Ends everything at once, the ranks too, which torchrun puts into sessions of their own."""
+        """Ends everything at once, also the ranks, which torchrun starts in sessions of their own."""
         own_ranks = [rank["pid"] for rank in ranks if rank["host"] == socket.gethostname() and is_alive(rank)]
         for pid in [self._process.pid, *own_ranks]:
             try:

@@ -1,9 +1,8 @@
-"""The model's weights in memory against those on the disk, and which of them train."""
+"""Compares the model's weights in memory with those on the disk, and counts which of them train."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -11,11 +10,12 @@ from safetensors import safe_open
 from scripts.common.errors import UserError
 from scripts.common.model_files import weight_files
 from scripts.train.tensor_changes import GROUPS, group_of, name_in_memory
+from scripts.train.watch_files import WatchSettings
 
 
 @contextmanager
 def whole(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """A parameter with all its values: ZeRO-3 keeps a part on each rank. Then every rank must ask for it."""
+    """A parameter with all its values. ZeRO-3 keeps a part on each rank; then every rank must call this."""
     if hasattr(tensor, "ds_id"):
         import deepspeed
 
@@ -26,7 +26,7 @@ def whole(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def differing_weights(model: torch.nn.Module, checkpoint_dir: Path) -> list[str]:
-    """What is wrong with the weights in memory, one line a tensor; reads the checkpoint tensor by tensor."""
+    """How the weights in memory differ from the checkpoint's, one line a tensor. Reads one tensor at a time."""
     in_memory = model.state_dict(keep_vars=True)
     # Tied weights are one tensor under two names, of which the checkpoint holds one.
     names_of_tensor: dict[int, list[str]] = {}
@@ -53,14 +53,14 @@ def differing_weights(model: torch.nn.Module, checkpoint_dir: Path) -> list[str]
 
 
 def tied_names(model: torch.nn.Module) -> set[str]:
-    """Second names of tensors that have two, as a head has that is the embedding."""
+    """The second names of tensors with two names, such as a head that is tied to the embedding."""
     return dict(model.named_parameters(remove_duplicate=False)).keys() - dict(model.named_parameters()).keys()
 
 
 def load_weights(model: torch.nn.Module, checkpoint_dir: Path) -> None:
-    """Copies a checkpoint into the model tensor by tensor, names on disk translated into names in memory.
+    """Copies a checkpoint into the model tensor by tensor, with names on disk translated into names in memory.
 
-    What does not fit is left to `differing_weights`, which follows.
+    What does not fit is found by `differing_weights`, which is called later.
     """
     in_memory = model.state_dict()
     for path in weight_files(checkpoint_dir):
@@ -74,20 +74,20 @@ def count_parameters(model: torch.nn.Module) -> tuple[dict[str, int], dict[str, 
     """All parameters and the trainable ones, per module group."""
     all_parameters, trainable = dict.fromkeys(GROUPS, 0), dict.fromkeys(GROUPS, 0)
     for name, parameter in model.named_parameters():
-        num_values = getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3: the whole's
+        num_values = getattr(parameter, "ds_numel", parameter.numel())  # with ZeRO-3 numel() is this rank's part
         all_parameters[group_of(name)] += num_values
         trainable[group_of(name)] += num_values if parameter.requires_grad else 0
     return all_parameters, trainable
 
 
-def check_groups(args: Any, all_parameters: dict[str, int], trainable: dict[str, int]) -> None:
-    """Raises UserError unless exactly the groups train that the freeze flags leave free, whole."""
-    if args["custom_freezing"]:
+def check_groups(settings: WatchSettings, all_parameters: dict[str, int], trainable: dict[str, int]) -> None:
+    """Raises UserError unless exactly the groups train, each as a whole, that the freeze flags do not freeze."""
+    if settings.custom_freezing:
         return
     frozen = {
-        "vision_tower": args["freeze_vit"],
-        "aligner": args["freeze_aligner"],
-        "language_model": args["freeze_llm"],
+        "vision_tower": settings.freeze_vit,
+        "aligner": settings.freeze_aligner,
+        "language_model": settings.freeze_llm,
     }
     for group in GROUPS:
         expected = 0 if frozen[group] else all_parameters[group]

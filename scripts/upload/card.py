@@ -1,6 +1,6 @@
 """Puts what is known of a stage's checkpoint into a model card: front matter for hubs, Markdown for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +157,6 @@ def architecture_rows(model_config: dict[str, Any], stages: Sequence[StageView])
 def training_rows(stage: StageView) -> list[tuple[str, str]]:
     """What a stage was given and what came of it."""
     metrics, settings, dataset = stage.metrics, stage.settings, stage.dataset
-    num_processes = settings["num_nodes"] * settings["num_processes_per_node"]
     versions = ", ".join(f"{name} {version}" for name, version in metrics.versions.items())
     return [
         ("trained", ", ".join(stage.trained)),
@@ -165,22 +164,22 @@ def training_rows(stage: StageView) -> list[tuple[str, str]]:
         ("rows", f"{numbers.count(dataset.num_rows)}, pictures {numbers.count(dataset.num_pictures)}"),
         ("sha256 of the data", dataset.sha256),
         ("samples seen", numbers.count(metrics.num_samples_seen)),
-        ("tokens seen", numbers.count(stage.num_tokens_seen)),
+        ("tokens seen", numbers.count(metrics.num_tokens_seen)),
         ("optimizer steps", numbers.count(metrics.num_steps)),
         (
             "loss, first and last logged",
             f"{numbers.decimal(metrics.first_loss)} and {numbers.decimal(metrics.last_loss)}",
         ),
         ("training time", numbers.duration(metrics.wall_time_s)),
-        ("processes", f"{num_processes}, DeepSpeed {settings['deepspeed'] or 'not used'}"),
-        ("seed", str(settings["seed"])),
-        *((f"`{name}`", str(value)) for name, value in (settings["environment"] | settings["flags"]).items()),
+        ("processes", f"{metrics.num_processes}, DeepSpeed {settings.deepspeed or 'not used'}"),
+        ("seed", str(settings.seed)),
+        *((f"`{name}`", str(value)) for name, value in {**settings.environment, **settings.flags}.items()),
         ("versions", versions),
         ("sha256 of the checkpoint", metrics.checkpoint_sha256),
     ]
 
 
-def pixel_limits(environment: dict[str, Any], picture_config: dict[str, Any]) -> tuple[int, int] | None:
+def pixel_limits(environment: Mapping[str, Any], picture_config: dict[str, Any]) -> tuple[int, int] | None:
     """Fewest and most pixels of a picture as the stage was trained; None where preprocessor_config.json alone decided."""
     if "MAX_PIXELS" not in environment:
         return None
@@ -231,7 +230,7 @@ def render(inputs: CardInputs) -> str:
         license_is_known=identifier_of_all([view.license for view in inputs.donors]) != UNKNOWN,
         own_stage=own_stage,
         needs_code="auto_map" in inputs.model_config,
-        pixel_limits=pixel_limits(own_stage.settings["environment"], inputs.picture_config),
+        pixel_limits=pixel_limits(own_stage.settings.environment, inputs.picture_config),
         scores={benchmark.name: overall_scores(benchmark) for benchmark in inputs.benchmarks},
         asked_how={benchmark.name: asked_how(benchmark) for benchmark in inputs.benchmarks},
         descriptions=describe_models(sorted(models), [stage.metrics for stage in inputs.stages]),

@@ -1,7 +1,7 @@
 """All that a model card is made from, read and checked; every path comes from the run's configuration."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,25 +10,20 @@ from scripts.common.commit import Commit
 from scripts.common.errors import UserError
 from scripts.common.files import read_json
 from scripts.common.local_paths import without_local_paths
-from scripts.common.reading import require
+from scripts.common.reading import read_object, require
 from scripts.data.fingerprint import Dataset, read_dataset_check
 from scripts.donors.manifest import DonorManifest, read_manifest
 from scripts.evaluate.scores import Benchmark, check_provenance, check_same_weights, read_scores
 from scripts.graft.fidelity import Fidelity, read_fidelity
 from scripts.graft.ledger import LedgerSum, read_ledger
-from scripts.train.metrics import Metrics, check_metrics, read_metrics
+from scripts.train.metrics import Metrics, read_metrics
+from scripts.train.settings import SETTINGS_NAME, ExportedSettings
 from scripts.upload.licenses import License, copied_name, license_files, read_license
 from scripts.upload.settings import CardSettings
 from scripts.workflow.layout import Layout, stages_up_to
 
 ROLES = ("vl", "llm")
 HUB_KINDS = ("modelscope", "huggingface")
-
-# What settings.json beside a checkpoint holds.
-STAGE_SETTINGS: Mapping[str, type | tuple[type, ...]] = {
-    "stage": str, "seed": int, "datasets": list, "num_nodes": int, "num_processes_per_node": int,
-    "deepspeed": (str, type(None)), "environment": dict, "flags": dict,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,13 +58,12 @@ class StageView:
     """A stage that led to the checkpoint: its metrics, its training set and the settings that it was exported with."""
 
     metrics: Metrics
-    num_tokens_seen: int
     dataset: Dataset
-    settings: dict[str, Any]
+    settings: ExportedSettings
 
     @property
     def sources(self) -> list[str]:
-        return [str(source) for source in self.settings["datasets"]]
+        return list(self.settings.datasets)
 
     @property
     def trained(self) -> list[str]:
@@ -98,20 +92,15 @@ class CardInputs:
 
 def read_stage(layout: Layout, stage: str) -> StageView:
     """One stage's records; UserError when a file of it is missing or lacks something."""
-    metrics_path = Path(layout.metrics(stage))
-    metrics = read_metrics(stage, metrics_path)
-    check_metrics(metrics, metrics_path)
-    settings_path = Path(layout.checkpoint_dir(stage)) / "settings.json"
-    settings = read_json(settings_path)
-    for key, kinds in STAGE_SETTINGS.items():
-        require(settings, key, kinds, str(settings_path))
-    if settings["stage"] != stage:
+    metrics = read_metrics(stage, Path(layout.metrics(stage)))
+    settings_path = Path(layout.checkpoint_dir(stage)) / SETTINGS_NAME
+    settings = read_object(ExportedSettings, settings_path)
+    if settings.stage != stage:
         raise UserError(
-            f"{settings_path}: settings of {settings['stage']} found; expected those of {stage}; export this stage again"
+            f"{settings_path}: settings of {settings.stage} found; expected those of {stage}; export this stage again"
         )
-    num_tokens_seen = require(read_json(metrics_path), "num_tokens_seen", int, str(metrics_path))
     dataset = read_dataset_check(stage, Path(layout.dataset_check(stage)))
-    return StageView(metrics, num_tokens_seen, dataset, without_local_paths(settings))
+    return StageView(metrics, dataset, ExportedSettings(**without_local_paths(vars(settings))))
 
 
 def read_donor_view(manifest_path: Path, role: str) -> DonorView:

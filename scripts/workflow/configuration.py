@@ -17,7 +17,7 @@ from scripts.common.errors import UserError
 from scripts.common.settings import settings_from
 from scripts.donors.settings import DonorSource
 from scripts.questions.catalogue import benchmark_findings
-from scripts.train import command as swift_command
+from scripts.train import settings as stage_settings
 
 # Published spellings that ms-swift 4 replaced (its base_args.py and rlhf_trainers/args_mixin.py).
 RENAMED_FLAGS = {
@@ -33,7 +33,6 @@ FLASH_ATTENTION_ENVIRONMENT = "train_flash_attn"
 
 # What the programs set themselves, from the rest of the configuration. A port may be chosen, the rest may not.
 OWNED_FLAGS = {
-    "sft": swift_command.OWNED_FLAGS,
     "deploy": {"model", "model_type", "template", "external_plugins", "infer_backend", "host", "check_model"},
 }
 
@@ -95,7 +94,7 @@ def flag_findings(where: str, flags: Mapping[str, Any], command: str, known_flag
     for flag, value in flags.items():
         if flag in RENAMED_FLAGS:
             yield f"{where}.{flag}: renamed in ms-swift 4; write {RENAMED_FLAGS[flag]}"
-        elif flag in OWNED_FLAGS[command]:
+        elif flag in OWNED_FLAGS.get(command, ()):
             yield f"{where}.{flag}: set by vlgraft itself from the rest of the configuration; remove it here"
         elif flag not in known:
             yield f"{where}.{flag}: unknown flag of `swift {command}`{nearest(flag, known)}"
@@ -136,24 +135,7 @@ def calibration_findings(config: Mapping[str, Any]) -> Iterator[str]:
 def stage_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """Options of the two stages that contradict each other."""
     for stage in ("stage1", "stage2"):
-        flags = config[stage]["flags"]
-        where = f"{stage}.flags"
-        if flags["freeze_vit"] and flags["freeze_llm"] and flags["freeze_aligner"]:
-            yield f"{where}: freeze_vit, freeze_llm and freeze_aligner are all true, so nothing would train"
-        if ("max_steps" in flags) == ("num_train_epochs" in flags):
-            yield f"{where}: give exactly one of max_steps and num_train_epochs"
-        if flags.get("torch_dtype") == "float32" and (flags.get("bf16") or flags.get("fp16")):
-            yield f"{where}.torch_dtype: float32 contradicts bf16/fp16: true"
-        try:
-            swift_command.check_settings(stage, config[stage])
-        except UserError as error:
-            yield str(error)
-    stage1 = config["stage1"]["flags"]
-    if stage1["freeze_aligner"] or not (stage1["freeze_vit"] and stage1["freeze_llm"]):
-        yield (
-            "stage1.flags: stage 1 trains the aligner alone; expected freeze_vit: true, freeze_llm: true, "
-            "freeze_aligner: false"
-        )
+        yield from stage_settings.findings(stage, settings_from(stage_settings.StageSettings, config[stage], stage))
 
 
 def prompt_findings(native: Mapping[str, Any]) -> Iterator[str]:

@@ -51,7 +51,7 @@ def test_a_stage_that_fails_each_time_is_not_tried_for_ever_and_the_login_node_s
     ):
         output = run.run(run.target("stage2"), status=1)
     said = output.partition("stage2, Slurm job ")[2]
-    assert re.search(r"said:\n  error: stage2: 2 starts in a row came to no checkpoint beyond step 0", said)
+    assert re.search(r"said:\n  error: stage2: the last 2 starts saved no checkpoint beyond step 0", said)
     assert re.search(r"It said: stage2: .*set max_length or truncation_strategy \(all output: .*stage2.log\)", said)
     assert len(run.starts("stage2")) == 2
 

@@ -59,7 +59,7 @@ def break_row(run: TrainingRun) -> None:
         (break_shard, "model.safetensors: "),
         (lambda run: (run.model_dir / "config.json").unlink(), "config.json: not found"),
         (lambda run: (run.model_dir / "config.json").write_text('{"model_type": "qwen3"}'), "model_type qwen3 found"),
-        (lambda run: with_flags(run, output_dir="x"), "stage2.flags.output_dir: set by the launcher"),
+        (lambda run: with_flags(run, output_dir="x"), "stage2.flags.output_dir: set by vlgraft itself"),
         (lambda run: with_flags(run, tuner_type="lora"), "stage2.flags.tuner_type: lora found, full expected"),
         (lambda run: with_flags(run, torch_dtype="bfloat16"), "stage2.flags.torch_dtype: bfloat16 found, but "),
         (lambda run: run.settings.update(num_nodes=2), "stage2.num_nodes: 2 found, but this is no Slurm job"),

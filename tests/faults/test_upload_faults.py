@@ -51,10 +51,10 @@ def test_an_input_that_is_missing_is_named(inputs: CardInputs, name: str) -> Non
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        (LAYOUT.metrics("stage2"), {"num_tokens_seen": None}, "`num_tokens_seen` is None"),
+        (LAYOUT.metrics("stage2"), {"num_tokens_seen": None}, "num_tokens_seen: null found; expected int"),
         (LAYOUT.metrics("stage2"), {"checkpoint_sha256": "other"}, "evaluate stage2 again"),
         (SETTINGS_OF_STAGE1, {"stage": "stage2"}, "settings of stage2 found; expected those of stage1"),
-        (SETTINGS_OF_STAGE1, {"flags": 5}, "`flags` is 5"),
+        (SETTINGS_OF_STAGE1, {"flags": 5}, "flags: 5 found"),
         (LLM_MANIFEST, {"role": "vl"}, f"{LLM_MANIFEST}: role vl found; expected llm"),
     ],
 )

@@ -12,7 +12,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from scripts.common.commit import Commit
 from scripts.common.root import ROOT
 from scripts.report.inputs import read_inputs
 from scripts.report.page import render
+from scripts.train.losses import LossPoint
+from scripts.train.metrics import Metrics, Resume, StepTimes
 from scripts.workflow import layout as layout_module
 from scripts.workflow.layout import STAGES, Layout
 
@@ -57,6 +59,7 @@ FIDELITY = {
     "text": "LICENSE",
     "text_sha256": "cd" * 32,
 }
+NUM_PROCESSES = 8
 VERSIONS = {"ms-swift": "4.6.0", "transformers": "5.19.0", "torch": "2.13.0", "deepspeed": "0.19.8"}
 
 
@@ -175,37 +178,41 @@ def make_metrics(stage: str, num_steps: int, seed: int, resumed_at: int | None =
     for step in range(1, num_steps + 1, 2):
         done = step / num_steps
         losses.append(
-            {
-                "step": step,
-                "loss": start * (0.05 + 0.95 * math.exp(-4 * done)) * math.exp(rng.gauss(0, 0.16)),
-                "learning_rate": 3e-3 * min(done / 0.05, 1) * (0.5 + 0.5 * math.cos(math.pi * done)),
-                "grad_norm": 1.5 * math.exp(rng.gauss(0, 0.3)),
-            }
+            LossPoint(
+                step=step,
+                loss=start * (0.05 + 0.95 * math.exp(-4 * done)) * math.exp(rng.gauss(0, 0.16)),
+                learning_rate=3e-3 * min(done / 0.05, 1) * (0.5 + 0.5 * math.cos(math.pi * done)),
+                grad_norm=1.5 * math.exp(rng.gauss(0, 0.3)),
+            )
         )
-    resumes = []
-    if resumed_at is not None:
-        resumes = [{"step": resumed_at, "loss_before": 0.731, "loss_after": 0.726}]
-    return {
-        "stage": stage,
-        "num_steps": num_steps,
-        "num_samples_seen": num_steps * 64,
-        "num_samples_expected": num_steps * 64,
-        "num_trainable_parameters": {name: size if trains[name] else 0 for name, (size, _) in MODULES.items()},
-        "num_parameters": {name: size for name, (size, _) in MODULES.items()},
-        "tensors_changed": {name: number if trains[name] else 0 for name, (_, number) in MODULES.items()},
-        "tensors_total": {name: number for name, (_, number) in MODULES.items()},
-        "first_loss": losses[0]["loss"],
-        "last_loss": losses[-1]["loss"],
-        "losses": losses,
-        "step_time_s": {"median": 0.412, "p90": 0.508},
-        "num_tokens_per_s": 9871.5,
-        "peak_gpu_memory_gib": 61.5,
-        "wall_time_s": 102.4,
-        "resumes": resumes,
-        "versions": VERSIONS,
-        "command": ["python", "-m", "torch.distributed.run", "sft.py", "--system", "You are a helpful assistant."],
-        "checkpoint_sha256": hashlib.sha256(stage.encode()).hexdigest(),
-    }
+    metrics = Metrics(
+        stage=stage,
+        num_steps=num_steps,
+        num_processes=NUM_PROCESSES,
+        num_rows=num_steps * 64,
+        num_rows_left_out_each_epoch=0,
+        num_samples_seen=num_steps * 64,
+        num_samples_expected=num_steps * 64,
+        num_tokens_seen=num_steps * 640,
+        num_parameters={name: size for name, (size, _) in MODULES.items()},
+        num_trainable_parameters={name: size if trains[name] else 0 for name, (size, _) in MODULES.items()},
+        tensors_changed={name: number if trains[name] else 0 for name, (_, number) in MODULES.items()},
+        tensors_total={name: number for name, (_, number) in MODULES.items()},
+        tensors_trained_but_unchanged=[],
+        first_loss=losses[0].loss,
+        last_loss=losses[-1].loss,
+        losses=losses,
+        step_time_s=StepTimes(median=0.412, p90=0.508),
+        num_tokens_per_s=9871.5,
+        peak_gpu_memory_gib=61.5,
+        wall_time_s=102.4,
+        resumes=[] if resumed_at is None else [Resume(resumed_at, loss_before=0.731, loss_after=0.726)],
+        versions=VERSIONS,
+        command=["python", "-m", "torch.distributed.run", "sft.py", "--system", "You are a helpful assistant."],
+        signature="0123456789abcdef",
+        checkpoint_sha256=hashlib.sha256(stage.encode()).hexdigest(),
+    )
+    return asdict(metrics)
 
 
 def make_provenance(model: str, benchmark_md5: str) -> dict[str, Any]:

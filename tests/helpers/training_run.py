@@ -66,7 +66,8 @@ def stage_settings(**changes: Any) -> dict[str, Any]:
         "gradient_accumulation_steps": 2, "max_length": 512, "gradient_checkpointing": False,
         "dataloader_num_workers": 0, "attn_impl": "sdpa", "max_shard_size": "1MB",
     }  # fmt: skip
-    settings: dict[str, Any] = {"num_nodes": 1, "num_processes_per_node": 1, "deepspeed": None}
+    settings: dict[str, Any] = {"datasets": ["data.jsonl"], "num_nodes": 1, "num_processes_per_node": 1}
+    settings["deepspeed"] = None
     settings |= {"environment": {"OMP_NUM_THREADS": 1}, "flags": flags | changes.pop("flags", {})}
     return settings | changes
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from helpers.processes import LIMIT_S
-from scripts.train.start import MEETING_ERROR
+from scripts.train.failures import RENDEZVOUS_ERROR
 
 
 def test_an_agent_that_is_told_to_be_the_host_ends_where_its_port_is_taken() -> None:
@@ -24,4 +24,4 @@ def test_an_agent_that_is_told_to_be_the_host_ends_where_its_port_is_taken() -> 
             env=os.environ | {"PET_RDZV_CONF": "is_host=1"}, capture_output=True, text=True, timeout=LIMIT_S,
         )  # fmt: skip
     assert finished.returncode != 0
-    assert MEETING_ERROR.search(finished.stderr)
+    assert RENDEZVOUS_ERROR.search(finished.stderr)

@@ -5,6 +5,7 @@ would not. Runs in the train environment."""
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from scripts.common.errors import UserError
-from scripts.train.watch import StepCounter
+from scripts.train.step_counter import StepCounter
+from scripts.train.watch_files import WatchSettings
 from scripts.train.weights import check_groups, count_parameters, differing_weights, load_weights, tied_names
 
 
@@ -104,20 +106,26 @@ def test_parameters_are_counted_once_by_group() -> None:
     assert trainable == {"vision_tower": 0, "aligner": 6, "language_model": 8}
 
 
+def watch_settings(**freezes: bool) -> WatchSettings:
+    """What the launcher tells the callback; only the freeze flags matter here."""
+    places = {"watch_dir": "", "stop_file": "", "launcher": {}, "model_dir": "", "dataset": "", "resume_from": None}
+    return WatchSettings(**freezes, **places, deepspeed=None, custom_freezing=False, num_rows=0)
+
+
 def test_groups_must_train_as_the_freeze_flags_say() -> None:
-    flags = {"freeze_vit": True, "freeze_llm": True, "freeze_aligner": False, "custom_freezing": False}
+    settings = watch_settings(freeze_vit=True, freeze_llm=True, freeze_aligner=False)
     model = SmallGraft()
     model.requires_grad_(False)
     model.model.visual.merger.requires_grad_(True)
-    check_groups(flags, *count_parameters(model))
+    check_groups(settings, *count_parameters(model))
     model.model.visual.merger.bias.requires_grad_(False)
     with pytest.raises(UserError, match="aligner: 4 of 6 parameters train; expected 6"):
-        check_groups(flags, *count_parameters(model))
+        check_groups(settings, *count_parameters(model))
     model.model.visual.merger.requires_grad_(True)
     model.lm_head.requires_grad_(True)
     with pytest.raises(UserError, match="language_model: 8 of 16 parameters train; expected 0"):
-        check_groups(flags, *count_parameters(model))
-    check_groups(flags | {"custom_freezing": True}, *count_parameters(model))
+        check_groups(settings, *count_parameters(model))
+    check_groups(replace(settings, custom_freezing=True), *count_parameters(model))
 
 
 def test_samples_and_tokens_are_counted_over_the_batches_of_a_step() -> None:
@@ -125,8 +133,8 @@ def test_samples_and_tokens_are_counted_over_the_batches_of_a_step() -> None:
     ids = torch.zeros(3, 5, dtype=torch.long)
     mask = torch.ones_like(ids)
     mask[0, 3:] = 0
-    counter.look(model, (), {"input_ids": ids, "attention_mask": mask})
-    counter.look(model, (), {"input_ids": ids[:1], "attention_mask": None})
+    counter.count(model, (), {"input_ids": ids, "attention_mask": mask})
+    counter.count(model, (), {"input_ids": ids[:1], "attention_mask": None})
     assert counter.take() == (4, 13 + 5)
     assert counter.take() == (0, 0)
 
@@ -134,15 +142,15 @@ def test_samples_and_tokens_are_counted_over_the_batches_of_a_step() -> None:
 def test_rows_joined_into_one_are_told_by_their_bounds() -> None:
     counter = StepCounter()
     joined = {"input_ids": torch.zeros(1, 9, dtype=torch.long), "cu_seq_lens_q": torch.tensor([0, 4, 9])}
-    counter.look(SimpleNamespace(training=True), (), joined)
+    counter.count(SimpleNamespace(training=True), (), joined)
     assert counter.take() == (2, 9)
 
 
 def test_an_evaluation_is_not_counted() -> None:
     counter, ids = StepCounter(), torch.zeros(3, 5, dtype=torch.long)
-    counter.look(SimpleNamespace(training=False), (), {"input_ids": ids})
+    counter.count(SimpleNamespace(training=False), (), {"input_ids": ids})
     with torch.no_grad():
-        counter.look(SimpleNamespace(training=True), (), {"input_ids": ids})
+        counter.count(SimpleNamespace(training=True), (), {"input_ids": ids})
     assert counter.take() == (0, 0)
 
 

@@ -9,7 +9,8 @@ from helpers.report_inputs import LAYOUT, build
 from scripts.report import curves
 from scripts.report.curves import draw, moving_mean, nice_ticks, sampled_losses, thin_out
 from scripts.report.page import render_curve
-from scripts.train.metrics import LossPoint, Metrics, read_metrics
+from scripts.train.losses import LossPoint
+from scripts.train.metrics import Metrics, read_metrics
 
 
 def points(path: str) -> list[tuple[float, float]]:

@@ -12,7 +12,8 @@ from scripts.evaluate.scores import Benchmark, Score
 from scripts.graft.ledger import LedgerSum
 from scripts.report.findings import Headline, best_row, chance_level, headline, pair_tables, warnings
 from scripts.report.numbers import count, decimal, duration, interval, p_value, percent, points, size
-from scripts.train.metrics import LossPoint, Metrics
+from scripts.train.losses import LossPoint
+from scripts.train.metrics import Metrics, StepTimes
 
 NUM_QUESTIONS = 400
 
@@ -53,23 +54,28 @@ def metrics() -> Metrics:
     return Metrics(
         stage="stage1",
         num_steps=2,
+        num_processes=1,
+        num_rows=8,
+        num_rows_left_out_each_epoch=0,
         num_samples_seen=8,
         num_samples_expected=8,
-        num_trainable_parameters={"vision_tower": 0, "aligner": 5},
+        num_tokens_seen=80,
         num_parameters=modules,
+        num_trainable_parameters={"vision_tower": 0, "aligner": 5},
         tensors_changed={"vision_tower": 0, "aligner": 5},
         tensors_total=modules,
+        tensors_trained_but_unchanged=[],
         first_loss=1.0,
         last_loss=0.5,
         losses=[LossPoint(1, 1.0, None, None), LossPoint(2, 0.5, None, None)],
-        step_time_median_s=1.0,
-        step_time_p90_s=1.0,
+        step_time_s=StepTimes(1.0, 1.0),
         num_tokens_per_s=None,
         peak_gpu_memory_gib=None,
         wall_time_s=2.0,
         resumes=[],
         versions={},
         command=[],
+        signature="0",
         checkpoint_sha256="0",
     )
 

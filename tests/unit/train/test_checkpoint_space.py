@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts.train import checkpoint_space
-from scripts.train.checkpoint_space import checkpoint_bytes, num_checkpoints_to_come, want_of_room
+from scripts.train.checkpoint_space import checkpoint_bytes, disk_shortage_message, num_checkpoints_to_come
 
 ADAMW = "adamw_torch_fused"
 
@@ -49,17 +49,17 @@ def test_as_many_are_there_at_once_as_are_kept_and_the_one_that_is_written(
     assert num_checkpoints_to_come(step, 35, 10, num_on_disk, most_kept) == expected
 
 
-def test_what_does_not_fit_is_told_with_both_sizes_and_the_remedy(
+def test_what_does_not_fit_is_an_error_with_both_sizes_and_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint_space, "free_bytes", lambda directory: 2_000_000_000_000)
-    assert want_of_room(tmp_path, 100_000_000_000, 20, 19) is None
-    said = want_of_room(tmp_path, 142_000_000_000, 15, None)
-    assert said is not None
-    assert said.startswith(f"{tmp_path}: 2.13 TB are needed for checkpoints, 2.00 TB are free there; 15 more")
-    assert "at least 142.00 GB each (all are kept); set flags.save_total_limit: 2 (resuming needs no more" in said
-    said = want_of_room(tmp_path, 142_000_000_000, 15, 2)
-    assert said is not None
-    assert said.endswith(
-        "(2 are kept, and the oldest goes when the next is whole); make room, or put the results on a larger disk"
+    assert disk_shortage_message(tmp_path, 100_000_000_000, 20, 19) is None
+    message = disk_shortage_message(tmp_path, 142_000_000_000, 15, None)
+    assert message is not None
+    assert message.startswith(f"{tmp_path}: 2.13 TB are needed for checkpoints, 2.00 TB are free there; 15 more")
+    assert "at least 142.00 GB each (all are kept); set flags.save_total_limit: 2 (resuming needs no more" in message
+    message = disk_shortage_message(tmp_path, 142_000_000_000, 15, 2)
+    assert message is not None
+    assert message.endswith(
+        "(2 are kept, and the oldest is removed when the next is whole); make room, or put the results on a larger disk"
     )

@@ -1,16 +1,17 @@
 """`config/simple_vl_8b.yaml` gives the published commands, flag by flag, under the names of the locked ms-swift."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from helpers.stage import make_run
 from scripts.evaluate.run_vlmevalkit import eval_config
 from scripts.questions.catalogue import listed_benchmarks
 from scripts.serve.server import deploy_command, server_environment
-from scripts.train.command import TrainingPaths, build_sft_command
+from scripts.train.command import Launch, SwiftCommand, build_sft_command
+from scripts.train.settings import StageSettings
 
 
 def load(path: Path) -> Any:
@@ -50,7 +51,7 @@ def given_flags(argv: list[str]) -> dict[str, list[str]]:
 
 
 def same_value(given: list[str], published: Any) -> bool:
-    """Whether the words of a command line say the published value."""
+    """Whether the words of a command line have the published value."""
     if len(given) != 1:
         return False
     if isinstance(published, str):
@@ -58,11 +59,15 @@ def same_value(given: list[str], published: Any) -> bool:
     return yaml.safe_load(given[0]) == published or float(given[0]) == published
 
 
+def training_command(config: Any, root: Path, stage: str) -> SwiftCommand:
+    stock_config = load(root / "tests/data/configs/Qwen2.5-VL-7B-Instruct/config.json")
+    run = make_run(root / "work", StageSettings(**config[stage]), stage=stage, seed=42, model_config=stock_config)
+    return build_sft_command(run, Launch(root / "sft.py", "cuda"))
+
+
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_each_published_training_flag_is_in_the_command(published: Any, config: Any, root: Path, stage: str) -> None:
-    paths = TrainingPaths(**{field.name: root / field.name for field in dataclasses.fields(TrainingPaths)})
-    stock_config = load(root / "tests/data/configs/Qwen2.5-VL-7B-Instruct/config.json")
-    command = build_sft_command(stage, config[stage], stock_config, paths, seed=42, device="cuda")
+    command = training_command(config, root, stage)
     flags = given_flags(command.argv)
     for name, value in renamed(published["sft"], stage).items():
         assert same_value(flags[name], value), f"--{name} {flags.get(name)}, published {value}"
@@ -72,9 +77,7 @@ def test_each_published_training_flag_is_in_the_command(published: Any, config: 
 
 
 def test_the_published_template_is_used_for_the_stock_architecture(config: Any, root: Path) -> None:
-    paths = TrainingPaths(**{field.name: root / field.name for field in dataclasses.fields(TrainingPaths)})
-    stock_config = load(root / "tests/data/configs/Qwen2.5-VL-7B-Instruct/config.json")
-    command = build_sft_command("stage1", config["stage1"], stock_config, paths, seed=42, device="cuda")
+    command = training_command(config, root, "stage1")
     assert given_flags(command.argv)["template"] == ["qwen2_5_vl"]
 
 

@@ -1,4 +1,4 @@
-"""What `make status` tells of a training, from its files."""
+"""What `make status` shows of a training, from its files."""
 
 import fcntl
 import json

@@ -1,19 +1,12 @@
-"""Samples are counted as dealt, steps that ran twice count once, and a loss that jumps after a resume is seen."""
+"""Samples are counted as dealt, and steps that ran twice count once."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from scripts.train.step_records import (
-    StepRecord,
-    loss_goes_on,
-    losses_of,
-    read_lines,
-    read_steps,
-    samples_per_step,
-    step_times,
-)
+from scripts.train.metrics import StepTimes
+from scripts.train.step_records import StepRecord, read_steps, samples_per_step, step_times
 
 
 def deal(num_rows: int, num_processes: int, batch_size: int, accumulation: int, drop_last: bool) -> list[int]:
@@ -70,31 +63,6 @@ def test_the_last_record_of_a_step_counts_and_torn_lines_are_passed_over(tmp_pat
     assert {step: record.num_samples for step, record in records.items()} == {1: 4, 2: 4, 3: 4, 4: 2}
 
 
-def test_a_missing_file_has_no_lines(tmp_path: Path) -> None:
-    assert list(read_lines(tmp_path / "absent.jsonl")) == []
-
-
-def test_losses_come_without_the_trainers_summary() -> None:
-    history = [{"step": 1, "loss": 2.0, "learning_rate": 0.1, "grad_norm": 3.0}, {"step": 1, "train_runtime": 5.0}]
-    assert losses_of(history) == [{"step": 1, "loss": 2.0, "learning_rate": 0.1, "grad_norm": 3.0}]
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "goes_on"),
-    [
-        ([2.0, 1.3, 1.2], 1.25, True),
-        ([2.0, 1.3, 1.2, 1.1, 1.2, 1.1], 4.0, False),  # an empty resume starts at the first loss again
-        ([0.01], 0.4, True),  # a small loss may wander
-        ([1.0], float("nan"), False),
-        ([1.0], float("inf"), False),
-        ([], 9.0, True),
-        ([], float("nan"), False),
-    ],
-)
-def test_a_loss_that_jumps_after_a_resume_is_seen(before: list[float], after: float, goes_on: bool) -> None:
-    assert loss_goes_on(before, after) is goes_on
-
-
 def test_step_times_are_median_and_nearest_rank() -> None:
     records = [StepRecord(i, 1, 1, duration, 0.0) for i, duration in enumerate([1.0, 2.0, 3.0, 4.0, 50.0])]
-    assert step_times(records) == {"median": 3.0, "p90": 50.0}
+    assert step_times(records) == StepTimes(median=3.0, p90=50.0)

@@ -97,7 +97,7 @@ def test_signals_are_remembered_and_handlers_restored() -> None:
 
 
 def test_a_later_ctrl_c_means_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scripts.train.trainer_process._PATIENCE_S", 0.05)
+    monkeypatch.setattr("scripts.train.trainer_process._SAME_CTRL_C_S", 0.05)
     with StopRequests().listening() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.1)

@@ -1,0 +1,86 @@
+"""Where the trainer runs: the GPUs that it sees, the environment that it inherits, the nodes of its Slurm job."""
+
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from scripts.common.errors import UserError
+from scripts.common.gpus import may_have_gpus
+from scripts.train.settings import OWNED_VARIABLES, StageSettings
+
+# Runs torchrun's agent on each node. Agents must ignore a signal sent to everybody, as the local one does
+# (scripts/train/trainer_process.py). The agent of the first node is told that it is the host: if it found out by itself, it
+# would take any program that listens at that port for the host, and wait.
+NODE_SHELL = """
+trap "" TERM INT HUP
+if [ "$SLURM_NODEID" = 0 ]; then is_host=1; else is_host=0; fi
+export PET_RDZV_CONF=is_host=$is_host
+exec "$@"
+"""
+
+
+def num_gpus(python: Path, environment: Mapping[str, str]) -> int:
+    """How many GPUs a trainer with this environment sees. Where there may be one, torch is asked in its own process."""
+    if not may_have_gpus(environment):
+        return 0
+    code = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
+    result = subprocess.run([python, "-c", code], env=dict(environment), capture_output=True, text=True)
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(
+            f"{python}: torch cannot be imported ({reason}); remove {python.parent.parent}.ok and build it again"
+        )
+    return int(result.stdout.split()[-1])
+
+
+def inherited_environment(settings: StageSettings) -> dict[str, str]:
+    """Ours and the stage's, without the variables by which ms-swift would take itself for a rank of another training."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in OWNED_VARIABLES and not name.startswith("TORCHELASTIC_")
+    }
+    return environment | {name: str(value) for name, value in settings.environment.items()}
+
+
+def without_slurm_options(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of our own srun, which must not take options from the job step that we run in."""
+    kept = ("SLURM_JOB_ID", "SLURM_CONF")
+    return {k: v for k, v in environment.items() if k in kept or not k.startswith(("SLURM_", "SRUN_", "SBATCH_"))}
+
+
+def num_cpus_per_task() -> int:
+    """Of this Slurm job, asked of Slurm because Snakemake's plugin removes the variable that says so."""
+    command = ["scontrol", "--oneliner", "show", "job", os.environ["SLURM_JOB_ID"]]
+    shown = subprocess.run(command, capture_output=True, text=True)
+    number = re.search(r"\bCPUs/Task=(\d+)", shown.stdout)
+    if number is None:
+        reason = shown.stderr.strip() or "no CPUs/Task in its answer"
+        raise UserError(f"{' '.join(command)}: failed ({reason}); expected this job; give the same command again")
+    return int(number.group(1))
+
+
+def check_slurm_job(stage: str, num_nodes: int) -> None:
+    """Raises UserError when several nodes are asked for outside a Slurm job."""
+    if num_nodes > 1 and "SLURM_JOB_ID" not in os.environ:
+        raise UserError(
+            f"{stage}.num_nodes: {num_nodes} found, but this is no Slurm job; start it by one, or set num_nodes: 1"
+        )
+
+
+def node_launcher(num_nodes: int) -> list[str]:
+    """What starts torchrun on every node of this Slurm job."""
+    tasks = [f"--nodes={num_nodes}", f"--ntasks={num_nodes}", "--ntasks-per-node=1"]
+    cpus = f"--cpus-per-task={num_cpus_per_task()}"  # srun does not take over the job's own number
+    return ["srun", "--overlap", *tasks, cpus, "--cpu-bind=none", "--kill-on-bad-exit=1", "sh", "-c", NODE_SHELL, "sh"]
+
+
+def free_meeting_point() -> str:
+    """HOST:PORT of this node, for the agents of all nodes."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    return f"{socket.gethostname()}:{port}"

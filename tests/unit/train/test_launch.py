@@ -1,0 +1,84 @@
+"""How the trainer is placed: on which GPUs, and on which nodes of a Slurm job."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from helpers.stage import stage_settings
+from scripts.common import gpus
+from scripts.common.errors import UserError
+from scripts.train.launch import (
+    NODE_SHELL,
+    check_slurm_job,
+    free_meeting_point,
+    inherited_environment,
+    node_launcher,
+    num_gpus,
+    without_slurm_options,
+)
+
+
+@pytest.mark.parametrize(("node", "is_host"), [("0", "1"), ("1", "0"), ("10", "0")])
+def test_the_first_nodes_agent_is_the_host(node: str, is_host: str) -> None:
+    command = ["sh", "-c", NODE_SHELL, "sh", "printenv", "PET_RDZV_CONF"]
+    shown = subprocess.run(command, env=os.environ | {"SLURM_NODEID": node}, check=True, capture_output=True, text=True)
+    assert shown.stdout == f"is_host={is_host}\n"
+
+
+def test_several_nodes_need_a_slurm_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    check_slurm_job("stage1", 1)
+    with pytest.raises(UserError, match=r"stage1\.num_nodes: 2 found, but this is no Slurm job"):
+        check_slurm_job("stage1", 2)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    check_slurm_job("stage1", 2)
+
+
+def test_nodes_are_started_with_the_jobs_own_number_of_processors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    scontrol = tmp_path / "scontrol"  # instead of Slurm's
+    scontrol.write_text("#!/bin/sh\necho JobId=7 NumCPUs=48 NumTasks=2 CPUs/Task=24 ReqB:S:C:T=0:0:*:*\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    launcher = node_launcher(2)
+    assert launcher[:3] == ["srun", "--overlap", "--nodes=2"]
+    assert "--cpus-per-task=24" in launcher
+    scontrol.write_text("#!/bin/sh\necho Unable to contact >&2; exit 1\n")
+    with pytest.raises(UserError, match=r"scontrol .* 7: failed \(Unable to contact\)"):
+        node_launcher(2)
+
+
+def test_nodes_meet_at_a_port_of_this_one() -> None:
+    host, _, port = free_meeting_point().rpartition(":")
+    assert host
+    assert int(port) > 0
+
+
+def test_a_machine_without_a_gpus_device_file_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "GPU_DEVICE_NODES", ("/dev/there-is-no-such-device",))
+    assert num_gpus(Path("python"), {}) == 0
+
+
+def test_a_trainer_does_not_inherit_another_trainings_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    environment = inherited_environment(stage_settings(environment={"MAX_PIXELS": 5}))
+    assert environment["MAX_PIXELS"] == "5"
+    assert environment["HOME"] == "/home/somebody"
+    assert environment.keys().isdisjoint({"RANK", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"})
+
+
+def test_our_own_srun_gets_the_job_and_none_of_its_steps_options() -> None:
+    environment = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_CONF": "/etc/slurm",
+        "SLURM_NTASKS": "3",
+        "SRUN_DEBUG": "1",
+        "PATH": "/bin",
+    }
+    assert without_slurm_options(environment) == {"SLURM_JOB_ID": "7", "SLURM_CONF": "/etc/slurm", "PATH": "/bin"}
