@@ -1,19 +1,28 @@
-"""Which files a program is made of: itself and the modules of this repository that it imports, found by reading its imports.
+"""The files of a program: itself and the modules of this repository that it imports, found by reading its imports.
 
-Snakemake does not track a program that a `shell:` calls, so rules name these files as inputs: editing one of them
-reruns what it makes, and nothing else.
+Snakemake does not track a program that a `shell:` calls, so rules name these files as inputs: editing one of them reruns
+what the program makes, and nothing else.
 """
 
 import ast
 import functools
+from collections.abc import Iterator
 from pathlib import Path
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Every statement in a module; its expressions, most of the tree, hold no import."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield child
+            yield from _statements(child)
 
 
 @functools.cache
 def imported_modules(path: Path) -> frozenset[str]:
     """Dotted names of all modules that the file imports, `from a.b import c` counting as both a.b and a.b.c."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _statements(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
