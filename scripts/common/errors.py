@@ -8,7 +8,7 @@ from scripts.common.disk_space import NO_ROOM_ERRORS
 
 
 class UserError(Exception):
-    """Something that the user can mend. The message names the file or key, the finding, the expectation, the remedy."""
+    """An error that the user can remove. The message names the file or key, what was found, what was expected and what to do."""
 
 
 def run_program(main: Callable[[], None]) -> None:
