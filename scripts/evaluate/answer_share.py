@@ -1,61 +1,76 @@
-"""Asks one node's share of a benchmark's questions, for an evaluation that several nodes share (`evaluate.serve.num_nodes`).
+"""Asks one node's share of a benchmark's questions, for an evaluation on several nodes (`evaluate.serve.num_nodes`).
+
+First of the evaluation's four layers (scripts/evaluate/job.py lists them), like evaluate.py.
 
 Each node has its own model servers on its own 127.0.0.1 and its own EvalScope; on Slurm each share is a job of one node,
 which starts when there is room for it. The answers stay in the work directory, where evaluate.py finds them by the
-evaluation's key; the output only says that they are all there. Interrupted, the same command goes on, as evaluate.py does.
+evaluation's key; the output only confirms that they are all there. Interrupted, the same command goes on, as evaluate.py does.
 
-By hand (the same options as evaluate.py, and which share of how many):
-  .venvs/evaluate/bin/python scripts evaluate.answer_share --share 0 --model-name stage2 … --output share0.json --log …
+By hand: .venv/bin/python scripts evaluate.answer_share --config FILE --benchmark mmmu --model stage2 --share 0
 """
 
 import argparse
 import os
 import socket
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scripts.common.child_processes import end_on_signals
 from scripts.common.errors import run_program
 from scripts.common.files import write_json_atomically
 from scripts.common.logger import make_logger
+from scripts.evaluate.answer_log import require_no_failures
 from scripts.evaluate.job import (
-    Evaluation,
+    EvaluationJob,
     Share,
     add_arguments,
-    append_logs,
-    evaluation_of,
-    held_directory,
     identity_of,
-    key_of,
-    prepare_task,
-    read_table,
-    times_of,
+    job_from,
+    prepared_task,
+    read_questions,
 )
+from scripts.evaluate.joining import by_index
+from scripts.evaluate.provenance import Times
 from scripts.evaluate.question_loop import ask_all
-from scripts.evaluate.records import by_index, require_no_failures
 
 
-def answer_share(evaluation: Evaluation, share: Share, output_path: Path, log_path: Path) -> None:
+@dataclass(frozen=True)
+class AnsweredShare:
+    """The output. Snakemake alone needs it; the rest is for people."""
+
+    key: str
+    num_questions: int
+    host: str
+    slurm_job_id: str | None
+    num_asked_before: int
+    startup_s: float
+    wall_time_s: float
+    questions_per_s: float
+
+
+def answer_share(job: EvaluationJob, share: Share, output_path: Path, log_path: Path) -> None:
     """All answers of the share and the output, or a UserError without it."""
     log = make_logger(log_path)
-    table = read_table(evaluation)
-    identity = identity_of(evaluation)
-    key = key_of(identity)
+    table = read_questions(job)
+    key = identity_of(job).key()
     output_path.unlink(missing_ok=True)
-    with held_directory(evaluation.share_dir(share), key) as directory:
-        task, questions = prepare_task(evaluation, table, directory, key, share)
-        name = f"{evaluation.model_name}, share {share.number + 1} of {share.num_nodes}"
-        try:
-            asked = ask_all(task, evaluation.serving, lambda line: log(f"{name}: {line}"))
-        finally:
-            append_logs(directory, log_path)
+    name = f"{job.model_name}, share {share.number + 1} of {share.num_nodes}"
+    with prepared_task(job, table, key, share) as task:
+        asked = ask_all(task, log_path, lambda line: log(f"{name}: {line}"))
         for seed, answers in asked.answers.items():
             where = str(task.answers_path(seed))
-            require_no_failures(answers, len(questions), where)
-            by_index(answers, questions, "answers", where)
-    times = times_of(asked.timing, task.num_answers)
-    where_asked = {"host": socket.gethostname(), "slurm_job_id": os.environ.get("SLURM_JOB_ID")}
-    write_json_atomically(output_path, {"key": key, "num_questions": len(questions), **where_asked, **times})
-    log(f"{name}: {task.num_answers} answers, in {times['wall_time_s']:.0f} s")
+            require_no_failures(answers, len(task.questions), where)
+            by_index(answers, task.questions, "answers", where)
+    times = Times.of(asked.timing, task.num_answers)
+    output = AnsweredShare(
+        key=key,
+        num_questions=len(task.questions),
+        host=socket.gethostname(),
+        slurm_job_id=os.environ.get("SLURM_JOB_ID"),
+        **vars(times),
+    )
+    write_json_atomically(output_path, asdict(output))
+    log(f"{name}: {task.num_answers} answers, in {times.wall_time_s:.0f} s")
 
 
 def main() -> None:
@@ -66,8 +81,8 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True)
     arguments = parser.parse_args()
     end_on_signals()
-    evaluation = evaluation_of(arguments)
-    answer_share(evaluation, Share(arguments.share, evaluation.serve["num_nodes"]), arguments.output, arguments.log)
+    job = job_from(arguments)
+    answer_share(job, Share(arguments.share, job.serve.num_nodes), arguments.output, arguments.log)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Asks one benchmark through EvalScope's native backend, and writes down each answer with why it ended.
 
-A child of evaluate.py, like run_vlmevalkit.py: it imports while the model servers load, then waits for their addresses on
-stdin. EvalScope's own evaluator is subclassed where its documentation says so (`_process_work_item`): the samples are those
-of the benchmark's table (common/native_samples.py), each goes to the replica with the fewest requests under way, its answer
-is written to answers-SEED.jsonl, and a question whose answer is there already is only scored. EvalScope's cache, which knows
-a model by its name alone, is not used. A refused request (HTTP 400), which EvalScope turns into an answer, and content of
-`null`, which it turns into an empty one, are failures here.
+Last of the evaluation's four layers (scripts/evaluate/job.py lists them), like run_vlmevalkit.py: a child of
+question_loop.py. It imports while the model servers load, then waits for their addresses on stdin.
+
+EvalScope's own evaluator is subclassed where its documentation says so (`_process_work_item`): the samples are those of the
+benchmark's table (scripts/questions/native_samples.py), each goes to the replica with the fewest requests under way, its
+answer is written to answers-SEED.jsonl, and a question whose answer is there already is only scored. EvalScope's cache,
+which identifies a model by its name alone, is not used. EvalScope turns a refused request (HTTP 400) into an answer, and
+content of `null` into an empty one; both are failures here.
 
 By hand (the servers must be up; task.json as evaluate.py leaves it in its work directory):
   echo '["http://127.0.0.1:8000/v1"]' | .venvs/evaluate/bin/python scripts evaluate.run_native --task task.json
@@ -17,14 +19,17 @@ import json
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError, run_program
-from scripts.evaluate.answer_log import line_of, read_answers
-from scripts.evaluate.load_balancer import Addresses
-from scripts.evaluate.records import Answer, Judgement, write_judgements
+from scripts.common.reading import read_object
+from scripts.evaluate.answer_log import Answer, line_of, read_answers
+from scripts.evaluate.judgements import Judgement, write_judgements
+from scripts.evaluate.load_balancer import LoadBalancer
+from scripts.evaluate.settings import NativeSettings
+from scripts.evaluate.task_file import HarnessTask, Round
 from scripts.questions.native_samples import AskedSample, letters_of, own_adapter, samples_of
 from scripts.questions.tables import pictures_of, read_benchmark, rows_of
 
@@ -34,7 +39,7 @@ NUM_CLIENT_TRIES = 1
 # How EvalScope calls what the server calls "length"; any other end than these two is a failure.
 FINISH_REASONS = {"stop": "stop", "max_tokens": "length"}
 
-# EvalScope's names of the score of one question, where they are not ours.
+# EvalScope's names of the score of one question, where ours is another.
 METRICS = {"acc": "accuracy", "relaxed_acc": "relaxed_accuracy"}
 
 # Whose answers are read as yes or no.
@@ -42,49 +47,52 @@ YES_NO_ADAPTERS = ("pope", "hallusion_bench")
 
 
 def adapter_of(dataset: str, rows: Sequence[Mapping[str, str]], tsv_path: Path) -> str:
-    """EvalScope's name of what scores a table."""
+    """EvalScope's name of the adapter that scores a table."""
     return dataset if all(row.get("sample") for row in rows) else own_adapter(rows, str(tsv_path))
 
 
-def task_config(adapter: str, task: Mapping[str, Any], round_: Mapping[str, Any], base_url: str) -> Any:
+def native_settings(task: HarnessTask) -> NativeSettings:
+    assert isinstance(task.settings, NativeSettings)
+    return task.settings
+
+
+def task_config(adapter: str, task: HarnessTask, round_: Round, base_url: str) -> Any:
     """EvalScope's configuration of one seed's run at one address."""
     from evalscope import TaskConfig
     from evalscope.constants import JudgeStrategy
 
-    settings = task["settings"]
+    settings = native_settings(task)
     return TaskConfig(
-        model=task["served_name"],
+        model=task.served_name,
         api_url=base_url,
         api_key="EMPTY",
         eval_type="openai_api",
         datasets=[adapter],
-        eval_batch_size=settings["batch_size"],
+        eval_batch_size=settings.batch_size,
         generation_config={
-            "temperature": settings["temperature"],
-            "max_tokens": settings["max_tokens"],
-            "seed": round_["seed"],
+            "temperature": settings.temperature,
+            "max_tokens": settings.max_tokens,
+            "seed": round_.seed,
             "retries": NUM_CLIENT_TRIES,
             "retry_interval": 0,
         },
         judge={"strategy": JudgeStrategy.RULE},
-        # Of the failures nothing but their number is EvalScope's: they are in our file, and refuse the whole benchmark.
+        # EvalScope would only count failures; each is in our file of answers and refuses the whole benchmark.
         ignore_errors=True,
-        work_dir=round_["run_dir"],
+        work_dir=round_.run_dir,
         no_timestamp=True,
-        seed=None,  # of EvalScope's own draws, of which there are none: samples are ours. It would import torch for it
+        seed=None,  # EvalScope draws nothing, since the samples are ours; with a seed it would import torch
     )
 
 
 class Recorder:
-    """The answers of one seed: asked for, or known from before, and their verdicts."""
+    """The answers of one seed, asked for now or known from before, and their judgements."""
 
-    def __init__(
-        self, adapter: str, round_: Mapping[str, Any], asked: Sequence[AskedSample], indices: Collection[str]
-    ) -> None:
+    def __init__(self, adapter: str, round_: Round, asked: Sequence[AskedSample], indices: Sequence[str]) -> None:
         self.adapter = adapter
         self.indices = frozenset(indices)  # the others are another node's
-        self.path = Path(round_["answers"])
-        self.key = round_["key"]
+        self.path = Path(round_.answers)
+        self.key = round_.key
         self.asked = asked
         self.known = {answer.index: answer for answer in read_answers(self.path, self.key)}
         self.judgements: list[Judgement] = []
@@ -96,7 +104,7 @@ class Recorder:
             file.write(line_of(answer, self.key))
 
     def judge(self, task_state: Any, sample_score: Any, row: Mapping[str, str]) -> None:
-        """Keeps a verdict; raises ValueError when EvalScope could not reach one."""
+        """Keeps a judgement; raises ValueError when EvalScope could not score the answer."""
         from evalscope.constants import ScoreStatus
 
         score = sample_score.score
@@ -126,7 +134,7 @@ class Recorder:
 
 
 def require_content(response: Mapping[str, Any]) -> None:
-    """Raises ValueError where EvalScope would take no answer for an empty one."""
+    """Raises ValueError for content of `null`, which EvalScope would take for an empty answer."""
     for choice in response["choices"] or []:
         if choice["message"]["content"] is None:
             raise ValueError(f"content is null: {json.dumps(response)[:300]}")
@@ -141,7 +149,7 @@ def answer_of(index: str, output: Any) -> Answer:
 
 
 def recording_evaluator(
-    recorder: Recorder, rows: Sequence[Mapping[str, str]], models: Mapping[str, Any], addresses: Addresses
+    recorder: Recorder, rows: Sequence[Mapping[str, str]], models: Mapping[str, Any], load_balancer: LoadBalancer
 ) -> type:
     """EvalScope's evaluator, asking the samples of our table and writing each answer down."""
     from evalscope.api.dataset import MemoryDataset
@@ -178,7 +186,7 @@ def recording_evaluator(
 
         def _ask(self, sample: Any, index: str, model_prediction_dir: str) -> Any:
             try:
-                with addresses.one() as base_url:
+                with load_balancer.least_busy() as base_url:
                     task_state = self.benchmark.run_inference(models[base_url], sample, model_prediction_dir)
                 answer = answer_of(index, task_state.output)
             except Exception as error:
@@ -192,18 +200,18 @@ def recording_evaluator(
 
 
 def stop_reason_of(finish_reason: str | None) -> str:
-    """EvalScope's word for a server's."""
+    """EvalScope's name of a server's `finish_reason`."""
     return next(ours for ours, theirs in FINISH_REASONS.items() if theirs == finish_reason)
 
 
 def ask(
-    task: Mapping[str, Any],
-    round_: Mapping[str, Any],
+    task: HarnessTask,
+    round_: Round,
     rows: Sequence[Mapping[str, str]],
     asked: Sequence[AskedSample],
     base_urls: Sequence[str],
 ) -> list[Judgement]:
-    """Runs EvalScope for one seed and returns the verdicts; failures are in the file of answers.
+    """Runs EvalScope for one seed and returns the judgements; failures are in the file of answers.
 
     Raises UserError when an answer could not be scored.
     """
@@ -211,17 +219,17 @@ def ask(
     from evalscope.api.model import get_model_with_task_config
     from evalscope.api.registry import EVALUATOR_REGISTRY
 
-    adapter = adapter_of(task["dataset"], rows, Path(task["tsv"]))
+    adapter = adapter_of(task.dataset, rows, Path(task.tsv))
     models = {}
     for base_url in base_urls:
         models[base_url] = get_model_with_task_config(task_config(adapter, task, round_, base_url))
         models[base_url].api.on_response = require_content
-    recorder = Recorder(adapter, round_, asked, task["indices"])
-    EVALUATOR_REGISTRY[adapter] = recording_evaluator(recorder, rows, models, Addresses(base_urls))
+    recorder = Recorder(adapter, round_, asked, task.indices)
+    EVALUATOR_REGISTRY[adapter] = recording_evaluator(recorder, rows, models, LoadBalancer(base_urls))
     run_task(task_config(adapter, task, round_, base_urls[0]))
     if recorder.unscored:
         raise UserError(
-            f"{task['dataset']}: EvalScope could not score {len(recorder.unscored)} answers, first {recorder.unscored[0]}; "
+            f"{task.dataset}: EvalScope could not score {len(recorder.unscored)} answers, first {recorder.unscored[0]}; "
             "expected a score for each; see this log above"
         )
     return recorder.judgements
@@ -230,20 +238,20 @@ def ask(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--task", type=Path, required=True, help="JSON, as evaluate.py writes it")
-    task = json.loads(parser.parse_args().task.read_text(encoding="utf-8"))
+    task = read_object(HarnessTask, parser.parse_args().task)
 
-    for module in ("evalscope.run", "evalscope.models.openai_compatible", "evalscope.evaluator"):  # what takes its time
+    for module in ("evalscope.run", "evalscope.models.openai_compatible", "evalscope.evaluator"):  # slow
         importlib.import_module(module)
-    asked_tsv = Path(task["asked_tsv"])
+    asked_tsv = Path(task.asked_tsv)
     table = read_benchmark(asked_tsv, needs_pictures=False)
     rows = rows_of(table)
-    asked = list(samples_of(rows, pictures_of(table, asked_tsv), task["settings"], is_blind=task["is_blind"]))
+    asked = list(samples_of(rows, pictures_of(table, asked_tsv), native_settings(task).prompt, is_blind=task.is_blind))
     line = sys.stdin.readline().strip()
     if not line:
         return
-    Path(task["begun"]).touch()
-    for round_ in task["rounds"]:
-        write_judgements(Path(round_["judgements"]), ask(task, round_, rows, asked, json.loads(line)))
+    Path(task.begun).touch()
+    for round_ in task.rounds:
+        write_judgements(Path(round_.judgements), ask(task, round_, rows, asked, json.loads(line)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The benchmarks that a configuration asks for: names of config/benchmarks.yaml, or tables of the user's own."""
+"""The benchmarks that a configuration asks for: names of config/benchmarks.yaml, or the user's own tables."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ OWN_SUFFIXES = (".tsv", ".jsonl")
 
 @dataclass(frozen=True)
 class ListedBenchmark:
-    """One entry of `evaluate.benchmarks`; paths are relative to the repository's root."""
+    """One entry of `evaluate.benchmarks`; paths are relative to the working directory."""
 
     name: str  # of the table
     dataset: str  # what EvalScope's backend calls it; of the user's own, the name of the table
@@ -44,7 +44,7 @@ def listed_benchmarks(evaluate: Mapping[str, Any]) -> dict[str, ListedBenchmark]
 
 
 def pictures_named_in(list_path: Path) -> Iterator[Path]:
-    """The pictures that a list of one's own names; nothing for a line that is not as it should be: its program says so."""
+    """The pictures that the user's list names; broken lines are passed over here, and refused by tabulate_benchmark.py."""
     lines = list_path.read_text(encoding="utf-8").splitlines() if list_path.exists() else []
     for line in lines:
         with contextlib.suppress(ValueError, KeyError, TypeError):

@@ -1,4 +1,8 @@
-"""The shuffled control: each question with the picture of another one."""
+"""The shuffled control: the same questions, options and answers, but each with the picture of another question.
+
+A model that looks at pictures falls to chance on it; one that reads the answer off the text does not. Pictures are exchanged
+within their split, none stays, and where the pictures allow it no question gets an identical one.
+"""
 
 import random
 from collections import Counter
@@ -12,10 +16,11 @@ from scripts.questions.tables import picture_field, picture_sha256, pictures_of
 
 
 def deranged(contents: Sequence[str], rng: random.Random) -> list[int]:
-    """For each position the position whose content it gets: never its own, never an equal content if that can be.
+    """For each position, the position whose content it gets: never its own, and no equal content where that is possible.
 
-    Equal contents stand side by side in a random order of all; a turn by the size of the largest such group takes each
-    out of its group, unless that group is more than half of all.
+    All positions are put in a random order in which equal contents stand side by side. Each then gets the content that
+    stands as many places further as the largest group of equals has members. That lies outside its own group, unless the
+    group is more than half of all.
     """
     group_rank = {content: rng.random() for content in dict.fromkeys(contents)}
     order = list(range(len(contents)))
@@ -31,10 +36,10 @@ def deranged(contents: Sequence[str], rng: random.Random) -> list[int]:
 
 
 def with_shuffled_pictures(table: pandas.DataFrame, path: Path, seed: int) -> pandas.DataFrame:
-    """A copy of the table with pictures deranged within each split; raises UserError when a split has one question.
+    """A copy of the table with the pictures exchanged within each split; raises UserError when a split has one question.
 
-    A question keeps its number of pictures (its text may name them): of a question with fewer, some come twice. One that
-    has none takes no part.
+    A question keeps its number of pictures, since its text may name them: where it gets those of a question with fewer,
+    some come twice. A question without a picture is left as it is.
     """
     pictures = pictures_of(table, path)
     contents = [picture_sha256(each) for each in pictures]

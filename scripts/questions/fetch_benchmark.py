@@ -1,24 +1,23 @@
 """Fetches a benchmark's TSV from where VLMEvalKit fetches it, goes on after an interruption, and checks its md5.
 
-Address and md5 come from VLMEvalKit's own tables, so that what is asked offline is what it would have asked. A file that
-is in place already is never replaced: if its md5 is another one, both are named and nothing is done.
+Address and md5 come from VLMEvalKit's own tables, so that the questions are those that it would have fetched itself. A file
+that is in place already is never replaced: if its md5 is another one, both are named and nothing is done.
 
-By hand:
-  .venvs/evaluate/bin/python scripts questions.fetch_benchmark --benchmark MMMU_DEV_VAL \
-    --tsv resources/benchmarks/MMMU_DEV_VAL.tsv --checksum resources/benchmarks/MMMU_DEV_VAL.md5
+By hand: .venv/bin/python scripts questions.fetch_benchmark --config config.yaml --dataset MMMU_DEV_VAL
 """
 
 import argparse
 import http.client
 import os
-import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
-from scripts.common.files import fsync_directory, md5_of_file, write_text_atomically
+from scripts.common.files import md5_of_file, move_into_place, write_text_atomically
+from scripts.common.logger import log
+from scripts.common.units import size
 
 _BLOCK_BYTES = 1 << 20
 _PROGRESS_S = 10.0
@@ -42,7 +41,7 @@ def address_and_md5(benchmark: str) -> tuple[str, str]:
 
 
 def download(url: str, part_path: Path) -> None:
-    """Brings `part_path` to the whole file, from where an earlier try left off if the server can."""
+    """Completes `part_path`, from where an earlier try broke off if the server can."""
     start = part_path.stat().st_size if part_path.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -51,20 +50,19 @@ def download(url: str, part_path: Path) -> None:
             left = int(response.headers["Content-Length"]) if response.headers["Content-Length"] else None
             done = start if goes_on else 0
             total = None if left is None else done + left
-            said = 0.0
+            logged_s = 0.0
             with open(part_path, "ab" if goes_on else "wb") as part:
                 while block := response.read(_BLOCK_BYTES):
                     done += part.write(block)
-                    if time.monotonic() - said > _PROGRESS_S:
-                        said = time.monotonic()
-                        of = "" if total is None else f" of {total >> 20}"
-                        print(f"{part_path.name}: {done >> 20}{of} MiB", file=sys.stderr, flush=True)
+                    if time.monotonic() - logged_s > _PROGRESS_S:
+                        logged_s = time.monotonic()
+                        log(f"{part_path.name}: {size(done)}" + ("" if total is None else f" of {size(total)}"))
                 os.fsync(part.fileno())
         if total is not None and done < total:
             raise http.client.IncompleteRead(b"", total - done)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # it was whole already; its md5 decides
+            return  # the file is complete; its md5 is checked next
         raise UserError(f"{url}: HTTP {error.code} {error.reason}; expected the benchmark; try again later") from None
     except (OSError, http.client.HTTPException) as error:
         raise UserError(
@@ -73,7 +71,7 @@ def download(url: str, part_path: Path) -> None:
 
 
 def fetch(url: str, md5: str, path: Path) -> None:
-    """Puts the file in place whole and checked, or raises UserError; one that is in place is only checked."""
+    """Puts the whole file in place and checks it, or raises UserError; one that is in place is only checked."""
     if path.exists():
         if (found := md5_of_file(path)) != md5:
             raise UserError(
@@ -87,8 +85,7 @@ def fetch(url: str, md5: str, path: Path) -> None:
     if (found := md5_of_file(part_path)) != md5:
         part_path.unlink()
         raise UserError(f"{url}: md5 {found} found, {md5} expected; it was removed; run the same command again")
-    os.replace(part_path, path)
-    fsync_directory(path.parent)
+    move_into_place(part_path, path)
 
 
 def main() -> None:
@@ -100,7 +97,7 @@ def main() -> None:
     url, md5 = address_and_md5(arguments.benchmark)
     fetch(url, md5, arguments.tsv)
     write_text_atomically(arguments.checksum, f"{md5}  {arguments.tsv.name}\n")
-    print(f"{arguments.tsv}: md5 {md5}", file=sys.stderr)
+    log(f"{arguments.tsv}: md5 {md5}")
 
 
 if __name__ == "__main__":

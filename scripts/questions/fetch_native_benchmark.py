@@ -1,33 +1,45 @@
 """Fetches a benchmark by EvalScope's own loader (native backend) and writes every question, as it is asked, into one table.
 
-Everything that EvalScope would ask stands in the table: prompts, options, answers, pictures, and its own objects without
-the pictures (common/native_samples.py). Compute nodes need nothing else, no hub and no cache. The record beside it, written
-last, says where it came from and has the table's md5. A table in place that has the md5 of its record is left alone; one
-that has another is refused, never replaced.
+The table holds everything that EvalScope would ask: prompts, options, answers, pictures, and its own objects without the
+pictures (native_samples.py). Compute nodes need nothing else, no hub and no cache. A file beside it, written last, has its
+source and md5. A table in place that has this md5 is left alone; one that has another is refused, never replaced.
 
-By hand:
-  .venvs/evaluate/bin/python scripts questions.fetch_native_benchmark --adapter mmmu --hub modelscope \
-    --tsv resources/benchmarks/native/mmmu.tsv --record resources/benchmarks/native/mmmu.json
+By hand: .venv/bin/python scripts questions.fetch_native_benchmark --config FILE --dataset mmmu
 """
 
 import argparse
 import importlib.metadata
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas
 
 from scripts.common.errors import UserError, run_program
-from scripts.common.files import md5_of_file, read_json, write_json_atomically
+from scripts.common.files import md5_of_file, move_into_place, write_json_atomically
+from scripts.common.logger import log
+from scripts.common.reading import read_object
 from scripts.questions.native_samples import row_of
 from scripts.questions.tables import read_benchmark, write_benchmark
 
-# EvalScope's name of the only subset of many benchmarks, which says nothing.
+# EvalScope's name of the subset of a benchmark that has only one.
 ONLY_SUBSET = "default"
+
+
+@dataclass(frozen=True)
+class FetchedTable:
+    """Where a table comes from: the file beside it."""
+
+    adapter: str
+    source: str
+    revision: str | None
+    evaluation_version: str | None
+    evalscope: str
+    num_questions: int
+    md5: str
 
 
 def linked_copy(snapshot_dir: Path, copy_dir: Path) -> Path:
@@ -92,16 +104,16 @@ def write_table(benchmark: Any, adapter: str, tsv_path: Path) -> int:
                 f"{adapter}: {differing[0]} of question {row['index']} does not survive a table "
                 f"({row[differing[0]]!r:.200}); this benchmark cannot be asked here"
             )
-    os.replace(part_path, tsv_path)
+    move_into_place(part_path, tsv_path)
     return len(rows)
 
 
 def is_in_place(tsv_path: Path, record_path: Path) -> bool:
-    """Whether the table is there as its record says; raises UserError when it is another one."""
+    """Whether the table is there, with the md5 in the file beside it; raises UserError when it is another one."""
     if not tsv_path.exists():
         return False
     found = md5_of_file(tsv_path)
-    expected = read_json(record_path)["md5"] if record_path.exists() else None
+    expected = read_object(FetchedTable, record_path).md5 if record_path.exists() else None
     if found != expected:
         raise UserError(
             f"{tsv_path}: md5 {found} found, {expected or 'no record of it'} in {record_path.name}; it was left as it is: move "
@@ -126,17 +138,17 @@ def main() -> None:
         os.environ["HF_DATASETS_CACHE"] = f"{cache_dir}/datasets"  # read when `datasets` is imported, by EvalScope
         benchmark = loaded(arguments.adapter, arguments.hub, arguments.snapshot_dir, Path(cache_dir))
         num_questions = write_table(benchmark, arguments.adapter, arguments.tsv)
-    record = {
-        "adapter": arguments.adapter,
-        "source": str(arguments.snapshot_dir) if arguments.snapshot_dir else f"{arguments.hub}:{benchmark.dataset_id}",
-        "revision": benchmark.dataset_revision,
-        "evaluation_version": benchmark.benchmark_meta.evaluation_version,
-        "evalscope": importlib.metadata.version("evalscope"),
-        "num_questions": num_questions,
-        "md5": md5_of_file(arguments.tsv),
-    }
-    write_json_atomically(arguments.record, record)
-    print(f"{arguments.tsv}: {num_questions} questions, md5 {record['md5']}", file=sys.stderr)
+    fetched = FetchedTable(
+        adapter=arguments.adapter,
+        source=str(arguments.snapshot_dir) if arguments.snapshot_dir else f"{arguments.hub}:{benchmark.dataset_id}",
+        revision=benchmark.dataset_revision,
+        evaluation_version=benchmark.benchmark_meta.evaluation_version,
+        evalscope=importlib.metadata.version("evalscope"),
+        num_questions=num_questions,
+        md5=md5_of_file(arguments.tsv),
+    )
+    write_json_atomically(arguments.record, asdict(fetched))
+    log(f"{arguments.tsv}: {num_questions} questions, md5 {fetched.md5}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """EvalScope's samples (native backend) as rows of a benchmark's table, and back.
 
-A row has what any benchmark's has (index, question, options, answer, pictures), so that pages and controls need to know one
-form only, and in the column `sample` EvalScope's own object without its pictures, from which it is made again bit for bit.
+A row has the columns of any benchmark (index, question, options, answer, pictures), so that pages and controls read one
+format. Its column `sample` holds EvalScope's own object without the pictures, from which it is made again bit for bit.
 A table of the user's own has no such column: its rows become samples by the prompts of the configuration.
 """
 
@@ -9,17 +9,17 @@ import ast
 import base64
 import json
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from scripts.common.errors import UserError
 from scripts.questions.tables import picture_field
 
-# Where a picture stood in a sample: `data:image/png;base64,` is kept in front of it, since it is sent along.
+# Marks the place of a picture in a sample. `data:image/png;base64,` is kept in front of it, since it is sent along.
 PICTURE_MARK = "picture:"
 
-# EvalScope's adapters whose parser and score a table of the user's own gets: letters, and ANLS over the accepted answers.
+# The EvalScope adapters that parse and score a table of the user's own: letters, and ANLS over the accepted answers.
 OWN_CHOICE_ADAPTER = "general_vmcq"
 OWN_OPEN_ADAPTER = "docvqa"
 OWN_SUBSET = "own"
@@ -108,11 +108,14 @@ def pictures_in(message: Mapping[str, Any], pictures: Sequence[str], *, is_blind
 def samples_of(
     rows: Sequence[Mapping[str, str]],
     pictures: Sequence[Sequence[str]],
-    settings: Mapping[str, Any],
+    prompt: Callable[[str, Mapping[str, str]], str],
     *,
     is_blind: bool,
 ) -> Iterator[AskedSample]:
-    """The samples of a table with these pictures; `id` is the number of the row, by which EvalScope's verdict is found."""
+    """The samples of a table with these pictures; `id` is the number of the row, by which EvalScope's score is found.
+
+    `prompt` makes the text of a row of the user's own table from its question and its options by letter.
+    """
     from evalscope.api.dataset import Sample
     from evalscope.api.messages import ChatMessageUser, ContentImage, ContentText
 
@@ -125,11 +128,7 @@ def samples_of(
             continue
         letters = letters_of(row)
         parts: list[Any] = [] if is_blind else [ContentImage(image=data_url(picture)) for picture in shown]
-        prompt = settings["choice_prompt"] if letters else settings["open_prompt"]
-        options = "\n".join(f"{letter}. {row[letter]}" for letter in letters)
-        parts.append(
-            ContentText(text=prompt.format(question=row["question"], options=options, letters=",".join(letters)))
-        )
+        parts.append(ContentText(text=prompt(row["question"], {letter: row[letter] for letter in letters})))
         yield AskedSample(
             row["index"],
             OWN_SUBSET,

@@ -1,11 +1,9 @@
-"""Writes a control: the same questions, options and answers, but each with the picture of another question.
+"""Writes the shuffled control of a benchmark: each question with the picture of another one, to be looked at.
 
-A model that looks at pictures falls to chance on it; one that reads the answer off the text does not. Pictures change
-places within their split, none stays, and where the pictures allow it no question gets an identical one.
-`evaluate.py --control shuffled` does the same to the benchmark that it asks.
+`evaluate.py --control shuffled` asks the same: both use controls.py.
 
 By hand:
-  .venvs/evaluate/bin/python scripts questions.shuffle_pictures --benchmark-tsv resources/data/digits/test.tsv --seed 0 \
+  .venv/bin/python scripts questions.shuffle_pictures --benchmark-tsv resources/data/digits/test.tsv --seed 0 \
     --output work/shuffled.tsv
 """
 

@@ -1,13 +1,12 @@
-"""Benchmarks as VLMEvalKit keeps them: a TSV with a row per question and the pictures inside, in base64.
+"""The table of a benchmark, in VLMEvalKit's format: a TSV with a row per question and its pictures in base64.
 
-Those of EvalScope's native backend are kept in the same form (common/native_samples.py).
+Benchmarks of EvalScope's native backend are kept in the same format (native_samples.py).
 """
 
 import ast
 import base64
 import binascii
 import hashlib
-import os
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +15,15 @@ from pathlib import Path
 import pandas
 
 from scripts.common.errors import UserError
+from scripts.common.files import open_atomically
 
 NEEDED_COLUMNS = ("index", "question", "answer", "image")
 
-# VLMEvalKit takes a shorter field for the index of the question whose picture is meant (dataset/image_base.py).
+# VLMEvalKit takes a field of at most this length for the index of the question whose picture is meant
+# (vlmeval/dataset/image_base.py, ImageBaseDataset.__init__).
 _LONGEST_REFERENCE = 64
 
-# What pandas, and so VLMEvalKit, reads as an absent value (pandas.io.parsers: na_values); "" is one that is meant.
+# Texts that pandas, and so VLMEvalKit, reads as an absent value (pandas.io.parsers: na_values).
 _READ_AS_ABSENT = frozenset(
     {"#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
      "NULL", "NaN", "None", "n/a", "nan", "null"}
@@ -45,7 +46,7 @@ def read_benchmark(path: Path, *, needs_pictures: bool = True) -> pandas.DataFra
     """The whole table as text; raises UserError when a question could not be asked or would be asked twice."""
     if not path.exists():
         raise UserError(
-            f"{path}: not found; expected a benchmark in VLMEvalKit's TSV form; put it there, or fetch one that "
+            f"{path}: not found; expected a benchmark in VLMEvalKit's TSV format; put it there, or fetch one that "
             f"VLMEvalKit knows: scripts/questions/fetch_benchmark.py --benchmark {path.stem}"
         )
     try:
@@ -70,7 +71,7 @@ def read_benchmark(path: Path, *, needs_pictures: bool = True) -> pandas.DataFra
     if unseen:
         raise UserError(
             f"{path}: question {', '.join(unseen[:5])} has no picture ({len(unseen)} such); VLMEvalKit would leave "
-            "it out without a word; give it one or take the row out"
+            "it out silently; give it one, or remove the row"
         )
     return table
 
@@ -91,7 +92,7 @@ def pictures_of(table: pandas.DataFrame, path: Path) -> list[list[str]]:
         if len(field) <= _LONGEST_REFERENCE:
             if len(fields.get(field, "")) <= _LONGEST_REFERENCE:
                 raise UserError(
-                    f"{path}: question {index} refers to the picture of {field}, which has none; mend the row"
+                    f"{path}: question {index} refers to the picture of {field}, which has none; correct the row"
                 )
             field = fields[field]
         try:
@@ -135,17 +136,12 @@ def questions_of(table: pandas.DataFrame, pictures: Sequence[list[str]]) -> list
 
 def write_benchmark(table: pandas.DataFrame, path: Path) -> None:
     """Writes a table that reads back the same, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.to_csv(temporary, sep="\t", index=False)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open_atomically(path) as file:
+        table.to_csv(file, sep="\t", index=False)
 
 
 def require_scorable(table: pandas.DataFrame, path: Path) -> None:
-    """Raises UserError when VLMEvalKit would not see what a person sees, or the right answer is no option."""
+    """Raises UserError when VLMEvalKit would read another text than the table has, or the right answer is no option."""
     letters = [letter for letter in string.ascii_uppercase if letter in table]
     for letter in letters:
         shown = table[letter][table[letter] != ""]
@@ -165,5 +161,5 @@ def require_scorable(table: pandas.DataFrame, path: Path) -> None:
         if not any(row["answer"] == letter and row[letter] for letter in letters):
             raise UserError(
                 f"{path}: the answer of question {row['index']} is {row['answer']!r}; expected the letter of one of its "
-                f"options ({', '.join(letter for letter in letters if row[letter])}); mend the row"
+                f"options ({', '.join(letter for letter in letters if row[letter])}); correct the row"
             )

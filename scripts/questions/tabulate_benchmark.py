@@ -1,4 +1,4 @@
-"""Makes the table of a benchmark of one's own from a list: a JSON object a line, with the paths of its pictures.
+"""Makes the table of your own benchmark from a list: a JSON object a line, with the paths of its pictures.
 
   {"question": "Which digit?", "images": ["pictures/7.png"], "options": ["1", "7"], "answer": "B", "category": "seven"}
   {"question": "Who signed it?", "images": ["letter.jpg"], "answer": ["Ada Lovelace", "Lovelace"]}
@@ -6,8 +6,7 @@
 `images` are relative to the list. Without `options` the question is open, and `answer` is an answer or several accepted ones.
 `index` (else the number of the line), `category`, `discipline` and `split` may be given.
 
-By hand:
-  .venv/bin/python scripts questions.tabulate_benchmark --list my/questions.jsonl --output work/questions.tsv
+By hand: .venv/bin/python scripts questions.tabulate_benchmark --config FILE --benchmark NAME
 """
 
 import argparse

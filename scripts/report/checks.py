@@ -66,8 +66,8 @@ def _words(counts: Counts) -> str:
 def check_same_benchmark(benchmark: Benchmark, md5: str, provenance_path: Path) -> None:
     """Refuses scores on another version of the benchmark's file."""
     for model, found in benchmark.provenance.items():
-        if found.get("benchmark_md5") != md5:
+        if found.benchmark_md5 != md5:
             raise UserError(
-                f"{provenance_path}: {model} was asked the file with md5 {found.get('benchmark_md5')}, but "
+                f"{provenance_path}: {model} was asked the file with md5 {found.benchmark_md5}, but "
                 f"{benchmark.tsv_path} has {md5}; evaluate {model} again, or pass the file that it was asked"
             )

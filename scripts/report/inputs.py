@@ -12,13 +12,14 @@ from typing import Any
 
 from scripts.common.commit import Commit
 from scripts.common.errors import UserError
-from scripts.common.files import md5_of_file, read_json, sha256_of_file
+from scripts.common.files import md5_of_file, sha256_of_file
 from scripts.data.fingerprint import Dataset, read_dataset_check
 from scripts.donors.manifest import DonorManifest, read_manifest
 from scripts.evaluate.model_names import pipeline_order
+from scripts.evaluate.provenance import read_table_provenance
 from scripts.evaluate.records import read_records
 from scripts.evaluate.same_questions import check_same_questions
-from scripts.evaluate.scores import Benchmark, check_provenance, check_same_weights, read_scores
+from scripts.evaluate.scores import Benchmark, check_same_weights, read_scores
 from scripts.graft.fidelity import Fidelity, read_fidelity
 from scripts.graft.ledger import LedgerSum, read_ledger
 from scripts.report.checks import check_records_against_scores, check_same_benchmark
@@ -64,12 +65,12 @@ def read_benchmark(layout: Layout, name: str, stages: Sequence[Metrics]) -> Benc
         scores_path=scores_path,
         scores=read_scores(scores_path),
         records={model: read_records(path) for model, path in record_paths.items()},
-        provenance=check_provenance(read_json(provenance_path), list(record_paths), provenance_path),
+        provenance=read_table_provenance(provenance_path, list(record_paths)),
     )
     check_records_against_scores(benchmark, record_paths)
-    check_same_questions(benchmark, record_paths)
+    check_same_questions(benchmark.records, record_paths)
     check_same_benchmark(benchmark, md5_of_file(tsv_path), provenance_path)
-    check_same_weights(benchmark, stages, provenance_path)
+    check_same_weights(benchmark, {each.stage: each.checkpoint_sha256 for each in stages}, provenance_path)
     return benchmark
 
 

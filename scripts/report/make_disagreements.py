@@ -33,7 +33,7 @@ def main() -> None:
     paths = {path.stem: path for path in sorted(arguments.records, key=lambda path: pipeline_order(path.stem))}
     records = {model: read_records(path) for model, path in paths.items()}
     benchmark = Benchmark(arguments.name, arguments.benchmark, Path(), [], records, {})
-    check_same_questions(benchmark, paths)
+    check_same_questions(records, paths)
     write_text_atomically(arguments.output, render_disagreements(benchmark))
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
 

@@ -1,7 +1,7 @@
 """Puts what was read and found into the template; the page is a function of its inputs alone."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jinja2
@@ -113,7 +113,7 @@ def key_versions(inputs: Inputs) -> dict[str, str]:
     reported: dict[str, set[str]] = {}
     provenances = [found for benchmark in inputs.benchmarks for found in benchmark.provenance.values()]
     sources = [metrics.versions for metrics in inputs.stages]
-    sources += [found["versions"] for found in provenances if isinstance(found.get("versions"), dict)]
+    sources += [dict(found.versions) for found in provenances]
     for source in sources:
         for name, version in source.items():
             if isinstance(version, str):
@@ -171,7 +171,7 @@ def render(inputs: Inputs) -> str:
         more_fidelity_rows=fidelity_rows(inputs.fidelity)[1],
         config_yaml=yaml.safe_dump(inputs.config, sort_keys=False, allow_unicode=True, width=100),
         provenance={
-            benchmark.name: [(model, flatten(found)) for model, found in benchmark.provenance.items()]
+            benchmark.name: [(model, flatten(asdict(found))) for model, found in benchmark.provenance.items()]
             for benchmark in inputs.benchmarks
         },
         chart=curves,

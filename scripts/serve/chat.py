@@ -9,17 +9,15 @@ By hand (also: make chat CHECKPOINT=results/demo/stage2/checkpoint):
 """
 
 import argparse
-import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import run_program
-from scripts.common.root import ROOT
+from scripts.common.settings import json_settings
 from scripts.common.swift import flag_arguments
-from scripts.serve.server import model_arguments, server_environment
-from scripts.serve.settings import require_servable
+from scripts.serve.command import Serving, model_arguments, server_environment
+from scripts.serve.settings import ServeSettings
 
 # What `swift deploy` has and `swift infer` has not (ms-swift 4.6.0, swift/arguments/deploy_args.py).
 DEPLOY_ONLY_FLAGS = frozenset({
@@ -28,24 +26,32 @@ DEPLOY_ONLY_FLAGS = frozenset({
 })  # fmt: skip
 
 
-def infer_command(python: Path, checkpoint_dir: Path, serve: Mapping[str, Any]) -> list[str]:
-    """The command that asks `checkpoint_dir`; `serve` is the section of the configuration."""
-    flags = {"temperature": 0, "stream": True}
-    flags |= {name: value for name, value in serve["flags"].items() if name not in DEPLOY_ONLY_FLAGS}
-    flags |= {"infer_backend": serve["backend"], **model_arguments(checkpoint_dir, ROOT)}
-    return [str(python), "-m", "swift.cli.infer", *flag_arguments(flags)]
+def infer_command(serving: Serving) -> list[str]:
+    """The command that asks the checkpoint."""
+    settings = serving.settings
+    flags: dict[str, Any] = {"temperature": 0, "stream": True}
+    flags |= {name: value for name, value in settings.flags.items() if name not in DEPLOY_ONLY_FLAGS}
+    flags |= {"infer_backend": settings.backend, **model_arguments(serving.model_dir)}
+    return [str(serving.python), "-m", "swift.cli.infer", *flag_arguments(flags)]
 
 
 def main() -> None:
     """Becomes `swift infer`, so that the terminal and its signals are its own."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--checkpoint-dir", required=True, type=Path)
-    parser.add_argument("--serve", required=True, type=json.loads, metavar="JSON", help="the config's evaluate.serve")
+    parser.add_argument(
+        "--serve",
+        required=True,
+        type=json_settings(ServeSettings, "evaluate.serve"),
+        metavar="JSON",
+        help="evaluate.serve",
+    )
     parser.add_argument("--serve-python", required=True, type=Path, help="interpreter of the server's environment")
     arguments = parser.parse_args()
-    require_servable(arguments.checkpoint_dir, arguments.serve_python)
-    command = infer_command(arguments.serve_python.absolute(), arguments.checkpoint_dir.absolute(), arguments.serve)
-    os.execve(command[0], command, server_environment(os.environ, ROOT, arguments.serve))
+    serving = Serving(arguments.serve_python.absolute(), arguments.checkpoint_dir.absolute(), arguments.serve)
+    serving.require_servable()
+    command = infer_command(serving)
+    os.execve(command[0], command, server_environment(os.environ, serving.settings))
 
 
 if __name__ == "__main__":

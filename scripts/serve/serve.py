@@ -1,7 +1,7 @@
 """Serves a checkpoint for people: an OpenAI-compatible endpoint on 127.0.0.1, until Ctrl-C.
 
-The server is the evaluation's (`swift deploy`, watched and always ended), with the same settings (`evaluate.serve`), and
-it is announced only after it has soundly answered a first question about a picture: weights of NaN never get so far.
+The server is the one that evaluations use (`swift deploy`), with the same settings (`evaluate.serve`). It is announced only
+after it has answered a first question about a picture with finite probabilities: weights of NaN never get that far.
 
 By hand (also: make serve CHECKPOINT=results/demo/stage2/checkpoint):
   .venv/bin/python scripts serve.serve --config config/demo.yaml
@@ -9,6 +9,7 @@ By hand (also: make serve CHECKPOINT=results/demo/stage2/checkpoint):
 
 import argparse
 import base64
+import dataclasses
 import io
 import json
 import os
@@ -22,9 +23,10 @@ from PIL import Image
 from scripts.common.errors import run_program
 from scripts.common.logger import log
 from scripts.common.processes import STOP_SIGNALS
-from scripts.common.root import ROOT
+from scripts.common.settings import json_settings
+from scripts.serve.command import Serving
 from scripts.serve.server import ModelServer, last_error, model_server
-from scripts.serve.settings import require_servable
+from scripts.serve.settings import ServeSettings
 
 POLL_S = 0.5
 SECONDS_BETWEEN_LINES = 10.0
@@ -39,7 +41,7 @@ def smoke_picture() -> str:
 
 
 def announcement(server: ModelServer) -> str:
-    """What one needs to ask it."""
+    """The address, and a command that asks it."""
     body = {"model": server.served_name, "messages": [{"role": "user", "content": "Hello"}]}
     return (
         f"ready: {server.base_url} serves {server.served_name} (OpenAI-compatible; log: {server.log_path}); Ctrl-C ends it\n"
@@ -48,14 +50,14 @@ def announcement(server: ModelServer) -> str:
 
 
 def wait_until_ready(server: ModelServer, stop: threading.Event) -> bool:
-    """Whether it became ready before somebody stopped it; says what the server says last meanwhile."""
-    said = time.monotonic()
+    """Whether it became ready before somebody stopped it; logs the server's last line meanwhile."""
+    logged_s = time.monotonic()
     while not server.is_ready():
         if stop.wait(POLL_S):
             return False
-        if time.monotonic() - said > SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
-            log(f"loading for {said - server.started:.0f} s: {last_error(server.log_path)}")
+        if time.monotonic() - logged_s > SECONDS_BETWEEN_LINES:
+            logged_s = time.monotonic()
+            log(f"loading for {logged_s - server.started:.0f} s: {last_error(server.log_path)}")
     return True
 
 
@@ -63,23 +65,28 @@ def main() -> None:
     """Serves until a signal; 0 when it was ended by one, 1 when the server died."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--checkpoint-dir", required=True, type=Path)
-    parser.add_argument("--serve", required=True, type=json.loads, metavar="JSON", help="the config's evaluate.serve")
+    parser.add_argument(
+        "--serve",
+        required=True,
+        type=json_settings(ServeSettings, "evaluate.serve"),
+        metavar="JSON",
+        help="evaluate.serve",
+    )
     parser.add_argument("--serve-python", required=True, type=Path, help="interpreter of the server's environment")
     parser.add_argument("--port", type=int, help="instead of one that the kernel chooses")
     arguments = parser.parse_args()
-    require_servable(arguments.checkpoint_dir, arguments.serve_python)
-    serve = arguments.serve
+    settings: ServeSettings = arguments.serve
     if arguments.port is not None:
-        serve = serve | {"flags": serve["flags"] | {"port": arguments.port}}
+        settings = dataclasses.replace(settings, flags={**settings.flags, "port": arguments.port})
+    serving = Serving(arguments.serve_python.absolute(), arguments.checkpoint_dir.absolute(), settings)
+    serving.require_servable()
     stop = threading.Event()
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: stop.set())
-    directory = ROOT / "work" / "serve" / str(os.getpid())
+    directory = Path.cwd() / "work" / "serve" / str(os.getpid())
     directory.mkdir(parents=True, exist_ok=True)
-    with model_server(
-        arguments.serve_python.absolute(), ROOT, arguments.checkpoint_dir.absolute(), serve, os.environ, directory
-    ) as server:
-        log(f"{arguments.checkpoint_dir}: loading, by {serve['backend']}; log: {server.log_path}")
+    with model_server(serving, os.environ, directory) as server:
+        log(f"{arguments.checkpoint_dir}: loading, by {settings.backend}; log: {server.log_path}")
         if wait_until_ready(server, stop):
             server.require_sound_answer(smoke_picture())
             log(announcement(server))

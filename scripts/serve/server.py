@@ -1,11 +1,9 @@
 """`swift deploy` as a context manager: on 127.0.0.1, watched while it starts and while it serves, always ended.
 
-    with model_server(command, environment, directory) as server:
-        while not server.is_ready():
-            time.sleep(0.2)
-        server.ask({"messages": [...]})
-
-Started as a Python program, never by the `swift` wrapper, which leaves its child running when it is ended.
+with model_server(serving, environment, directory) as server:
+    while not server.is_ready():
+        time.sleep(0.2)
+    server.ask({"messages": [...]})
 """
 
 import contextlib
@@ -16,7 +14,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,14 +23,9 @@ import psutil
 
 from scripts.common.child_processes import process_group
 from scripts.common.errors import UserError
-from scripts.common.files import read_json, write_json_atomically
-from scripts.common.gpus import visible_gpus
-from scripts.common.swift import OWN_IDS_TEMPLATE, flag_arguments, model_type, template
+from scripts.common.files import write_json_atomically
+from scripts.serve.command import HOST, Serving, deploy_command, server_environment
 
-HOST = "127.0.0.1"
-
-# The name that the published recipe serves under. VLMEvalKit treats some names specially (those with "step", "o1", "gemini" …).
-DEFAULT_SERVED_NAME = "Qwen3-VL"
 _NUM_ERROR_LINES = 3
 
 # "(EngineCore pid=7) ERROR 11-26 02:09:31 [core.py:1503] ", before each line of what vLLM's processes log.
@@ -62,52 +55,6 @@ def require_free_port(port: int) -> None:
             ) from None
 
 
-def model_arguments(model_dir: Path, root: Path) -> dict[str, Any]:
-    """How ms-swift is to read the checkpoint, by what its config.json says of itself."""
-    config = read_json(model_dir / "config.json")
-    arguments = {"model": str(model_dir), "model_type": model_type(config), "template": template(config)}
-    if OWN_IDS_TEMPLATE in arguments.values():
-        arguments["external_plugins"] = str(root / "model" / "qwen2_5_vl_qwen3" / "swift_plugin.py")
-    return arguments
-
-
-def deploy_command(serve_python: Path, root: Path, model_dir: Path, serve: Mapping[str, Any], port: int) -> list[str]:
-    """The command that serves `model_dir`; `serve` is the section of the configuration."""
-    flags = {"served_model_name": DEFAULT_SERVED_NAME, "verbose": False, "log_interval": -1, **serve["flags"]}
-    flags |= {"infer_backend": serve["backend"], "host": HOST, "port": port, **model_arguments(model_dir, root)}
-    return [str(serve_python), "-m", "swift.cli.deploy", *flag_arguments(flags)]
-
-
-def server_environment(inherited: Mapping[str, str], root: Path, serve: Mapping[str, Any]) -> dict[str, str]:
-    """Variables of the server: no hub is asked, its engine's workers find our classes and meet on this machine alone
-    (vLLM would take the address that leads to the internet), and what the configuration sets.
-
-    FlashInfer's sampler is off: vLLM 0.32.0 compiles it with nvcc when it first starts, for minutes, and uses it neither at
-    temperature 0 nor with seeds, so for no answer of an evaluation.
-    """
-    own = {"USE_HF": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": HOST}
-    own |= {"VLLM_USE_FLASHINFER_SAMPLER": "0", "PYTHONPATH": str(root / "model")}
-    return {**inherited, **own, **{name: str(value) for name, value in serve["environment"].items()}}
-
-
-def replica_environments(inherited: Mapping[str, str], num_replicas: int) -> list[dict[str, str]]:
-    """One environment for each replica: with several, each sees an equal share of the GPUs, in their order.
-
-    Raises UserError when they cannot be shared evenly.
-    """
-    gpus = visible_gpus(inherited)
-    if num_replicas == 1 or not gpus:
-        return [dict(inherited) for _ in range(num_replicas)]
-    share, rest = divmod(len(gpus), num_replicas)
-    if rest or not share:
-        raise UserError(
-            f"evaluate.serve.num_replicas: {num_replicas} replicas cannot share {len(gpus)} GPUs ({','.join(gpus)}) evenly; "
-            "change it, or set CUDA_VISIBLE_DEVICES to the GPUs that are to be used"
-        )
-    shares = [gpus[number * share : (number + 1) * share] for number in range(num_replicas)]
-    return [{**inherited, "CUDA_VISIBLE_DEVICES": ",".join(each)} for each in shares]
-
-
 def last_error(log_path: Path) -> str:
     """The exception that a log ends with, else its last lines; of vLLM's, the one that says why."""
     lines = [line.strip() for line in log_path.read_text(encoding="utf-8", errors="replace").splitlines()]
@@ -128,7 +75,7 @@ def has_ended(process: psutil.Process) -> bool:
 
 @dataclass
 class ModelServer:
-    """A server that was started; `is_ready` and `require_alive` say how it fares."""
+    """A server that was started; `is_ready` and `require_alive` tell its state."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -136,7 +83,7 @@ class ModelServer:
     log_path: Path
     startup_timeout_s: float
     started: float = field(default_factory=time.monotonic)
-    engines: list[psutil.Process] = field(default_factory=list)  # its children when it was ready: vLLM's engine
+    engines: list[psutil.Process] = field(default_factory=list)  # the children it had when it was ready: vLLM's engine
 
     @property
     def base_url(self) -> str:
@@ -155,7 +102,7 @@ class ModelServer:
             return
         raise UserError(
             f"{self.log_path}: the model server ended ({how}): {last_error(self.log_path)}; "
-            "mend what this file says and run the same command again"
+            "correct what this file says and run the same command again"
         )
 
     def is_ready(self) -> bool:
@@ -262,24 +209,19 @@ class ModelServer:
 
 
 @contextlib.contextmanager
-def model_server(
-    serve_python: Path,
-    root: Path,
-    model_dir: Path,
-    serve: Mapping[str, Any],
-    inherited_environment: Mapping[str, str],
-    directory: Path,
-) -> Iterator[ModelServer]:
-    """Starts serving and yields at once; `directory` gets server.log and server.json (pid, port, command)."""
-    port = serve["flags"].get("port")
+def model_server(serving: Serving, inherited: Mapping[str, str], directory: Path) -> Iterator[ModelServer]:
+    """Starts serving and yields at once; `directory` gets server.log and server.json (pid, port, command).
+
+    `inherited` are the variables that the server starts from: os.environ, or one of `replica_environments`.
+    """
+    settings = serving.settings
+    port = settings.port
     if port is None:
         port = free_port()
     else:
         require_free_port(port)
-    command: Sequence[str] = deploy_command(serve_python, root, model_dir, serve, port)
-    environment = server_environment(inherited_environment, root, serve)
+    command = deploy_command(serving, port)
     log_path = directory / "server.log"
-    with process_group(command, environment, directory, log_path) as process:
+    with process_group(command, server_environment(inherited, settings), directory, log_path) as process:
         write_json_atomically(directory / "server.json", {"pid": process.pid, "port": port, "command": command})
-        served_name = serve["flags"].get("served_model_name", DEFAULT_SERVED_NAME)
-        yield ModelServer(process, port, served_name, log_path, serve["startup_timeout_s"])
+        yield ModelServer(process, port, settings.served_name, log_path, settings.startup_timeout_s)

@@ -1,19 +1,46 @@
-"""What has to be there before a checkpoint is served to a person."""
+"""The section `evaluate.serve`: how a checkpoint is served, to an evaluation or to a person."""
 
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from scripts.common.errors import UserError
 
+# The name that the published recipe serves under. VLMEvalKit treats some names specially (those with "step", "o1", "gemini" …).
+DEFAULT_SERVED_NAME = "Qwen3-VL"
 
-def require_servable(checkpoint_dir: Path, python: Path) -> None:
-    """Raises UserError when there is no checkpoint, or when the environment that serves it is not built."""
-    if not (checkpoint_dir / "config.json").exists():
-        raise UserError(
-            f"{checkpoint_dir}/config.json: not found; expected a checkpoint in the hub's format, for example "
-            "results/stage2/checkpoint; check the path"
-        )
-    if not python.exists():
-        raise UserError(
-            f"{python}: not found; expected the environment that serves; build it: "
-            f"snakemake --cores all {python.parent.parent}.ok"
-        )
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """A server of `swift deploy`, its replicas on one node, and the nodes that share the questions."""
+
+    backend: Literal["transformers", "vllm"]
+    num_replicas: int
+    num_nodes: int
+    environment: Mapping[str, str | int | float]
+    flags: Mapping[str, Any]  # of `swift deploy`
+    startup_timeout_s: float
+
+    def __post_init__(self) -> None:
+        if lines := list(self._findings()):
+            raise UserError("\n".join(lines))
+
+    def _findings(self) -> Iterator[str]:
+        """Settings that contradict each other, a line each."""
+        if self.backend != "vllm":
+            for flag in sorted(flag for flag in self.flags if flag.startswith("vllm_")):
+                yield (
+                    f"evaluate.serve.flags.{flag}: contradicts backend {self.backend}; remove it or set backend: vllm"
+                )
+        if self.num_replicas > 1 and "port" in self.flags:
+            yield "evaluate.serve.flags.port: contradicts num_replicas above 1, which need a port each; remove it"
+
+    @property
+    def served_name(self) -> str:
+        """What requests call the model."""
+        return str(self.flags.get("served_model_name", DEFAULT_SERVED_NAME))
+
+    @property
+    def port(self) -> int | None:
+        """None: the kernel chooses a free one."""
+        return self.flags.get("port")

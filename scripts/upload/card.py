@@ -196,15 +196,13 @@ def pixel_limits(environment: Mapping[str, Any], picture_config: dict[str, Any])
 def asked_how(benchmark: Benchmark) -> str:
     """Who asked whom; the table's program made sure that it is the same for all rows."""
     found = next(iter(benchmark.provenance.values()))
-    versions = found.get("versions", {})
     asked_by = ", ".join(
-        f"{name} {versions[name]}" for name in ("evalscope", "ms-vlmeval", "ms-swift") if name in versions
+        f"{name} {found.versions[name]}" for name in ("evalscope", "ms-vlmeval", "ms-swift") if name in found.versions
     )
-    settings = found.get("settings", {})
-    chosen = ", ".join(f"{name} {settings[name]}" for name in ("temperature", "max_tokens") if name in settings)
-    num_seeds = len(found.get("seeds", []))
+    chosen = ", ".join(f"{name} {found.settings[name]}" for name in ("temperature", "max_tokens"))
+    num_seeds = len(found.seeds)
     sampled = f", mean of {num_seeds} seeds" if num_seeds > 1 else ""
-    return f"{asked_by}; backend {found.get('harness')}, served by {found.get('backend')}; {chosen}{sampled}"
+    return f"{asked_by}; backend {found.harness}, served by {found.backend}; {chosen}{sampled}"
 
 
 def cell(value: object) -> str:

@@ -13,7 +13,8 @@ from scripts.common.local_paths import without_local_paths
 from scripts.common.reading import read_object, require
 from scripts.data.fingerprint import Dataset, read_dataset_check
 from scripts.donors.manifest import DonorManifest, read_manifest
-from scripts.evaluate.scores import Benchmark, check_provenance, check_same_weights, read_scores
+from scripts.evaluate.provenance import read_table_provenance
+from scripts.evaluate.scores import Benchmark, check_same_weights, read_scores
 from scripts.graft.fidelity import Fidelity, read_fidelity
 from scripts.graft.ledger import LedgerSum, read_ledger
 from scripts.train.metrics import Metrics, read_metrics
@@ -121,9 +122,9 @@ def read_benchmark(layout: Layout, name: str, stages: Sequence[Metrics]) -> Benc
     scores_path, provenance_path = Path(layout.scores(name)), Path(layout.scores_provenance(name))
     scores = read_scores(scores_path)
     models = list(dict.fromkeys(score.model for score in scores))
-    provenance = check_provenance(read_json(provenance_path), models, provenance_path)
+    provenance = read_table_provenance(provenance_path, models)
     benchmark = Benchmark(name, Path(layout.questions(name)), scores_path, scores, records={}, provenance=provenance)
-    check_same_weights(benchmark, stages, provenance_path)
+    check_same_weights(benchmark, {each.stage: each.checkpoint_sha256 for each in stages}, provenance_path)
     return benchmark
 
 

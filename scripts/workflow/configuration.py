@@ -16,7 +16,10 @@ import yaml
 from scripts.common.errors import UserError
 from scripts.common.settings import settings_from
 from scripts.donors.settings import DonorSource
+from scripts.evaluate.settings import HARNESS_SETTINGS
 from scripts.questions.catalogue import benchmark_findings
+from scripts.serve import command as serve_command
+from scripts.serve.settings import ServeSettings
 from scripts.train import settings as stage_settings
 
 # Published spellings that ms-swift 4 replaced (its base_args.py and rlhf_trainers/args_mixin.py).
@@ -27,14 +30,10 @@ RENAMED_FLAGS = {
     "limit_mm_per_prompt": "vllm_limit_mm_per_prompt",
 }
 
-# What a prompt of the native backend may hold.
-PROMPT_FIELDS = ("question", "options", "letters")
 FLASH_ATTENTION_ENVIRONMENT = "train_flash_attn"
 
-# What the programs set themselves, from the rest of the configuration. A port may be chosen, the rest may not.
-OWNED_FLAGS = {
-    "deploy": {"model", "model_type", "template", "external_plugins", "infer_backend", "host", "check_model"},
-}
+# What the programs set themselves, from the rest of the configuration.
+OWNED_FLAGS = {"deploy": serve_command.OWNED_FLAGS}
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -138,26 +137,19 @@ def stage_findings(config: Mapping[str, Any]) -> Iterator[str]:
         yield from stage_settings.findings(stage, settings_from(stage_settings.StageSettings, config[stage], stage))
 
 
-def prompt_findings(native: Mapping[str, Any]) -> Iterator[str]:
-    """Prompts that `str.format` cannot fill (common/native_samples.py does)."""
-    for key in ("choice_prompt", "open_prompt"):
-        try:
-            native[key].format(**dict.fromkeys(PROMPT_FIELDS, ""))
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
-            fields = ", ".join(f"{{{field}}}" for field in PROMPT_FIELDS)
-            yield (
-                f"evaluate.native.{key}: cannot be filled ({type(error).__name__}: {error}); expected no fields but {fields}; "
-                "a brace that is meant as such is written twice: {{ }}"
-            )
+def section_findings(cls: type, section: Mapping[str, Any], where: str) -> Iterator[str]:
+    """What a program says of its section when it reads it."""
+    try:
+        settings_from(cls, section, where)
+    except UserError as error:
+        yield from str(error).splitlines()
 
 
 def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """Options of the evaluation that contradict each other."""
     evaluate = config["evaluate"]
-    backend, flags = evaluate["serve"]["backend"], evaluate["serve"]["flags"]
-    if backend != "vllm":
-        for flag in sorted(flag for flag in flags if flag.startswith("vllm_")):
-            yield f"evaluate.serve.flags.{flag}: contradicts backend {backend}; remove it or set backend: vllm"
+    for key, cls in {"serve": ServeSettings, **HARNESS_SETTINGS}.items():
+        yield from section_findings(cls, evaluate[key], f"evaluate.{key}")
     if config["donors"]["vl"]["kind"] == "demo" and any(m.startswith("parent") for m in evaluate["models"]):
         yield "evaluate.models: parent contradicts donors.vl.kind demo: the demo's vision donor has no trained language model"
     if evaluate["num_seeds"] > 1 and evaluate[evaluate["backend"]]["temperature"] == 0:
@@ -165,12 +157,7 @@ def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
             f"evaluate.num_seeds: {evaluate['num_seeds']} contradicts evaluate.{evaluate['backend']}.temperature: 0, which gives "
             "one answer whatever the seed; write num_seeds: 1, or a temperature"
         )
-    if evaluate["serve"]["num_replicas"] > 1 and "port" in flags:
-        yield "evaluate.serve.flags.port: contradicts num_replicas above 1, which need a port each; remove it"
     yield from benchmark_findings(config)
-    yield from prompt_findings(evaluate["native"])
-    if evaluate["vlmevalkit"]["reuse"]:
-        yield "evaluate.vlmevalkit.reuse: true would take old answers for new ones; expected false"
 
 
 def environment_findings(config: Mapping[str, Any]) -> Iterator[str]:

@@ -155,8 +155,10 @@ def test_models_of_the_table_and_of_the_configuration_must_be_the_same(inputs: R
     models += ["stage1", "stage2-blind"]
     inputs.write_config()
     inputs.write_records("stage2-blind", inputs.read_records("stage2"))
-    provenance = inputs.read_json(LAYOUT.scores_provenance("digits"))
-    inputs.write_json(LAYOUT.scores_provenance("digits"), {"models": {**provenance["models"], "stage2-blind": {}}})
+    models_made = inputs.read_json(LAYOUT.scores_provenance("digits"))["models"]
+    inputs.write_json(
+        LAYOUT.scores_provenance("digits"), {"models": {**models_made, "stage2-blind": models_made["stage2"]}}
+    )
     assert "no row of stage2-blind" in refusal(inputs)
 
 
@@ -167,12 +169,12 @@ def test_models_of_the_table_and_of_the_configuration_must_be_the_same(inputs: R
         ({"answer": "Q"}, "the answer of question 3"),
         ({"index": "elsewhere"}, "no record of question 3"),
         ({"image_sha256": "0" * 64}, "question 3 was asked with another picture"),
-        ({"status": "lost"}, "line 4: status is 'lost'"),
+        ({"status": "lost"}, 'line 4: status: "lost" found'),
         ({"status": "unparsed", "correct": True, "score": 1.0}, "both unparsed and correct"),
-        ({"correct": True, "score": 0.5}, "has the score 0.5 and is said to be correct"),
-        ({"correct": False, "score": 1.5}, "has the score 1.5 and is said to be not correct"),
+        ({"correct": True, "score": 0.5}, "has the score 0.5 and is marked as correct"),
+        ({"correct": False, "score": 1.5}, "has the score 1.5 and is marked as not correct"),
         ({"index": "4"}, "question 4 (seed 0) is there twice"),
-        ({"correct": 1}, "line 4: `correct` is 1"),
+        ({"correct": 1}, "line 4: correct: 1 found; expected bool"),
     ],
 )
 def test_records_that_fit_no_other_models_are_refused(

@@ -9,8 +9,13 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from scripts.evaluate.records import Answer, Judgement
+from scripts.evaluate.answer_log import Answer
+from scripts.evaluate.judgements import Judgement
+from scripts.evaluate.provenance import Provenance, ServeIdentity
+from scripts.evaluate.records import Record
+from scripts.evaluate.settings import NativeSettings, VlmevalkitSettings
 from scripts.questions.tables import Question
+from scripts.serve.settings import ServeSettings
 
 COLUMNS = ("index", "image", "question", "A", "B", "C", "D", "answer", "category", "l2-category", "split")
 
@@ -57,10 +62,79 @@ def answer(index: str = "0", prediction: str = "B", **changes: Any) -> Answer:
 
 
 def judgement(index: str = "0", prediction: str = "B", extracted: str | None = "B", **changes: Any) -> Judgement:
-    """The verdict that VLMEvalKit gives on `prediction` when B is right."""
+    """VLMEvalKit's judgement of `prediction` when B is right."""
     options = {"A": "1", "B": "2", "C": "3", "D": "4"}
     said = (
         prediction if extracted else "Failed in Prefetch, no GPT-based answer matching under `exact_matching` policy."
     )
     verdict = Judgement(index, prediction, options, "B", float(extracted == "B"), extracted, log=f"Match Log: {said}. ")
     return replace(verdict, **changes)
+
+
+def serve_settings(**changes: Any) -> ServeSettings:
+    """One server by transformers."""
+    return replace(ServeSettings("transformers", 1, 1, {}, {}, 300), **changes)
+
+
+def vlmevalkit_settings(**changes: Any) -> VlmevalkitSettings:
+    """Four requests under way, at temperature 0."""
+    return replace(VlmevalkitSettings(-1, "exact_matching", 8, "all", 4, False, 0, False), **changes)
+
+
+def native_settings(**changes: Any) -> NativeSettings:
+    """The same for the native backend."""
+    prompt = "{question}\n{options}\nOne of {letters}."
+    return replace(NativeSettings(4, prompt, "modelscope", 8, "{question}", 0), **changes)
+
+
+def provenance(model: str, **changes: Any) -> Provenance:
+    """Where the records of a model come from; the same for each but for its checkpoint."""
+    about = Provenance(
+        model=model,
+        model_dir=f"results/{model}",
+        checkpoint_sha256=model.encode().hex(),
+        harness="vlmevalkit",
+        benchmark="digits",
+        benchmark_md5="ab",
+        control="none",
+        shuffled_by_seed=None,
+        serve=ServeIdentity("transformers", {"MAX_PIXELS": 3136}, {"max_new_tokens": 16}),
+        settings={"temperature": 0, "max_tokens": 16},
+        versions={"torch": "2.13.0"},
+        backend="transformers",
+        seeds=[0],
+        num_questions=15,
+        num_asked_before=0,
+        startup_s=4.5,
+        wall_time_s=12.5,
+        questions_per_s=2.0,
+    )
+    return replace(about, **changes)
+
+
+def record(index: int, **changes: Any) -> Record:
+    """Every other question is right; two subjects in one discipline; the first five are of a dev split."""
+    is_right = bool(changes.get("correct", index % 2 == 1))
+    about = Record(
+        index=str(index),
+        split="dev" if index < 5 else "test",
+        discipline="digits",
+        subject="odd" if index % 2 else "even",
+        question="Which?",
+        options={"A": "1", "B": "2"},
+        answer="B",
+        prediction="B",
+        extracted="B",
+        score=float(is_right),
+        correct=is_right,
+        metric="accuracy",
+        status="answered",
+        seed=0,
+        image_sha256=f"{index}",
+    )
+    return replace(about, **changes)
+
+
+def records(**changes: Any) -> list[Record]:
+    """15 questions."""
+    return [record(index, **changes) for index in range(15)]

@@ -16,14 +16,19 @@ from evalscope.api.messages import ChatMessageSystem, ChatMessageUser, ContentIm
 from evalscope.api.model import ModelOutput, get_model_with_task_config
 
 from scripts.evaluate.run_native import answer_of, require_content, task_config
+from scripts.evaluate.settings import NativeSettings
+from scripts.evaluate.task_file import HarnessTask, Round
 from scripts.questions.native_samples import row_of, samples_of
 from scripts.questions.tables import pictures_of, read_benchmark, write_benchmark
 
-PROMPTS = {
-    "choice_prompt": "Q: {question}\n{options}\nOne of {letters}; {{braces}}.",
-    "open_prompt": "{question} Say it.",
-}
-SETTINGS = {"batch_size": 1, "temperature": 0.0, "max_tokens": 8, **PROMPTS}
+SETTINGS = NativeSettings(
+    batch_size=1,
+    choice_prompt="Q: {question}\n{options}\nOne of {letters}; {{braces}}.",
+    hub="modelscope",
+    max_tokens=8,
+    open_prompt="{question} Say it.",
+    temperature=0.0,
+)
 # What the server says, by the text that it is asked.
 REPLIES: dict[str, tuple[int, Any]] = {
     "whole": (200, {"message": {"role": "assistant", "content": "B"}, "finish_reason": "stop"}),
@@ -63,7 +68,7 @@ def content_of(sample: Any) -> dict[str, Any]:
 
 def own_samples(path: Path, is_blind: bool) -> list[Any]:
     table = read_benchmark(path)
-    asked = samples_of(table.to_dict("records"), pictures_of(table, path), SETTINGS, is_blind=is_blind)
+    asked = samples_of(table.to_dict("records"), pictures_of(table, path), SETTINGS.prompt, is_blind=is_blind)
     return [[each.index, each.subset, each.sample.model_dump(mode="json", exclude_none=True)] for each in asked]
 
 
@@ -90,7 +95,7 @@ def comes_back(given: list[Sample], directory: Path, is_blind: bool) -> list[Any
     path = directory / "native.tsv"
     write_benchmark(pandas.DataFrame(rows).fillna(""), path)
     table = read_benchmark(path, needs_pictures=False)
-    asked = samples_of(table.to_dict("records"), pictures_of(table, path), {}, is_blind=is_blind)
+    asked = samples_of(table.to_dict("records"), pictures_of(table, path), SETTINGS.prompt, is_blind=is_blind)
     return [each.sample for each in asked]
 
 
@@ -99,9 +104,9 @@ def answers(directory: Path) -> dict[str, str]:
     said = {}
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        task = {"served_name": "m", "settings": SETTINGS}
+        task = HarnessTask("docvqa", "", "", True, False, "m", SETTINGS, [], "", [])
         url = f"http://127.0.0.1:{server.server_port}/v1"
-        model = get_model_with_task_config(task_config("docvqa", task, {"seed": 0, "run_dir": str(directory)}, url))
+        model = get_model_with_task_config(task_config("docvqa", task, Round(0, "key", "", "", str(directory)), url))
         model.api.on_response = require_content
         for asked in REPLIES:
             try:

@@ -20,6 +20,7 @@ import pytest
 import yaml
 from PIL import Image, ImageDraw
 
+from helpers.evaluation_inputs import provenance
 from scripts.common.commit import Commit
 from scripts.common.root import ROOT
 from scripts.report.inputs import read_inputs
@@ -217,20 +218,17 @@ def make_metrics(stage: str, num_steps: int, seed: int, resumed_at: int | None =
 
 def make_provenance(model: str, benchmark_md5: str) -> dict[str, Any]:
     """How one model was served and asked."""
-    return {
-        "model": model,
-        "checkpoint_sha256": hashlib.sha256(model.removesuffix("-shuffled").encode()).hexdigest(),
-        "harness": "vlmevalkit",
-        "benchmark_md5": benchmark_md5,
-        "backend": "transformers",
-        "versions": {"evalscope": "1.14.1", "ms-vlmeval": "0.0.19", "ms-swift": "4.6.0"},
-        "serve": {"backend": "transformers", "environment": {"MAX_PIXELS": 3136}, "flags": {"max_new_tokens": 16}},
-        "settings": {"temperature": 0, "max_tokens": 16, "reuse": False},
-        "seeds": [0],
-        "serve_command": ["python", "-m", "swift.cli.deploy", "--infer_backend", "transformers"],
-        "wall_time_s": 48.2,
-        "questions_per_s": 8.3,
-    }
+    return asdict(
+        provenance(
+            model,
+            checkpoint_sha256=hashlib.sha256(model.removesuffix("-shuffled").encode()).hexdigest(),
+            benchmark_md5=benchmark_md5,
+            versions={"evalscope": "1.14.1", "ms-vlmeval": "0.0.19", "ms-swift": "4.6.0"},
+            settings={"temperature": 0, "max_tokens": 16, "reuse": False},
+            wall_time_s=48.2,
+            questions_per_s=8.3,
+        )
+    )
 
 
 # The demo's, with fewer pictures; the models are those whose records are written.

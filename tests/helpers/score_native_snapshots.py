@@ -13,10 +13,11 @@ from typing import Any
 
 import datasets
 
+from helpers.evaluation_inputs import native_settings
 from scripts.common.errors import UserError
 from scripts.evaluate import run_native
-from scripts.evaluate.answer_log import line_of
-from scripts.evaluate.records import Answer
+from scripts.evaluate.answer_log import Answer, line_of
+from scripts.evaluate.task_file import HarnessTask, Round
 from scripts.questions.catalogue import read_catalogue
 from scripts.questions.fetch_native_benchmark import loaded, write_table
 from scripts.questions.native_samples import samples_of
@@ -26,7 +27,7 @@ NOBODY = ["http://127.0.0.1:9/v1"]  # every answer is known, nothing is asked
 
 
 def score(name: str, adapter: str, snapshots_dir: Path, work_dir: Path) -> dict[str, Any]:
-    """The table's rows, without pictures, and the verdicts on the right answers (seed 0) and the wrong ones (seed 1)."""
+    """The table's rows, without pictures, and the judgements of the right answers (seed 0) and the wrong ones (seed 1)."""
     (work_dir / name).mkdir(parents=True)
     # One a process in the program; here one a benchmark, or snapshots with the same file names are taken for one another.
     datasets.config.HF_DATASETS_CACHE = work_dir / name / "datasets"
@@ -36,9 +37,9 @@ def score(name: str, adapter: str, snapshots_dir: Path, work_dir: Path) -> dict[
     rows = rows_of(table)
     pictures = pictures_of(table, tsv_path)
     answers = json.loads((snapshots_dir / f"{name}.json").read_text())
-    settings = {"temperature": 0, "max_tokens": 8, "batch_size": 4}
-    task: dict[str, Any] = {"dataset": adapter, "tsv": str(tsv_path), "served_name": "Qwen3-VL", "settings": settings}
-    task["indices"] = [row["index"] for row in rows]
+    settings = native_settings()
+    indices = [row["index"] for row in rows]
+    task = HarnessTask(adapter, str(tsv_path), str(tsv_path), True, False, "Qwen3-VL", settings, indices, "", [])
     scored: dict[str, Any] = {}
     for seed, kind in enumerate(("right", "wrong")):
         answers_path = work_dir / name / f"answers-{seed}.jsonl"
@@ -47,8 +48,8 @@ def score(name: str, adapter: str, snapshots_dir: Path, work_dir: Path) -> dict[
             for row, text in zip(rows, answers[kind], strict=True)
         ]
         answers_path.write_text("".join(lines))
-        round_ = {"seed": seed, "key": str(seed), "answers": str(answers_path), "run_dir": str(work_dir / name / kind)}
-        asked = list(samples_of(rows, pictures, settings, is_blind=False))
+        round_ = Round(seed, str(seed), str(answers_path), "", str(work_dir / name / kind))
+        asked = list(samples_of(rows, pictures, settings.prompt, is_blind=False))
         scored[kind] = [asdict(judgement) for judgement in run_native.ask(task, round_, rows, asked, NOBODY)]
     asked[0].sample.target = "no answer that the adapter could read"
     try:

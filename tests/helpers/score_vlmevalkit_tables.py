@@ -14,17 +14,13 @@ from typing import Any
 
 from vlmeval.smp import LMUDataRoot
 
-from helpers.evaluation_inputs import picture, write_rows
+from helpers.evaluation_inputs import picture, vlmevalkit_settings, write_rows
 from scripts.evaluate import run_vlmevalkit
-from scripts.evaluate.answer_log import line_of
-from scripts.evaluate.load_balancer import Addresses
-from scripts.evaluate.records import Answer
+from scripts.evaluate.answer_log import Answer, line_of
+from scripts.evaluate.load_balancer import LoadBalancer
+from scripts.evaluate.task_file import HarnessTask, Round
 
 NOBODY = "http://127.0.0.1:9/v1"  # every answer is known, nothing is asked
-SETTINGS = {
-    "mode": "all", "temperature": 0, "max_tokens": 8, "img_size": -1, "video_llm": False, "reuse": False, "nproc": 4,
-    "judge": "exact_matching",
-}  # fmt: skip
 
 
 def row(index: int | str, question: str, answer: str, **more: str) -> dict[str, str]:
@@ -76,14 +72,15 @@ def forget_md5(name: str) -> None:
 
 
 def score(name: str, lmu_data: Path, work_dir: Path) -> dict[str, Any]:
-    """The verdicts on the right answers (seed 0) and the wrong ones (seed 1), and one that is almost right."""
+    """The judgements of the right answers (seed 0) and the wrong ones (seed 1), and one that is almost right."""
     rows, *answers = TABLES[name]
     columns = tuple(dict.fromkeys(column for each in rows for column in each))
     tsv_path = write_rows(rows, lmu_data / f"{name}.tsv", columns)
     forget_md5(name)
     run_vlmevalkit.check_dataset(name, tsv_path, is_original=True)
-    task: dict[str, Any] = {"dataset": name, "is_blind": False, "served_name": "Qwen3-VL", "settings": SETTINGS}
-    task["indices"] = [each["index"] for each in rows]
+    indices = [each["index"] for each in rows]
+    tsv = str(tsv_path)
+    task = HarnessTask(name, tsv, tsv, True, False, "Qwen3-VL", vlmevalkit_settings(), indices, "", [])
     scored = {}
     for seed, (kind, texts) in enumerate(zip(("right", "wrong"), answers, strict=True)):
         run_dir = work_dir / name / kind
@@ -92,8 +89,8 @@ def score(name: str, lmu_data: Path, work_dir: Path) -> dict[str, Any]:
             line_of(Answer(each["index"], text, "stop", None), "k") for each, text in zip(rows, texts, strict=True)
         ]
         (run_dir / "answers.jsonl").write_text("".join(lines))
-        round_ = {"seed": seed, "key": "k", "answers": str(run_dir / "answers.jsonl"), "run_dir": str(run_dir)}
-        judgements = run_vlmevalkit.ask(task, round_, Addresses([NOBODY]), NOBODY)
+        round_ = Round(seed, "k", str(run_dir / "answers.jsonl"), "", str(run_dir))
+        judgements = run_vlmevalkit.ask(task, round_, LoadBalancer([NOBODY]), NOBODY)
         scored[kind] = [asdict(judgement) for judgement in judgements]
     return scored
 

@@ -1,25 +1,41 @@
-"""What evaluate.py and answer_share.py do around the asking."""
+"""The key of an evaluation, its directory, and the questions as they are asked."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.evaluation_inputs import benchmark_rows, write_rows
+from helpers.evaluation_inputs import benchmark_rows, native_settings, serve_settings, write_rows
 from scripts.common.errors import UserError
-from scripts.evaluate import job as evaluation
+from scripts.evaluate import job
+from scripts.evaluate.job import EvaluationJob, Share, held_directory, identity_of, prepare_task
+from scripts.evaluate.provenance import Identity
 from scripts.questions.tables import read_benchmark
 
 
-def test_the_name_of_a_run_changes_with_the_checkpoint_and_with_each_setting() -> None:
-    identity = {"checkpoint": "ab", "benchmark": "Digits", "settings": {"temperature": 0}, "seed": 0}
-    changes: list[dict[str, Any]] = [{}, {"checkpoint": "cd"}, {"settings": {"temperature": 1}}, {"seed": 1}]
-    assert len({evaluation.key_of({**identity, **change}) for change in changes}) == 4
+def job_in(directory: Path, tsv: Path, **changes: Any) -> EvaluationJob:
+    """An evaluation by the native backend."""
+    asked = EvaluationJob(
+        model_name="model",
+        model_dir=directory,
+        backend="native",
+        benchmark="b",
+        benchmark_tsv=tsv,
+        control="none",
+        serve=serve_settings(),
+        settings=native_settings(),
+        seed=0,
+        num_seeds=1,
+        serve_python=directory / "python",
+        work_dir=directory,
+    )
+    return replace(asked, **changes)
 
 
 def test_two_evaluations_never_share_a_directory(tmp_path: Path) -> None:
-    first, second = (evaluation.held_directory(tmp_path, "key") for _ in range(2))
+    first, second = (held_directory(tmp_path, "key") for _ in range(2))
     with first, pytest.raises(UserError, match="is running already"):
         second.__enter__()
 
@@ -29,38 +45,67 @@ def test_a_run_finds_nothing_of_an_earlier_one_but_its_answers(tmp_path: Path) -
         (tmp_path / name).mkdir(parents=True)
     for name in ("answers-0.jsonl", "Digits_exact_matching_result.pkl"):
         (tmp_path / "key" / name).touch()
-    with evaluation.held_directory(tmp_path, "key") as directory:
+    with held_directory(tmp_path, "key") as directory:
         assert [path.name for path in directory.iterdir()] == ["answers-0.jsonl"]
     assert (tmp_path / "other/old").exists()
     assert (tmp_path / "mine").exists()
 
 
 @pytest.fixture
-def identities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """What decides the answers of an evaluation, by control and first seed."""
+def identities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Identity]:
+    """What decides the answers of an evaluation, with these changes."""
     tsv = write_rows(benchmark_rows(2), tmp_path / "b.tsv")
-    monkeypatch.setattr(evaluation, "versions", lambda *of: {})
-    monkeypatch.setattr(evaluation, "model_sha256", lambda model_dir: "ab")
-    serve: dict[str, Any] = {"backend": "transformers", "environment": {}, "flags": {}}
-
-    def identity(control: str, seed: int) -> dict[str, Any]:
-        asked = ("vlmevalkit", "b", tsv, control, serve, {}, seed, 2)
-        return evaluation.identity_of(evaluation.Evaluation("model", tmp_path, *asked, tmp_path, tmp_path))
-
-    return identity
+    monkeypatch.setattr(job, "versions", lambda *of: {})
+    monkeypatch.setattr(job, "model_sha256", lambda model_dir: "ab")
+    return lambda **changes: identity_of(job_in(tmp_path, tsv, **changes))
 
 
 def test_answers_of_a_seed_are_kept_when_others_are_asked_for_but_not_those_about_other_shuffled_pictures(
-    identities: Callable[..., dict[str, Any]],
+    identities: Callable[..., Identity],
 ) -> None:
     for control in ("none", "blind"):
-        assert identities(control, 0) == identities(control, 1)
-    assert identities("shuffled", 0) != identities("shuffled", 1)
+        assert identities(control=control, seed=0) == identities(control=control, seed=1)
+    assert identities(control="shuffled", seed=0) != identities(control="shuffled", seed=1)
+
+
+def test_how_fast_it_is_asked_decides_no_answer(identities: Callable[..., Identity]) -> None:
+    fast = serve_settings(num_replicas=4, num_nodes=2, startup_timeout_s=9)
+    assert identities(serve=fast, num_seeds=3) == identities()
+    assert identities(serve=serve_settings(flags={"max_new_tokens": 8})) != identities()
+    assert identities(settings=native_settings(max_tokens=9)) != identities()
 
 
 def test_a_benchmark_without_any_picture_is_refused(tmp_path: Path) -> None:
     rows = [{**row, "image": ""} for row in benchmark_rows(3)]
     tsv = write_rows(rows, tmp_path / "b.tsv")
-    asked = evaluation.Evaluation("m", tmp_path, "native", "b", tsv, "none", {}, {}, 0, 1, tmp_path, tmp_path)
     with pytest.raises(UserError, match="no question has a picture"):
-        evaluation.prepare_task(asked, read_benchmark(tsv, needs_pictures=False), tmp_path, "key")
+        prepare_task(job_in(tmp_path, tsv), read_benchmark(tsv, needs_pictures=False), tmp_path, "key")
+
+
+def test_the_shares_of_several_nodes_are_all_questions_and_none_twice(tmp_path: Path) -> None:
+    tsv = write_rows(benchmark_rows(7), tmp_path / "b.tsv")
+    shares = []
+    for number in range(3):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        task = prepare_task(job_in(tmp_path, tsv), read_benchmark(tsv), directory, "key", Share(number, 3))
+        shares.append([question.index for question in task.questions])
+    assert shares == [["0", "3", "6"], ["1", "4"], ["2", "5"]]
+
+
+def test_more_nodes_than_questions_are_refused_by_the_key(tmp_path: Path) -> None:
+    tsv = write_rows(benchmark_rows(2), tmp_path / "b.tsv")
+    with pytest.raises(UserError, match=r"evaluate\.serve\.num_nodes: 3 found, but .* has 2 questions"):
+        prepare_task(job_in(tmp_path, tsv), read_benchmark(tsv), tmp_path, "key", Share(2, 3))
+
+
+def test_a_blind_question_shows_no_picture_and_a_shuffled_one_another(tmp_path: Path) -> None:
+    tsv = write_rows(benchmark_rows(6), tmp_path / "b.tsv")
+    shown = {}
+    for control in ("none", "blind", "shuffled"):
+        directory = tmp_path / control
+        directory.mkdir()
+        task = prepare_task(job_in(tmp_path, tsv, control=control), read_benchmark(tsv), directory, "key")
+        shown[control] = [question.image_sha256 for question in task.questions]
+    assert shown["blind"] == [None] * 6
+    assert all(one != other for one, other in zip(shown["none"], shown["shuffled"], strict=True))

@@ -1,119 +1,83 @@
-"""Records are made of answers that were given and judged once, by that very answer, or not at all."""
+"""A file of records is read as it was written, or refused with the line or the question that is broken."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.evaluation_inputs import answer, judgement, question
+from helpers.evaluation_inputs import record, records
 from scripts.common.errors import UserError
-from scripts.evaluate import records as question_records
-
-UNPARSED = {"extracted": None}
+from scripts.evaluate.records import of_first_seed, read_records, write_records
 
 
-def make_records(*inputs: Any) -> list[dict[str, Any]]:
-    """Of seed 0, and an answers file."""
-    return question_records.make_records(*inputs, 0, "answers.jsonl")
-
-
-def test_a_right_answer_and_a_wrong_one_become_two_records() -> None:
-    records = make_records(
-        [question("0"), question("1")],
-        [answer("1", "C."), answer("0", "B")],
-        [judgement("0", "B"), judgement("1", "C.", "C")],
-    )
-    assert [(r["index"], r["extracted"], r["correct"], r["status"]) for r in records] == [
-        ("0", "B", True, "answered"),
-        ("1", "C", False, "answered"),
+def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
+    given = [
+        record(0, question='A "quoted"\ttext,\na second line\u2028and é', prediction="\u2028", image_sha256=None),
+        record(1, discipline=None, subject=None, options={}, score=0.25, correct=False, metric="anls"),
+        record(2, status="unparsed", extracted=None),
     ]
+    write_records(tmp_path / "r.jsonl", given)
+    assert read_records(tmp_path / "r.jsonl") == given
 
 
-def test_records_stand_in_the_order_of_their_indices_as_numbers() -> None:
-    indices = ["10", "9", "b", "a"]
-    records = make_records(
-        [question(index) for index in indices],
-        [answer(index) for index in indices],
-        [judgement(index) for index in indices],
-    )
-    assert [record["index"] for record in records] == ["9", "10", "a", "b"]
-
-
-def test_an_answer_without_an_option_is_wrong_and_counted_as_unparsed() -> None:
-    (record,) = make_records(
-        [question()], [answer(prediction="I see a cat")], [judgement(prediction="I see a cat", extracted=None)]
-    )
-    assert (record["extracted"], record["correct"], record["status"]) == (None, False, "unparsed")
-
-
-def test_an_answer_that_vlmevalkit_takes_for_a_refusal_names_no_option() -> None:
-    said = "Cannot determine the answer"
-    (record,) = make_records([question()], [answer(prediction=said)], [judgement("0", said, "Z")])
-    assert (record["extracted"], record["correct"], record["status"]) == (None, False, "unparsed")
-
-
-def test_an_answer_cut_off_at_the_longest_length_is_truncated_even_with_an_option_in_it() -> None:
-    (record,) = make_records([question()], [answer(finish_reason="length")], [judgement()])
-    assert (record["correct"], record["status"]) == (True, "truncated")
-
-
-def test_an_answer_of_a_number_survives_the_way_through_a_table() -> None:
-    (record,) = make_records([question()], [answer(prediction="2")], [judgement(prediction="2.0")])
-    assert record["prediction"] == "2"
-
-
-def test_an_answer_that_a_table_reads_as_absent_is_no_contradiction() -> None:
-    (record,) = make_records([question()], [answer(prediction="None")], [judgement("0", "nan", None)])
-    assert record["status"] == "unparsed"
-
-
-def test_failed_questions_are_named_with_the_servers_reason() -> None:
-    failed = answer("7", "Failed to obtain answer via API. ", error="HTTP 500: out of memory")
-    with pytest.raises(UserError, match=r"1 question \(7\) of 2 failed at the server: HTTP 500: out of memory"):
-        make_records([question("0"), question("7")], [answer("0"), failed], [judgement("0"), judgement("7")])
-
-
-def test_a_failure_is_seen_in_the_text_of_the_answer_too() -> None:
-    with pytest.raises(UserError, match="failed at the server"):
-        make_records([question()], [answer(prediction="Failed to obtain answer via API.")], [judgement()])
-
-
-def test_of_many_failed_questions_the_first_five_are_named() -> None:
-    indices = [str(number) for number in range(12)]
-    failed = [answer(index, "", error="timeout") for index in indices]
-    with pytest.raises(UserError, match=r"12 questions \(0, 1, 2, 3, 4, …\) of 12 failed"):
-        make_records([question(index) for index in indices], failed, [])
-
-
-def test_a_question_that_was_never_answered_is_named() -> None:
-    with pytest.raises(UserError, match=r"answers missing for 1 question \(1\)"):
-        make_records([question("0"), question("1")], [answer("0")], [judgement("0"), judgement("1")])
-
-
-def test_a_question_that_was_never_judged_is_named() -> None:
-    with pytest.raises(UserError, match=r"judgements missing for 1 question \(1\)"):
-        make_records([question("0"), question("1")], [answer("0"), answer("1")], [judgement("0")])
-
-
-def test_a_doubled_verdict_is_refused() -> None:
-    with pytest.raises(UserError, match=r"judgements doubled for 1 question \(0\)"):
-        make_records([question("0")], [answer("0")], [judgement("0"), judgement("0")])
-
-
-def test_a_verdict_on_a_question_that_was_not_asked_is_refused() -> None:
-    with pytest.raises(UserError, match=r"judgements there for unknown 1 question \(5\)"):
-        make_records([question("0")], [answer("0")], [judgement("0"), judgement("5")])
+def test_the_keys_of_a_line_keep_their_order(tmp_path: Path) -> None:
+    write_records(tmp_path / "r.jsonl", [record(0)])
+    assert list(json.loads((tmp_path / "r.jsonl").read_text())) == [
+        "index", "split", "discipline", "subject", "question", "options", "answer", "prediction", "extracted", "score",
+        "correct", "metric", "status", "seed", "image_sha256",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "stale",
+    ("changes", "message"),
     [
-        judgement(prediction="A", extracted="A"),  # of another answer altogether
-        judgement(score=0.0),  # the right answer, counted as wrong
-        judgement(log="Match Log: A. "),  # the verdict was reached on A
-        judgement(log="Match Log: Failed in Prefetch, no GPT-based answer matching under `exact_matching` policy.. "),
-        judgement(extracted=None, score=1.0, log="Match Log: B. "),  # a hit where nothing is found
+        ({"score": 1.5}, "line 2: question 1 has the score 1.5"),
+        ({"correct": False}, "line 2: question 1 has the score 1.0 and is marked as not correct"),
+        ({"status": "unparsed"}, "line 2: question 1 is both unparsed and correct"),
+        ({"status": "lost"}, 'line 2: status: "lost" found; expected answered or unparsed or truncated'),
+        ({"seed": "0"}, 'line 2: seed: "0" found; expected int'),
+        ({"options": ["1"]}, 'line 2: options: ["1"] found; expected dict'),
+        ({"index": "0"}, "question 0 (seed 0) is there twice"),
+        ({"seed": 1, "index": "0"}, "question 2 was asked for 1 seeds, others for 2"),
     ],
 )
-def test_a_verdict_on_another_answer_is_refused(stale) -> None:
-    with pytest.raises(UserError, match="stale judgement"):
-        make_records([question()], [answer()], [stale])
+def test_a_record_that_cannot_be_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = tmp_path / "r.jsonl"
+    write_records(path, [record(0), record(1), record(2)])
+    lines = path.read_text().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | changes)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError) as refusal:
+        read_records(path)
+    assert str(refusal.value).startswith(f"{path}: {message}")
+    assert str(refusal.value).endswith("evaluate this model again")
+
+
+def test_a_record_without_a_field_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    write_records(path, [record(0)])
+    line = json.loads(path.read_text())
+    del line["metric"]
+    path.write_text(json.dumps(line) + "\n")
+    with pytest.raises(UserError, match="line 1: metric: missing"):
+        read_records(path)
+
+
+@pytest.mark.parametrize(("num_cut", "message"), [(40, "its last line has no end"), (None, "empty; expected one JSON")])
+def test_a_file_that_was_cut_off_or_is_empty_is_refused(tmp_path: Path, num_cut: int | None, message: str) -> None:
+    path = tmp_path / "r.jsonl"
+    write_records(path, records())
+    path.write_text(path.read_text()[:-num_cut] if num_cut else "")
+    with pytest.raises(UserError, match=message):
+        read_records(path)
+
+
+def test_an_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.jsonl: not found"):
+        read_records(tmp_path / "none.jsonl")
+
+
+def test_of_several_seeds_the_first_speaks_for_a_question() -> None:
+    given = [record(index, seed=seed) for seed in (8, 7) for index in range(2)]
+    assert of_first_seed(given) == {"0": record(0, seed=7), "1": record(1, seed=7)}

@@ -1,6 +1,6 @@
 """What is added to VLMEvalKit: its answers with why they ended, and refusals of what it would do silently.
 
-VLMEvalKit itself is not in this environment; small modules stand for the parts of it that are called.
+VLMEvalKit itself is not in this environment; small modules stand in for the parts of it that are called.
 """
 
 import json
@@ -11,14 +11,17 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from helpers.evaluation_inputs import benchmark_rows, write_rows
 from scripts.common.errors import UserError
 from scripts.common.files import md5_of_file
+from scripts.common.settings import settings_from
 from scripts.evaluate import run_vlmevalkit
-from scripts.evaluate.answer_log import line_of
-from scripts.evaluate.load_balancer import Addresses
-from scripts.evaluate.records import Answer
+from scripts.evaluate.answer_log import Answer, line_of
+from scripts.evaluate.load_balancer import LoadBalancer
+from scripts.evaluate.settings import VlmevalkitSettings
+from scripts.questions.catalogue import read_catalogue
 
 FAILURE = "Failed to obtain answer via API."
 
@@ -58,8 +61,8 @@ INDICES = frozenset(str(number) for number in range(64))
 
 def recording_model(path: Path, base: type = ApiModel, *, is_blind: bool = False) -> type:
     """With one server."""
-    addresses = Addresses(["http://127.0.0.1:8000/v1"])
-    return run_vlmevalkit.recording_model(base, path, "key", addresses, INDICES, is_blind=is_blind)
+    balancer = LoadBalancer(["http://127.0.0.1:8000/v1"])
+    return run_vlmevalkit.recording_model(base, path, "key", balancer, INDICES, is_blind=is_blind)
 
 
 def answered(tmp_path: Path, *replies: Any) -> dict[str, Any]:
@@ -138,7 +141,7 @@ def test_the_blind_control_sends_the_text_alone(tmp_path: Path) -> None:
 
 def test_each_request_goes_to_a_replica_that_is_free(tmp_path: Path) -> None:
     urls = ["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"]
-    addresses = Addresses(urls)
+    balancer = LoadBalancer(urls)
     sent: list[str] = []
 
     class Listening(ApiModel):
@@ -151,10 +154,10 @@ def test_each_request_goes_to_a_replica_that_is_free(tmp_path: Path) -> None:
             return super().generate_inner(inputs, **options)
 
     recording = run_vlmevalkit.recording_model(
-        Listening, tmp_path / "a.jsonl", "key", addresses, INDICES, is_blind=False
+        Listening, tmp_path / "a.jsonl", "key", balancer, INDICES, is_blind=False
     )
     model = recording([OSError("refused"), reply("B"), reply("B")])
-    with addresses.one():  # the first is busy
+    with balancer.least_busy():  # the first is busy
         model.answer_question(index=0, message=[], dataset="Digits")
     model.answer_question(index=1, message=[], dataset="Digits")
     assert sent == [f"{url}/chat/completions" for url in (urls[1], urls[1], urls[0])]
@@ -248,37 +251,14 @@ def test_a_benchmark_that_is_scored_in_another_way_is_refused(known: Any, tsv: P
         run_vlmevalkit.check_dataset(name, tsv, is_original=True)
 
 
-def test_verdicts_carry_what_the_parser_finds_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    matching = ModuleType("vlmeval.utils.matching_util")
-    matching.can_infer = lambda text, options: text if text in options else False  # type: ignore[attr-defined]
-    for name in ("vlmeval", "vlmeval.utils"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.setitem(sys.modules, "vlmeval.utils.matching_util", matching)
-    columns = ("index", "prediction", "A", "B", "C", "answer", "hit", "log")
-    rows = [
-        {
-            "index": "1",
-            "prediction": "B",
-            "A": "1",
-            "B": "None",
-            "C": "",
-            "answer": "B",
-            "hit": "1",
-            "log": "Match Log: B. ",
-        },
-        {
-            "index": "2",
-            "prediction": "so",
-            "A": "7",
-            "B": "Other Answers",
-            "C": "",
-            "answer": "7",
-            "hit": "0",
-            "log": "x",
-        },
-    ]
-    write_rows(rows, tmp_path / "Qwen3-VL/Qwen3-VL_MMMU_DEV_VAL_exact_matching_result.tsv", columns)
-    first, second = run_vlmevalkit.choice_judgements(tmp_path, "MMMU_DEV_VAL")
-    assert first.options == {"A": "1", "B": "None"}
-    assert (first.answer, first.score, first.extracted) == ("B", 1, "B")
-    assert (second.answer, second.score, second.extracted) == ("A", 0, None)  # an open question
+def test_the_published_evaluation_is_given_key_by_key(root: Path) -> None:
+    published = yaml.safe_load((root / "tests/data/published_recipe.yaml").read_text())["evaluation"]
+    section = yaml.safe_load((root / "config/simple_vl_8b.yaml").read_text())["evaluate"]["vlmevalkit"]
+    settings = settings_from(VlmevalkitSettings, section, "evaluate.vlmevalkit")
+    (benchmark,) = published["data"]
+    assert benchmark == read_catalogue()["mmmu"]["vlmevalkit"]
+    config = run_vlmevalkit.eval_config(benchmark, "http://127.0.0.1:1/v1", "Qwen3-VL", settings, seed=0)
+    assert published["model"].items() <= config["model"][0].items()
+    rest = {key: published[key] for key in ("data", "mode", "reuse", "nproc", "judge")}
+    assert rest.items() <= config.items()
+    assert config["model"][0]["api_base"] == "http://127.0.0.1:1/v1/chat/completions"

@@ -1,26 +1,29 @@
 """Verdicts on yes or no, open answers and reading, from tables in the form in which VLMEvalKit leaves them.
 
-VLMEvalKit's own functions judge, in the environment that has it; tests/unit/test_run_vlmevalkit.py has the rest.
+VLMEvalKit's own functions judge, in the environment that has it.
 """
 
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from helpers.evaluation_inputs import write_rows
+from scripts.evaluate.vlmevalkit_verdicts import choice_judgements
 
 CODE = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
 sys.path.insert(0, ".")
-from scripts.evaluate import run_vlmevalkit
+from scripts.evaluate import vlmevalkit_verdicts
 run_dir, *names = sys.argv[1:]
-verdicts = {name: run_vlmevalkit.OTHER_VERDICTS[name](Path(run_dir) / name, name) for name in names}
+verdicts = {name: vlmevalkit_verdicts.OTHER_VERDICTS[name](Path(run_dir) / name, name) for name in names}
 print(json.dumps({name: [asdict(each) for each in judgements] for name, judgements in verdicts.items()}))
 """
 TABLES: dict[str, tuple[str, list[dict[str, str]]]] = {
@@ -102,3 +105,39 @@ def test_a_nearly_right_answer_about_a_document_has_a_score_in_between(verdicts:
 
 def test_what_was_read_is_looked_for_in_the_answer_as_it_was_given(verdicts: dict[str, Any]) -> None:
     assert [each["score"] for each in verdicts["OCRBench"]] == [1.0, 1.0, 1.0, 0.0]
+
+
+def test_judgements_of_choices_carry_what_the_parser_finds_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    matching = ModuleType("vlmeval.utils.matching_util")
+    matching.can_infer = lambda text, options: text if text in options else False  # type: ignore[attr-defined]
+    for name in ("vlmeval", "vlmeval.utils"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "vlmeval.utils.matching_util", matching)
+    columns = ("index", "prediction", "A", "B", "C", "answer", "hit", "log")
+    rows = [
+        {
+            "index": "1",
+            "prediction": "B",
+            "A": "1",
+            "B": "None",
+            "C": "",
+            "answer": "B",
+            "hit": "1",
+            "log": "Match Log: B. ",
+        },
+        {
+            "index": "2",
+            "prediction": "so",
+            "A": "7",
+            "B": "Other Answers",
+            "C": "",
+            "answer": "7",
+            "hit": "0",
+            "log": "x",
+        },
+    ]
+    write_rows(rows, tmp_path / "Qwen3-VL/Qwen3-VL_MMMU_DEV_VAL_exact_matching_result.tsv", columns)
+    first, second = choice_judgements(tmp_path, "MMMU_DEV_VAL")
+    assert first.options == {"A": "1", "B": "None"}
+    assert (first.answer, first.score, first.extracted) == ("B", 1, "B")
+    assert (second.answer, second.score, second.extracted) == ("A", 0, None)  # an open question

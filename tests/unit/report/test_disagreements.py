@@ -34,7 +34,7 @@ def benchmark_of(inputs: ReportInputs) -> Benchmark:
 
 def test_each_question_on_which_models_differ_has_a_card_and_no_other(inputs: ReportInputs) -> None:
     benchmark = benchmark_of(inputs)
-    check_same_questions(benchmark, inputs.record_paths)
+    check_same_questions(benchmark.records, inputs.record_paths)
     cards = CARD.findall(render_disagreements(benchmark))
     models = ["graft", "stage1", "stage2"]
     expected = []
@@ -74,7 +74,7 @@ def test_records_of_another_benchmark_file_are_refused(inputs: ReportInputs) -> 
     changed = [record | {"question": "Something else?"} for record in inputs.read_records("stage2")]
     inputs.write_records("stage2", changed)
     with pytest.raises(UserError, match="the question of question"):
-        check_same_questions(benchmark_of(inputs), inputs.record_paths)
+        check_same_questions(benchmark_of(inputs).records, inputs.record_paths)
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser (Debian's package chromium)")

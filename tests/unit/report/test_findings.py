@@ -34,7 +34,19 @@ def score(model: str, share: float, num_unparsed: int = 0, split: str = "test") 
     low, high = wilson(num_correct, NUM_QUESTIONS)
     accuracy = num_correct / NUM_QUESTIONS
     return Score(
-        model, split, "overall", "", "accuracy", NUM_QUESTIONS, num_correct, num_unparsed, 0, 1, accuracy, low, high
+        model=model,
+        split=split,
+        group="overall",
+        name="",
+        num_questions=NUM_QUESTIONS,
+        num_correct=num_correct,
+        accuracy=accuracy,
+        ci95_low=low,
+        ci95_high=high,
+        num_unparsed=num_unparsed,
+        num_truncated=0,
+        num_seeds=1,
+        metric="accuracy",
     )
 
 

@@ -1,79 +1,48 @@
-"""A checkpoint is served to people as it was to the evaluation."""
+"""What `evaluate.serve` may say."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from helpers.evaluation_inputs import serve_settings
 from scripts.common.errors import UserError
-from scripts.environments.paths import environment_dir, serving_role
-from scripts.serve.chat import DEPLOY_ONLY_FLAGS, infer_command
-from scripts.serve.settings import read_settings
+from scripts.common.settings import settings_from
+from scripts.serve.settings import ServeSettings
 
 
-@pytest.fixture
-def checkpoint_dir(tmp_path: Path) -> Path:
-    directory = tmp_path / "checkpoint"
-    directory.mkdir()
-    (directory / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl_qwen3"}))
-    return directory
+@pytest.mark.parametrize("name", ["config.yaml", "config/demo.yaml", "config/simple_vl_8b.yaml"])
+def test_the_section_of_each_shipped_configuration_is_read(root: Path, name: str) -> None:
+    section = yaml.safe_load((root / name).read_text())["evaluate"]["serve"]
+    settings = settings_from(ServeSettings, section, "evaluate.serve")
+    assert vars(settings) == section
+    assert settings.served_name == "Qwen3-VL"
 
 
-def test_the_settings_are_those_of_the_configuration(root: Path, checkpoint_dir: Path) -> None:
-    settings = read_settings(root / "config/demo.yaml", checkpoint_dir)
-    assert settings.serve == yaml.safe_load((root / "config/demo.yaml").read_text())["evaluate"]["serve"]
-    assert settings.python == root / ".venvs/train/bin/python"
-
-
-def test_a_saved_configuration_is_read_too(root: Path, checkpoint_dir: Path, tmp_path: Path) -> None:
-    config = yaml.safe_load((root / "config/demo.yaml").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert read_settings(tmp_path / "config.json", checkpoint_dir).serve == config["evaluate"]["serve"]
+def test_a_name_and_a_port_may_be_chosen() -> None:
+    settings = serve_settings(flags={"served_model_name": "mine", "port": 8000})
+    assert (settings.served_name, settings.port) == ("mine", 8000)
+    assert (serve_settings().served_name, serve_settings().port) == ("Qwen3-VL", None)
 
 
 @pytest.mark.parametrize(
-    ("config", "directory", "message"),
+    ("changes", "lines"),
     [
-        ("config/demo.yaml", "nowhere", "nowhere/config.json: not found; expected a checkpoint"),
-        ("config/nothing.yaml", "checkpoint", "config/nothing.yaml: not found; expected a configuration"),
-        ("study/config.yaml", "checkpoint", "configuration:"),
-        ("LICENSE", "checkpoint", "LICENSE: not YAML"),
+        (
+            {"flags": {"vllm_max_model_len": 8, "vllm_enforce_eager": True}},
+            [
+                "evaluate.serve.flags.vllm_enforce_eager: contradicts backend transformers; remove it or set backend: vllm",
+                "evaluate.serve.flags.vllm_max_model_len: contradicts backend transformers; remove it or set backend: vllm",
+            ],
+        ),
+        (
+            {"num_replicas": 2, "flags": {"port": 8000}},
+            ["evaluate.serve.flags.port: contradicts num_replicas above 1, which need a port each; remove it"],
+        ),
     ],
 )
-def test_what_cannot_be_served_is_refused(
-    root: Path, checkpoint_dir: Path, config: str, directory: str, message: str
-) -> None:
+def test_settings_that_contradict_each_other_are_refused_a_line_each(changes: dict[str, Any], lines: list[str]) -> None:
     with pytest.raises(UserError) as refusal:
-        read_settings(root / config, checkpoint_dir.parent / directory)
-    assert message in str(refusal.value)
-
-
-def test_an_environment_that_is_not_built_is_named_with_the_command(
-    root: Path, checkpoint_dir: Path, tmp_path: Path
-) -> None:
-    config = yaml.safe_load((root / "config/demo.yaml").read_text())
-    config["environments"]["kind"] = "apptainer"
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(
-        UserError, match=r"image/train/bin/python: not found; .* snakemake --cores all \.venvs/train\.ok"
-    ):
-        read_settings(tmp_path / "config.yaml", checkpoint_dir)
-
-
-def test_each_backend_has_its_environment() -> None:
-    assert [serving_role(backend) for backend in ("transformers", "vllm")] == ["train", "serve"]
-    environments = {"kind": "venv", "train": "train_flash_attn"}
-    assert environment_dir(environments, "train") == ".venvs/train_flash_attn"
-    assert environment_dir(environments, "serve") == ".venvs/serve"
-    assert environment_dir(environments | {"kind": "apptainer"}, "serve") == ".venvs/image/serve"
-
-
-def test_questions_from_the_terminal_are_asked_with_the_evaluations_settings(root: Path, checkpoint_dir: Path) -> None:
-    serve = read_settings(root / "config/demo.yaml", checkpoint_dir).serve
-    command = infer_command(Path("python"), checkpoint_dir, serve)
-    assert command[:3] == ["python", "-m", "swift.cli.infer"]
-    flags = dict(zip(command[3::2], command[4::2], strict=True))
-    assert flags["--infer_backend"] == "transformers" and flags["--model"] == str(checkpoint_dir)
-    assert flags["--max_new_tokens"] == str(serve["flags"]["max_new_tokens"])
-    assert not {f"--{name}" for name in DEPLOY_ONLY_FLAGS} & flags.keys()
+        serve_settings(**changes)
+    assert str(refusal.value).splitlines() == lines

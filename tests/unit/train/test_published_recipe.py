@@ -7,9 +7,6 @@ import pytest
 import yaml
 
 from helpers.stage import make_run
-from scripts.evaluate.run_vlmevalkit import eval_config
-from scripts.questions.catalogue import listed_benchmarks
-from scripts.serve.server import deploy_command, server_environment
 from scripts.train.command import Launch, SwiftCommand, build_sft_command
 from scripts.train.settings import StageSettings
 
@@ -87,27 +84,3 @@ def test_the_graft_is_the_published_one(config: Any) -> None:
     assert config["graft"]["max_shard_gb"] == 4
     assert config["donors"]["vl"]["id"] == "Qwen/Qwen2.5-VL-7B-Instruct"
     assert config["donors"]["llm"]["id"] == "Qwen/Qwen3-8B"
-
-
-def test_each_published_serving_flag_is_in_the_command(published: Any, config: Any, root: Path, tmp_path: Path) -> None:
-    stock_config = root / "tests/data/configs/Qwen2.5-VL-7B-Instruct/config.json"
-    (tmp_path / "config.json").write_text(stock_config.read_text())
-    command = deploy_command(Path("python"), root, tmp_path, config["evaluate"]["serve"], 8000)
-    flags = given_flags(command)
-    for name, value in renamed(published["deploy"]).items():
-        assert same_value(flags[name], value), f"--{name} {flags.get(name)}, published {value}"
-    environment = server_environment({}, root, config["evaluate"]["serve"])
-    for name, value in published["deploy"]["environment"].items():
-        assert environment[name] == str(value)
-
-
-def test_each_published_evaluation_setting_is_in_the_task(published: Any, config: Any) -> None:
-    (benchmark,) = listed_benchmarks(config["evaluate"]).values()
-    task = eval_config(
-        benchmark.dataset, "http://127.0.0.1:8000/v1", "Qwen3-VL", config["evaluate"]["vlmevalkit"], seed=42
-    )
-    expected = {key: value for key, value in published["evaluation"].items() if key not in ("eval_backend", "model")}
-    assert {key: task[key] for key in expected} == expected
-    model = published["evaluation"]["model"]
-    assert {key: task["model"][0][key] for key in model} == model
-    assert task["model"][0]["api_base"].endswith("/v1/chat/completions")

@@ -1,4 +1,4 @@
-"""The control: each question with the picture of another one."""
+"""The shuffled control: each question with the picture of another one."""
 
 import random
 from pathlib import Path

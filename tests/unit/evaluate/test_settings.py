@@ -1,0 +1,40 @@
+"""What `evaluate.vlmevalkit` and `evaluate.native` may say."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers.evaluation_inputs import native_settings, vlmevalkit_settings
+from scripts.common.errors import UserError
+from scripts.common.settings import settings_from
+from scripts.evaluate.settings import HARNESS_SETTINGS
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "config/demo.yaml", "config/simple_vl_8b.yaml"])
+def test_the_sections_of_each_shipped_configuration_are_read(root: Path, name: str) -> None:
+    evaluate = yaml.safe_load((root / name).read_text())["evaluate"]
+    for backend, cls in HARNESS_SETTINGS.items():
+        settings = settings_from(cls, evaluate[backend], f"evaluate.{backend}")
+        assert asdict(settings) == evaluate[backend]
+        assert list(asdict(settings)) == sorted(evaluate[backend])  # as they stand in the provenance
+
+
+def test_a_prompt_is_filled_with_the_question_and_its_options() -> None:
+    settings = native_settings(choice_prompt="{question} of {letters}:\n{options} {{}}", open_prompt="Say: {question}")
+    assert settings.prompt("Which", {"A": "1", "C": "7"}) == "Which of A,C:\nA. 1\nC. 7 {}"
+    assert settings.prompt("Who?", {}) == "Say: Who?"
+
+
+def test_prompts_that_cannot_be_filled_are_refused_a_line_each() -> None:
+    with pytest.raises(UserError) as refusal:
+        native_settings(choice_prompt="{question} {}", open_prompt="{question} {answer}")
+    choice, own = str(refusal.value).splitlines()
+    assert choice.startswith("evaluate.native.choice_prompt: cannot be filled (IndexError")
+    assert own.startswith("evaluate.native.open_prompt: cannot be filled (KeyError: 'answer')")
+
+
+def test_old_answers_are_never_taken_for_new_ones() -> None:
+    with pytest.raises(UserError, match=r"evaluate\.vlmevalkit\.reuse: true would take old answers"):
+        vlmevalkit_settings(reuse=True)
