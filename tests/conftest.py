@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from helpers.evalscope_forks import EvalScopeForks
-from helpers.kept_results import files_of_tree
+from helpers.kept_results import files_of_tree, keep, key_of_tree
 from helpers.workflow_run import WorkflowRun
 
 # Ignored where the tests were started in the background (`nohup`, `&` in a script), and then by all that they start, too.
@@ -97,10 +97,19 @@ def environment_python(root: Path, role: str) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_donors_dir(root: Path, train_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random donors of a few thousand parameters, saved as the demo's donors are; nothing was trained."""
+    """Random donors of a few thousand parameters, saved as the demo's donors are; nothing was trained.
+
+    Each session has a copy of its own of those that are kept.
+    """
+    program = "tests/helpers/make_tiny_donors.py"
+    kept_dir = root / ".cache/tests" / f"tiny-donors-{key_of_tree(root, program)}"
     directory = tmp_path_factory.mktemp("donors")
-    command = [str(train_python), "tests/helpers/make_tiny_donors.py", "--output-dir", str(directory)]
-    subprocess.run(command, cwd=root, check=True)
+    if kept_dir.exists():
+        return Path(shutil.copytree(kept_dir, directory, dirs_exist_ok=True))
+    subprocess.run([str(train_python), program, "--output-dir", str(directory)], cwd=root, check=True)
+    for other_dir in set(kept_dir.parent.glob("tiny-donors-*")) - {kept_dir}:
+        shutil.rmtree(other_dir)
+    keep(directory, [path.name for path in directory.iterdir()], kept_dir)
     return directory
 
 

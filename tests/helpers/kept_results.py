@@ -1,8 +1,10 @@
 """What takes minutes to make is kept from one session of tests to the next, under the sha256 of all that made it."""
 
+import contextlib
 import hashlib
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,23 +22,25 @@ def files_of_tree(root: Path) -> list[str]:
     return sorted(name for name in filter(None, listed.split("\0")) if (root / name).is_file())
 
 
-def key_of_tree(root: Path) -> str:
-    """Another one as soon as a program, a rule, a setting or a lock is another."""
+def key_of_tree(root: Path, *also: str) -> str:
+    """Another one as soon as a program, a rule, a setting or a lock is another, or one of the files `also`."""
     digest = hashlib.sha256()
     for name in files_of_tree(root):
-        if not name.startswith(WITHOUT_INFLUENCE):
+        if name in also or not name.startswith(WITHOUT_INFLUENCE):
             digest.update(f"{name} {hashlib.sha256((root / name).read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
 
 
 def keep(source_dir: Path, names: Sequence[str], kept_dir: Path) -> None:
-    """Copies some files and directories; `kept_dir` appears whole."""
-    partial_dir = kept_dir.with_name(f"partial-{kept_dir.name}")
-    shutil.rmtree(partial_dir, ignore_errors=True)
+    """Copies some files and directories; `kept_dir` appears whole, by the first session that comes to it."""
+    kept_dir.parent.mkdir(parents=True, exist_ok=True)
+    partial_dir = Path(tempfile.mkdtemp(prefix="partial-", dir=kept_dir.parent))
     for name in names:
         (partial_dir / name).parent.mkdir(parents=True, exist_ok=True)
         if (source_dir / name).is_dir():
             shutil.copytree(source_dir / name, partial_dir / name)
         else:
             shutil.copy2(source_dir / name, partial_dir / name)
-    partial_dir.rename(kept_dir)
+    with contextlib.suppress(OSError):  # another one was faster
+        partial_dir.rename(kept_dir)
+    shutil.rmtree(partial_dir, ignore_errors=True)
