@@ -14,9 +14,6 @@ from scripts.serve.settings import ServeSettings
 
 HOST = "127.0.0.1"
 
-# Set below, from the rest of the settings. A port may be chosen.
-OWNED_FLAGS = frozenset({"model", "model_type", "template", "external_plugins", "infer_backend", "host", "check_model"})
-
 
 @dataclass(frozen=True)
 class Serving:

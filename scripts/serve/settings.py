@@ -9,6 +9,9 @@ from scripts.common.errors import UserError
 # The name that the published recipe serves under. VLMEvalKit treats some names specially (those with "step", "o1", "gemini" …).
 DEFAULT_SERVED_NAME = "Qwen3-VL"
 
+# Set by scripts/serve/command.py from the rest of the settings. A port may be chosen.
+OWNED_FLAGS = frozenset({"model", "model_type", "template", "external_plugins", "infer_backend", "host", "check_model"})
+
 
 @dataclass(frozen=True)
 class ServeSettings:
@@ -26,7 +29,11 @@ class ServeSettings:
             raise UserError("\n".join(lines))
 
     def _findings(self) -> Iterator[str]:
-        """Settings that contradict each other, a line each."""
+        """Settings that contradict each other or our own, a line each."""
+        for flag in sorted(self.flags.keys() & OWNED_FLAGS):
+            yield (
+                f"evaluate.serve.flags.{flag}: set by vlgraft itself from the rest of the configuration; remove it here"
+            )
         if self.backend != "vllm":
             for flag in sorted(flag for flag in self.flags if flag.startswith("vllm_")):
                 yield (

@@ -18,7 +18,6 @@ from scripts.common.settings import settings_from
 from scripts.donors.settings import DonorSource
 from scripts.evaluate.settings import HARNESS_SETTINGS
 from scripts.questions.catalogue import benchmark_findings
-from scripts.serve import command as serve_command
 from scripts.serve.settings import ServeSettings
 from scripts.train import settings as stage_settings
 
@@ -31,9 +30,6 @@ RENAMED_FLAGS = {
 }
 
 FLASH_ATTENTION_ENVIRONMENT = "train_flash_attn"
-
-# What the programs set themselves, from the rest of the configuration.
-OWNED_FLAGS = {"deploy": serve_command.OWNED_FLAGS}
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -88,13 +84,11 @@ def flag_type_agrees(value: Any, type_name: str) -> bool:
 
 
 def flag_findings(where: str, flags: Mapping[str, Any], command: str, known_flags: Mapping[str, Any]) -> Iterator[str]:
-    """Flags that the locked ms-swift does not know, that were renamed, or that the programs own."""
+    """Flags that the locked ms-swift does not know, or that were renamed."""
     known = known_flags[command]
     for flag, value in flags.items():
         if flag in RENAMED_FLAGS:
             yield f"{where}.{flag}: renamed in ms-swift 4; write {RENAMED_FLAGS[flag]}"
-        elif flag in OWNED_FLAGS.get(command, ()):
-            yield f"{where}.{flag}: set by vlgraft itself from the rest of the configuration; remove it here"
         elif flag not in known:
             yield f"{where}.{flag}: unknown flag of `swift {command}`{nearest(flag, known)}"
         elif not flag_type_agrees(value, known[flag]["type"]):

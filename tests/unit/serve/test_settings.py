@@ -37,6 +37,10 @@ def test_a_name_and_a_port_may_be_chosen() -> None:
             ],
         ),
         (
+            {"flags": {"host": "0.0.0.0"}},
+            ["evaluate.serve.flags.host: set by vlgraft itself from the rest of the configuration; remove it here"],
+        ),
+        (
             {"num_replicas": 2, "flags": {"port": 8000}},
             ["evaluate.serve.flags.port: contradicts num_replicas above 1, which need a port each; remove it"],
         ),
