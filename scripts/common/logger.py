@@ -26,3 +26,17 @@ def make_logger(log_path: Path) -> Log:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     return log_line
+
+
+class OccasionalLog:
+    """Logs progress: at most one line every few seconds, the first after that time."""
+
+    def __init__(self, seconds_between_lines: float = 10.0) -> None:
+        self.seconds_between_lines = seconds_between_lines
+        self.last_line_s = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        now_s = time.monotonic()
+        if now_s - self.last_line_s >= self.seconds_between_lines:
+            self.last_line_s = now_s
+            log(line)

@@ -4,43 +4,28 @@ ms-swift silently puts a random other sample in the place of one that it cannot 
 picture and some that do not, ranks wait for each other for ever (ms-swift issues 4918 and 9104). Both cost hours on a
 cluster; here they cost a minute. Every problem is reported with its row number; a report is written only if there is none.
 
-By hand:
-  .venv/bin/python scripts data.check_dataset --dataset results/demo/data/stage1.jsonl \
-    --output results/demo/data/stage1.check.json
+By hand: .venv/bin/python scripts data.check_dataset --config config/demo.yaml --stage stage1
 """
 
 import argparse
 import hashlib
 import json
 import os
-import statistics
-import time
-import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from scripts.common.errors import UserError, run_program
-from scripts.common.files import sha256_of_file, write_json_atomically
+from scripts.common.files import sha256_of_file
 from scripts.common.logger import log
-from scripts.data.rows import IMAGE_TAG, count_image_tags
+from scripts.data.dataset_check import DatasetCheck, spread, write_dataset_check
+from scripts.data.pictures import read_pictures
+from scripts.data.row_problems import ROLES, images_of, row_problems
+from scripts.data.rows import IMAGE_TAG
 
-# Roles that ms-swift accepts (swift/dataset/preprocessor/core.py: _check_messages).
-ROLES = {"system", "user", "assistant", "tool", "tool_call", "tool_response"}
-
-# transformers' picture processor refuses a larger ratio (models/qwen2_vl/image_processing_qwen2_vl.py: smart_resize).
-MAX_ASPECT_RATIO = 200
 MAX_SHOWN_PER_KIND = 20
 MAX_DEFAULT_WORKERS = 8
-NUM_PICTURES_PER_TASK = 64
-SECONDS_BETWEEN_LINES = 10.0
 
 # The kinds of problem, in the order in which they are reported, each with its remedy.
 REMEDIES = {
@@ -71,66 +56,6 @@ class Findings:
     rows_without_pictures: list[int] = field(default_factory=list)
     rows_of_picture: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     problems: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture that was read in full, or why it could not be."""
-
-    path: str
-    width_px: int = 0
-    height_px: int = 0
-    problem: str = ""
-    detail: str = ""
-
-
-def message_problems(messages: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """What is wrong with a conversation, as (kind, detail)."""
-    for number, message in enumerate(messages, start=1):
-        role = message.get("role") if isinstance(message, dict) else None
-        if role not in ROLES or not isinstance(message.get("content"), str):
-            found = (
-                f"role {role!r}" if role not in ROLES else f"content of type {type(message.get('content')).__name__}"
-            )
-            yield "a message that ms-swift does not accept", f"message {number}: {found}"
-            return
-    roles = [message["role"] for message in messages]
-    if "assistant" not in roles:
-        yield "no assistant turn", f"roles: {', '.join(roles)}"
-        return
-    if any(message["role"] == "assistant" and not message["content"].strip() for message in messages):
-        yield "empty assistant turn", ""
-    if roles[-1] != "assistant":
-        yield "last turn is not the assistant's", f"last role: {roles[-1]}"
-    turns = roles[1:] if roles[0] == "system" else roles
-    plain = not any("tool" in role for role in turns)
-    if plain and (turns[0] != "user" or any(turn == following for turn, following in pairwise(turns))):
-        yield "turns do not alternate", f"roles: {', '.join(roles)}"
-
-
-def row_problems(row: Any) -> Iterator[tuple[str, str]]:
-    """What is wrong with a row by itself, as (kind, detail); its pictures are not opened."""
-    messages = row.get("messages") if isinstance(row, dict) else None
-    if not isinstance(messages, list) or not messages:
-        yield "no messages", ""
-        return
-    problems = list(message_problems(messages))
-    yield from problems
-    images = images_of(row)
-    if "a message that ms-swift does not accept" not in dict(problems):
-        num_tags = count_image_tags(messages)
-        if num_tags != len(images):
-            yield "number of pictures does not match", f"{len(images)} pictures, {num_tags} {IMAGE_TAG} in the text"
-    for image in images:
-        if not isinstance(image, str):
-            yield "picture path not absolute", f"{type(image).__name__} found"
-        elif not Path(image).is_absolute():
-            yield "picture path not absolute", image
-
-
-def images_of(row: dict[str, Any]) -> list[Any]:
-    images = row.get("images") or []
-    return images if isinstance(images, list) else [images]
 
 
 def read_rows(dataset_path: Path) -> Findings:
@@ -165,50 +90,6 @@ def count_row(findings: Findings, number: int, row: dict[str, Any]) -> None:
         findings.rows_of_picture[path].append(number)
 
 
-def read_picture(path: str) -> Picture:
-    """Decodes one picture in full, as training will."""
-    if not Path(path).is_file():
-        return Picture(path, problem="picture not found", detail=path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                picture.verify()
-            with Image.open(path) as picture:  # verify() leaves the picture unusable
-                picture.load()
-                picture.convert("RGB")
-                width_px, height_px = picture.size
-    # Decoders raise whatever they meet in the file: OSError, SyntaxError, ValueError, struct.error, ...
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return Picture(path, problem="picture unreadable", detail=f"{path} ({reason})")
-    if max(width_px, height_px) > MAX_ASPECT_RATIO * min(width_px, height_px):
-        detail = f"{path} ({width_px} x {height_px}: longer than {MAX_ASPECT_RATIO} times its width)"
-        return Picture(path, problem="picture unreadable", detail=detail)
-    return Picture(path, width_px, height_px)
-
-
-def read_pictures(paths: Sequence[str], num_workers: int) -> Iterator[Picture]:
-    """Reads all pictures, in order, saying now and then how far it is."""
-    last_line_s = time.monotonic()
-    with picture_reader(len(paths), num_workers) as read:
-        for number, picture in enumerate(read(paths), start=1):
-            yield picture
-            if time.monotonic() - last_line_s > SECONDS_BETWEEN_LINES:
-                last_line_s = time.monotonic()
-                log(f"pictures: {number} of {len(paths)} read")
-
-
-@contextmanager
-def picture_reader(num_pictures: int, num_workers: int) -> Iterator[Any]:
-    """A function that maps paths to pictures: in this process for a few, in several for many."""
-    if num_workers == 1 or num_pictures <= NUM_PICTURES_PER_TASK:
-        yield lambda paths: map(read_picture, paths)
-        return
-    with ProcessPoolExecutor(num_workers) as pool:
-        yield lambda paths: pool.map(read_picture, paths, chunksize=NUM_PICTURES_PER_TASK)
-
-
 def mixed_rows(findings: Findings) -> list[tuple[int, str]]:
     """The fewer of the rows with and without pictures, if there are both."""
     with_pictures, without_pictures = findings.rows_with_pictures, findings.rows_without_pictures
@@ -236,13 +117,8 @@ def describe_problems(dataset_path: Path, findings: Findings) -> str:
     return "\n".join(lines)
 
 
-def spread(values: Sequence[int]) -> dict[str, float] | None:
-    """Least, middle and greatest of the values."""
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)} if values else None
-
-
-def check(dataset_path: Path, num_workers: int) -> dict[str, Any]:
-    """The check's report; raises UserError with every problem if there is one."""
+def check(dataset_path: Path, num_workers: int) -> DatasetCheck:
+    """Reads all rows and pictures; raises UserError with every problem if there is one."""
     if not dataset_path.is_file():
         raise UserError(f"{dataset_path}: not found; expected a .jsonl of training rows; check the path")
     if dataset_path.stat().st_size == 0:
@@ -267,18 +143,18 @@ def check(dataset_path: Path, num_workers: int) -> dict[str, Any]:
         log(f"{dataset_path}: note: no row has a picture, so nothing trains the vision tower or the aligner")
     if findings.num_duplicate_rows:
         log(f"{dataset_path}: note: {findings.num_duplicate_rows} rows repeat an earlier one word for word")
-    return {
-        "num_rows": findings.num_rows,
-        "num_duplicate_rows": findings.num_duplicate_rows,
-        "num_assistant_turns": findings.num_assistant_turns,
-        "num_pictures": len(findings.rows_of_picture),
-        "num_picture_references": findings.num_picture_references,
-        "picture_width_px": spread([width_px for width_px, _ in sizes]),
-        "picture_height_px": spread([height_px for _, height_px in sizes]),
-        "picture_area_px": spread([width_px * height_px for width_px, height_px in sizes]),
-        "num_bytes": dataset_path.stat().st_size,
-        "sha256": sha256_of_file(dataset_path),
-    }
+    return DatasetCheck(
+        num_rows=findings.num_rows,
+        num_duplicate_rows=findings.num_duplicate_rows,
+        num_assistant_turns=findings.num_assistant_turns,
+        num_pictures=len(findings.rows_of_picture),
+        num_picture_references=findings.num_picture_references,
+        picture_width_px=spread([width_px for width_px, _ in sizes]),
+        picture_height_px=spread([height_px for _, height_px in sizes]),
+        picture_area_px=spread([width_px * height_px for width_px, height_px in sizes]),
+        num_bytes=dataset_path.stat().st_size,
+        sha256=sha256_of_file(dataset_path),
+    )
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -293,8 +169,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     report = check(arguments.dataset, arguments.num_workers)
-    write_json_atomically(arguments.output, report)
-    log(f"{arguments.output}: {report['num_rows']} rows and {report['num_pictures']} pictures are sound")
+    write_dataset_check(arguments.output, report)
+    log(f"{arguments.output}: {report.num_rows} rows and {report.num_pictures} pictures are sound")
 
 
 if __name__ == "__main__":

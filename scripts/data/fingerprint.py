@@ -1,16 +1,13 @@
-"""The one sha256 that identifies a training set, and how the check of its rows is read."""
+"""The one sha256 that identifies a training set."""
 
 import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_json
 from scripts.common.model_files import NUM_READERS
-from scripts.common.reading import require
 
 _PICTURE_HEAD_BYTES = 4096
 
@@ -52,24 +49,3 @@ def _picture_head(name: str) -> bytes:
             return f"{size}\0".encode() + file.read(_PICTURE_HEAD_BYTES)
     except (OSError, ValueError):
         return b"not a file here"  # an address or inline data; the row itself is hashed
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """The training set of a stage, as its check found it."""
-
-    stage: str
-    num_rows: int
-    num_pictures: int
-    sha256: str
-
-
-def read_dataset_check(stage: str, path: Path) -> Dataset:
-    """The check's report on a stage's training set."""
-    value, where = read_json(path), str(path)
-    return Dataset(
-        stage,
-        require(value, "num_rows", int, where),
-        require(value, "num_pictures", int, where),
-        require(value, "sha256", str, where),
-    )

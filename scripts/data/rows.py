@@ -1,22 +1,45 @@
 """What a training row is: ms-swift's {"messages": [{"role", "content"}, ...], "images": [path, ...]}.
 
-Each `<image>` in the text stands for one picture of `images`, in order (ms-swift's documentation, "Custom dataset").
+Each `<image>` in the text is the place of one picture of `images`, in order (ms-swift's documentation, "Custom dataset").
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 IMAGE_TAG = "<image>"
 
 
-def count_image_tags(messages: Sequence[dict[str, Any]]) -> int:
-    """How many pictures the text of a conversation calls for."""
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+class Row(TypedDict, total=False):
+    """A training row; one without pictures has no `images`."""
+
+    messages: list[Message]
+    images: list[str]
+
+
+def count_image_tags(messages: Sequence[Message]) -> int:
+    """How many pictures the text of a conversation has places for."""
     return sum(message["content"].count(IMAGE_TAG) for message in messages if isinstance(message.get("content"), str))
 
 
-def with_all_image_tags(messages: Sequence[dict[str, Any]], num_images: int) -> list[dict[str, Any]]:
-    """The conversation with the tags that it lacks in front of its first message, where ms-swift would put them."""
+def with_all_image_tags(messages: Sequence[Message], num_images: int) -> list[Message]:
+    """The conversation with its missing tags in front of the first message, where ms-swift would put them."""
     num_missing = num_images - count_image_tags(messages)
     if num_missing <= 0 or not isinstance(messages[0].get("content"), str):
         return list(messages)
-    return [messages[0] | {"content": IMAGE_TAG * num_missing + messages[0]["content"]}, *messages[1:]]
+    first: Message = {**messages[0], "content": IMAGE_TAG * num_missing + messages[0]["content"]}
+    return [first, *messages[1:]]
+
+
+def standard_row(messages: Sequence[Message], images: Sequence[Any]) -> Row:
+    """A row as training reads it; one without pictures has no `images`."""
+    row: Row = {"messages": with_all_image_tags(messages, len(images)) if messages else []}
+    if images:
+        row["images"] = list(images)
+    return row

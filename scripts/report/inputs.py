@@ -13,7 +13,7 @@ from typing import Any
 from scripts.common.commit import Commit
 from scripts.common.errors import UserError
 from scripts.common.files import md5_of_file, sha256_of_file
-from scripts.data.fingerprint import Dataset, read_dataset_check
+from scripts.data.dataset_check import DatasetCheck, read_dataset_check
 from scripts.donors.manifest import DonorManifest, read_manifest
 from scripts.evaluate.model_names import pipeline_order
 from scripts.evaluate.provenance import read_table_provenance
@@ -47,7 +47,7 @@ class Inputs:
     benchmark_md5s: dict[str, str]
     benchmark_sha256s: dict[str, str]
     donors: list[DonorManifest]
-    datasets: list[Dataset]
+    datasets: dict[str, DatasetCheck]
     locks: list[Lock]
     step_times_s: dict[str, float]
 
@@ -126,7 +126,7 @@ def read_inputs(config_path: Path, commit: Commit) -> Inputs:
         benchmark_md5s={name: md5_of_file(path) for name, path in tsv_paths.items()},
         benchmark_sha256s={name: sha256_of_file(path) for name, path in tsv_paths.items()},
         donors=[read_manifest(Path(layout.donor_manifest(role))) for role in DONOR_ROLES],
-        datasets=[read_dataset_check(stage, Path(layout.dataset_check(stage))) for stage in STAGES],
+        datasets={stage: read_dataset_check(Path(layout.dataset_check(stage))) for stage in STAGES},
         locks=[read_lock(Path(path)) for path in layout.locks],
         step_times_s={step: read_step_time(Path(path)) for step, path in layout.step_times.items()},
         newest_input=newest_change([config_path, *map(Path, input_paths(layout))]),

@@ -11,7 +11,7 @@ from scripts.common.errors import UserError
 from scripts.common.files import read_json
 from scripts.common.local_paths import without_local_paths
 from scripts.common.reading import read_object, require
-from scripts.data.fingerprint import Dataset, read_dataset_check
+from scripts.data.dataset_check import DatasetCheck, read_dataset_check
 from scripts.donors.manifest import DonorManifest, read_manifest
 from scripts.evaluate.provenance import read_table_provenance
 from scripts.evaluate.scores import Benchmark, check_same_weights, read_scores
@@ -59,7 +59,7 @@ class StageView:
     """A stage that led to the checkpoint: its metrics, its training set and the settings that it was exported with."""
 
     metrics: Metrics
-    dataset: Dataset
+    dataset: DatasetCheck
     settings: ExportedSettings
 
     @property
@@ -100,7 +100,7 @@ def read_stage(layout: Layout, stage: str) -> StageView:
         raise UserError(
             f"{settings_path}: settings of {settings.stage} found; expected those of {stage}; export this stage again"
         )
-    dataset = read_dataset_check(stage, Path(layout.dataset_check(stage)))
+    dataset = read_dataset_check(Path(layout.dataset_check(stage)))
     return StageView(metrics, dataset, ExportedSettings(**without_local_paths(vars(settings))))
 
 

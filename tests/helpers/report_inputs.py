@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 from helpers.evaluation_inputs import provenance
 from scripts.common.commit import Commit
 from scripts.common.root import ROOT
+from scripts.data.dataset_check import DatasetCheck, Spread
 from scripts.report.inputs import read_inputs
 from scripts.report.page import render
 from scripts.train.losses import LossPoint
@@ -61,6 +62,18 @@ FIDELITY = {
     "text_sha256": "cd" * 32,
 }
 NUM_PROCESSES = 8
+DATASET_CHECK = DatasetCheck(
+    num_rows=6582,
+    num_duplicate_rows=0,
+    num_assistant_turns=6582,
+    num_pictures=6582,
+    num_picture_references=6582,
+    picture_width_px=Spread(56, 56, 56),
+    picture_height_px=Spread(56, 56, 56),
+    picture_area_px=Spread(3136, 3136, 3136),
+    num_bytes=1_000_000,
+    sha256="ab" * 32,
+)
 VERSIONS = {"ms-swift": "4.6.0", "transformers": "5.19.0", "torch": "2.13.0", "deepspeed": "0.19.8"}
 
 
@@ -394,7 +407,7 @@ def build(
         inputs.config["evaluate"]["benchmarks"] = benchmarks
     for stage, resumed_at in zip(STAGES, (None, num_steps // 2), strict=True):
         inputs.write_json(LAYOUT.metrics(stage), make_metrics(stage, num_steps, seed, resumed_at))
-        inputs.write_json(LAYOUT.dataset_check(stage), {"num_rows": 6582, "num_pictures": 6582, "sha256": "ab" * 32})
+        inputs.write_json(LAYOUT.dataset_check(stage), asdict(DATASET_CHECK))
     inputs.write_text(LAYOUT.ledger, ledger_text())
     inputs.write_json(LAYOUT.fidelity, FIDELITY)
     for role in ("vl", "llm"):

@@ -17,7 +17,7 @@ from swift.dataset import MediaResource
 from swift.hub.hub import HFHub, MSHub
 
 from scripts.common.errors import UserError
-from scripts.data import prepare_dataset
+from scripts.data import prepare_dataset, registered_rows
 from scripts.data.rows import IMAGE_TAG
 
 Row = dict[str, Any]
@@ -76,7 +76,7 @@ def test_ms_swift_by_itself_still_loses_every_row_of_llava_pretrain(
     prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once this fails the repair can go; until then, losing everything is an error and no empty file."""
-    monkeypatch.setattr(prepare_dataset, "repair_registrations", reload_registrations)
+    monkeypatch.setattr(registered_rows, "repair_registrations", reload_registrations)
     with pytest.raises(UserError, match="ms-swift lost 3 of 3 rows"):
         prepare("AI-ModelScope/LLaVA-Pretrain", [llava_row("00453/1.jpg")] * 3, ("llava_pretrain/00453/1.jpg",))
 
@@ -188,7 +188,7 @@ def test_a_hub_that_cannot_be_reached_gives_one_message(prepare: Prepare, monkey
     def unreachable(*_: Any, **__: Any) -> None:
         raise ConnectionError("name or service not known\nat line 2 of many")
 
-    monkeypatch.setattr(prepare_dataset, "repair_registrations", lambda: setattr(MSHub, "load_dataset", unreachable))
+    monkeypatch.setattr(registered_rows, "repair_registrations", lambda: setattr(MSHub, "load_dataset", unreachable))
     original = MSHub.load_dataset
     try:
         with pytest.raises(UserError, match=r"could not be loaded.*name or service not known at line 2.*internet"):

@@ -6,10 +6,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 from PIL import Image
 
 from scripts.data import check_dataset
+from scripts.data.pictures import NUM_PICTURES_PER_TASK
 
 Row = dict[str, Any]
 
@@ -55,7 +55,7 @@ def test_the_report_of_a_sound_dataset_counts_rows_pictures_and_turns(root: Path
 
 
 def test_many_pictures_read_in_several_processes_give_the_same_report(root: Path, tmp_path: Path) -> None:
-    dataset_path = write_dataset(tmp_path, [(8 + i % 5, 9) for i in range(3 * check_dataset.NUM_PICTURES_PER_TASK)])
+    dataset_path = write_dataset(tmp_path, [(8 + i % 5, 9) for i in range(3 * NUM_PICTURES_PER_TASK)])
     reports = []
     for num_workers in ("1", "2"):
         assert check(root, dataset_path, "--num-workers", num_workers).returncode == 0
@@ -74,26 +74,6 @@ def test_rows_of_text_alone_pass_with_a_note(root: Path, tmp_path: Path) -> None
 
 
 USER, ASSISTANT = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
-
-
-@pytest.mark.parametrize(
-    ("messages", "kinds"),
-    [
-        ([USER, ASSISTANT], []),
-        ([{"role": "system", "content": ""}, USER, ASSISTANT], []),
-        ([USER, {"role": "tool_call", "content": "f"}, {"role": "tool_response", "content": "1"}, ASSISTANT], []),
-        ([USER], ["no assistant turn"]),
-        ([USER, ASSISTANT | {"content": " \n"}], ["empty assistant turn"]),
-        ([USER, ASSISTANT, USER], ["last turn is not the assistant's"]),
-        ([USER, USER, ASSISTANT], ["turns do not alternate"]),
-        ([ASSISTANT], ["turns do not alternate"]),
-        ([{"role": "human", "content": "?"}, ASSISTANT], ["a message that ms-swift does not accept"]),
-        ([USER | {"content": [{"type": "text", "text": "?"}]}, ASSISTANT], ["a message that ms-swift does not accept"]),
-        (["?", ASSISTANT], ["a message that ms-swift does not accept"]),
-    ],
-)
-def test_a_conversation_is_trainable_or_its_problem_is_named(messages: list[Any], kinds: list[str]) -> None:
-    assert [kind for kind, _ in check_dataset.message_problems(messages)] == kinds
 
 
 def test_every_kind_of_problem_has_a_remedy(tmp_path: Path) -> None:

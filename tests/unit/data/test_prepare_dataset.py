@@ -1,31 +1,10 @@
-"""Preparing a stage's rows from files: paths, order, sampling, tags, and what is refused."""
+"""Preparing a stage's rows from files: paths, order, sampling, and what is refused."""
 
 import json
 import subprocess
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from scripts.common.errors import UserError
-from scripts.data import prepare_dataset
-from scripts.data.rows import IMAGE_TAG
-
-Row = dict[str, Any]
-
-
-def row_of(name: str, images: list[str]) -> Row:
-    return {
-        "messages": [{"role": "user", "content": IMAGE_TAG * len(images)}, {"role": "assistant", "content": name}],
-        "images": images,
-    }
-
-
-def write_rows(path: Path, rows: list[Row]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+from helpers.training_rows import Row, row_of, write_rows
 
 
 def prepare(root: Path, sources: list[str], output_path: Path, seed: int = 0) -> subprocess.CompletedProcess[str]:
@@ -54,14 +33,6 @@ def test_sources_follow_each_other_and_picture_paths_become_absolute(root: Path,
     assert "rows 2 to 3 are from" in finished.stderr
 
 
-def test_a_relative_source_gives_absolute_picture_paths_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_rows(tmp_path / "data/rows.jsonl", [row_of("a", ["0.png"])])
-    monkeypatch.chdir(tmp_path)
-    source = prepare_dataset.parse_source("data/rows.jsonl")
-    (row,) = prepare_dataset.read_source(source, 0, tmp_path / "pictures")
-    assert row["images"] == [str(Path.cwd() / "data/0.png")]
-
-
 def test_the_same_seed_draws_the_same_rows_and_another_seed_others(root: Path, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [row_of(str(i), [f"{i}.png"]) for i in range(50)])
     drawn = []
@@ -71,36 +42,6 @@ def test_the_same_seed_draws_the_same_rows_and_another_seed_others(root: Path, t
     assert drawn[0] == drawn[1] != drawn[2]
     names = [row["messages"][1]["content"] for row in map(json.loads, drawn[0].splitlines())]
     assert len(set(names)) == 20
-
-
-def test_more_rows_than_there_are_repeat_every_row_as_often_and_draw_the_rest() -> None:
-    counts = Counter(prepare_dataset.chosen_rows(num_rows=8, num_wanted=19, seed=0))
-    assert sorted(counts.values()) == [2] * 5 + [3] * 3
-
-
-def test_a_file_with_a_number_sign_in_its_name_is_that_file(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "rows#2.jsonl", [row_of("a", [])])
-    source = prepare_dataset.parse_source(str(path))
-    assert (source.name, source.num_wanted, source.is_file) == (str(path), None, True)
-
-
-def test_tags_that_the_text_lacks_are_put_before_the_first_message() -> None:
-    messages = [{"role": "user", "content": f"which of {IMAGE_TAG} these?"}, {"role": "assistant", "content": "B"}]
-    row = prepare_dataset.standard_row(messages, ["0.png", "1.png"])
-    assert row["messages"][0]["content"] == f"{IMAGE_TAG}which of {IMAGE_TAG} these?"
-    assert messages[0]["content"] == f"which of {IMAGE_TAG} these?", "the caller's row is left as it was"
-
-
-def test_a_row_without_pictures_has_no_images_key() -> None:
-    assert "images" not in prepare_dataset.standard_row(row_of("a", [])["messages"], [])
-
-
-@pytest.mark.parametrize(
-    ("text", "words"), [("rows.jsonl#many", "expected the number of rows"), ("id#0", "expected the number")]
-)
-def test_a_number_of_rows_that_is_none_is_refused(text: str, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        prepare_dataset.parse_source(text)
 
 
 def test_a_file_that_is_not_there_is_not_taken_for_an_id(root: Path, tmp_path: Path) -> None:
@@ -129,11 +70,3 @@ def test_a_row_without_messages_is_refused_with_its_number(root: Path, tmp_path:
     assert finished.returncode == 1
     assert f'{path}, row 2: no "messages" found' in finished.stderr
     assert not (tmp_path / "out.jsonl").exists()
-
-
-def test_pictures_of_one_content_become_one_file(tmp_path: Path) -> None:
-    content = b"no picture, which is for the check to find"
-    paths = {prepare_dataset.write_picture(content, tmp_path / "pictures") for _ in range(2)}
-    (path,) = paths
-    assert Path(path).read_bytes() == content
-    assert len([p for p in (tmp_path / "pictures").rglob("*") if p.is_file()]) == 1

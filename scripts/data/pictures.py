@@ -1,0 +1,70 @@
+"""Reads the pictures of a training set in full, as training will."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from scripts.common.logger import OccasionalLog
+
+# transformers' picture processor refuses a larger ratio (models/qwen2_vl/image_processing_qwen2_vl.py: smart_resize).
+MAX_ASPECT_RATIO = 200
+NUM_PICTURES_PER_TASK = 64
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that was read in full, or why it could not be."""
+
+    path: str
+    width_px: int = 0
+    height_px: int = 0
+    problem: str = ""
+    detail: str = ""
+
+
+def read_picture(path: str) -> Picture:
+    """Decodes one picture in full."""
+    if not Path(path).is_file():
+        return Picture(path, problem="picture not found", detail=path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                picture.verify()
+            with Image.open(path) as picture:  # verify() leaves the picture unusable
+                picture.load()
+                picture.convert("RGB")
+                width_px, height_px = picture.size
+    # Decoders raise whatever they meet in the file: OSError, SyntaxError, ValueError, struct.error, ...
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return Picture(path, problem="picture unreadable", detail=f"{path} ({reason})")
+    if max(width_px, height_px) > MAX_ASPECT_RATIO * min(width_px, height_px):
+        detail = f"{path} ({width_px} x {height_px}: longer than {MAX_ASPECT_RATIO} times its width)"
+        return Picture(path, problem="picture unreadable", detail=detail)
+    return Picture(path, width_px, height_px)
+
+
+def read_pictures(paths: Sequence[str], num_workers: int) -> Iterator[Picture]:
+    """Reads all pictures, in order, and logs its progress."""
+    progress = OccasionalLog()
+    with picture_reader(len(paths), num_workers) as read:
+        for number, picture in enumerate(read(paths), start=1):
+            yield picture
+            progress(f"pictures: {number} of {len(paths)} read")
+
+
+@contextmanager
+def picture_reader(num_pictures: int, num_workers: int) -> Iterator[Any]:
+    """A function that maps paths to pictures: in this process for a few, in several for many."""
+    if num_workers == 1 or num_pictures <= NUM_PICTURES_PER_TASK:
+        yield lambda paths: map(read_picture, paths)
+        return
+    with ProcessPoolExecutor(num_workers) as pool:
+        yield lambda paths: pool.map(read_picture, paths, chunksize=NUM_PICTURES_PER_TASK)

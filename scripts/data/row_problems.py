@@ -1,0 +1,60 @@
+"""What is wrong with one training row by itself; its pictures are not opened."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from scripts.data.rows import IMAGE_TAG, count_image_tags
+
+# Roles that ms-swift accepts (swift/dataset/preprocessor/core.py: _check_messages).
+ROLES = {"system", "user", "assistant", "tool", "tool_call", "tool_response"}
+
+
+def message_problems(messages: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong with a conversation, as (kind, detail)."""
+    for number, message in enumerate(messages, start=1):
+        role = message.get("role") if isinstance(message, dict) else None
+        if role not in ROLES or not isinstance(message.get("content"), str):
+            found = (
+                f"role {role!r}" if role not in ROLES else f"content of type {type(message.get('content')).__name__}"
+            )
+            yield "a message that ms-swift does not accept", f"message {number}: {found}"
+            return
+    roles = [message["role"] for message in messages]
+    if "assistant" not in roles:
+        yield "no assistant turn", f"roles: {', '.join(roles)}"
+        return
+    if any(message["role"] == "assistant" and not message["content"].strip() for message in messages):
+        yield "empty assistant turn", ""
+    if roles[-1] != "assistant":
+        yield "last turn is not the assistant's", f"last role: {roles[-1]}"
+    turns = roles[1:] if roles[0] == "system" else roles
+    plain = not any("tool" in role for role in turns)
+    if plain and (turns[0] != "user" or any(turn == following for turn, following in pairwise(turns))):
+        yield "turns do not alternate", f"roles: {', '.join(roles)}"
+
+
+def row_problems(row: Any) -> Iterator[tuple[str, str]]:
+    """What is wrong with a row, as (kind, detail)."""
+    messages = row.get("messages") if isinstance(row, dict) else None
+    if not isinstance(messages, list) or not messages:
+        yield "no messages", ""
+        return
+    problems = list(message_problems(messages))
+    yield from problems
+    images = images_of(row)
+    if "a message that ms-swift does not accept" not in dict(problems):
+        num_tags = count_image_tags(messages)
+        if num_tags != len(images):
+            yield "number of pictures does not match", f"{len(images)} pictures, {num_tags} {IMAGE_TAG} in the text"
+    for image in images:
+        if not isinstance(image, str):
+            yield "picture path not absolute", f"{type(image).__name__} found"
+        elif not Path(image).is_absolute():
+            yield "picture path not absolute", image
+
+
+def images_of(row: dict[str, Any]) -> list[Any]:
+    images = row.get("images") or []
+    return images if isinstance(images, list) else [images]

@@ -1,0 +1,56 @@
+"""One source of a stage's training rows: a file, or a dataset that ms-swift knows, and how many of its rows."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scripts.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file or the id of a dataset, and how many of its rows are wanted (None: all)."""
+
+    text: str
+    name: str
+    num_wanted: int | None
+    is_file: bool
+
+
+def parse_source(text: str) -> Source:
+    """Reads `NAME` or `NAME#NUM`; a NAME that is an existing file is a file, even with a # in it."""
+    if Path(text).is_file():
+        return Source(text, text, None, is_file=True)
+    name, mark, number = text.rpartition("#")
+    if not mark:
+        name, number = text, ""
+    elif not number.isdecimal() or int(number) == 0:
+        raise UserError(
+            f"source {text!r}: {number!r} found after the #; expected the number of rows to take, as in ID#1000"
+        )
+    if not Path(name).is_file() and (name.endswith((".jsonl", ".json")) or name.startswith(("/", "./", "../"))):
+        raise UserError(f"source {text!r}: file {name} not found; expected a .jsonl of training rows; check the path")
+    return Source(text, name, int(number) if number else None, is_file=Path(name).is_file())
+
+
+def parse_sources(text: str) -> list[Source]:
+    """The sources of a stage's `datasets`, given as JSON."""
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"datasets: {text} found; expected a JSON list of files and ids of datasets")
+    return [parse_source(name) for name in names]
+
+
+def chosen_rows(num_rows: int, num_wanted: int | None, seed: int) -> Sequence[int]:
+    """Which rows `#NUM` takes: all rows as often as they fit into NUM, then random ones for the rest, as ms-swift does."""
+    if num_wanted is None:
+        return range(num_rows)
+    num_repeats, num_rest = divmod(num_wanted, num_rows)
+    rest = np.random.RandomState(seed).permutation(num_rows)[:num_rest]
+    return [*list(range(num_rows)) * num_repeats, *rest.tolist()]

@@ -1,0 +1,45 @@
+"""What is wrong with a single row is named."""
+
+from typing import Any
+
+import pytest
+
+from scripts.data.row_problems import message_problems, row_problems
+
+USER, ASSISTANT = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "kinds"),
+    [
+        ([USER, ASSISTANT], []),
+        ([{"role": "system", "content": ""}, USER, ASSISTANT], []),
+        ([USER, {"role": "tool_call", "content": "f"}, {"role": "tool_response", "content": "1"}, ASSISTANT], []),
+        ([USER], ["no assistant turn"]),
+        ([USER, ASSISTANT | {"content": " \n"}], ["empty assistant turn"]),
+        ([USER, ASSISTANT, USER], ["last turn is not the assistant's"]),
+        ([USER, USER, ASSISTANT], ["turns do not alternate"]),
+        ([ASSISTANT], ["turns do not alternate"]),
+        ([{"role": "human", "content": "?"}, ASSISTANT], ["a message that ms-swift does not accept"]),
+        ([USER | {"content": [{"type": "text", "text": "?"}]}, ASSISTANT], ["a message that ms-swift does not accept"]),
+        (["?", ASSISTANT], ["a message that ms-swift does not accept"]),
+    ],
+)
+def test_a_conversation_is_trainable_or_its_problem_is_named(messages: list[Any], kinds: list[str]) -> None:
+    assert [kind for kind, _ in message_problems(messages)] == kinds
+
+
+@pytest.mark.parametrize(
+    ("row", "kinds"),
+    [
+        ({"messages": [USER, ASSISTANT]}, []),
+        (["no", "object"], ["no messages"]),
+        ({"messages": []}, ["no messages"]),
+        ({"messages": [USER, ASSISTANT], "images": ["/0.png"]}, ["number of pictures does not match"]),
+        ({"messages": [USER | {"content": "<image>"}, ASSISTANT], "images": "/0.png"}, []),
+        ({"messages": [USER | {"content": "<image>"}, ASSISTANT], "images": ["0.png"]}, ["picture path not absolute"]),
+        ({"messages": [USER | {"content": "<image>"}, ASSISTANT], "images": [{}]}, ["picture path not absolute"]),
+    ],
+)
+def test_a_row_is_trainable_or_its_problem_is_named(row: Any, kinds: list[str]) -> None:
+    assert [kind for kind, _ in row_problems(row)] == kinds

@@ -1,0 +1,15 @@
+"""A row as training reads it: a tag in the text for each picture."""
+
+from helpers.training_rows import row_of
+from scripts.data.rows import IMAGE_TAG, standard_row
+
+
+def test_tags_that_the_text_lacks_are_put_before_the_first_message() -> None:
+    messages = [{"role": "user", "content": f"which of {IMAGE_TAG} these?"}, {"role": "assistant", "content": "B"}]
+    row = standard_row(messages, ["0.png", "1.png"])
+    assert row["messages"][0]["content"] == f"{IMAGE_TAG}which of {IMAGE_TAG} these?"
+    assert messages[0]["content"] == f"which of {IMAGE_TAG} these?", "the caller's row is left as it was"
+
+
+def test_a_row_without_pictures_has_no_images_key() -> None:
+    assert "images" not in standard_row(row_of("a", [])["messages"], [])

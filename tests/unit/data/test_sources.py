@@ -1,0 +1,35 @@
+"""How a source is written, and which of its rows are taken."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from helpers.training_rows import row_of, write_rows
+from scripts.common.errors import UserError
+from scripts.data.sources import chosen_rows, parse_source, parse_sources
+
+
+def test_more_rows_than_there_are_repeat_every_row_as_often_and_draw_the_rest() -> None:
+    counts = Counter(chosen_rows(num_rows=8, num_wanted=19, seed=0))
+    assert sorted(counts.values()) == [2] * 5 + [3] * 3
+
+
+def test_a_file_with_a_number_sign_in_its_name_is_that_file(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows#2.jsonl", [row_of("a", [])])
+    source = parse_source(str(path))
+    assert (source.name, source.num_wanted, source.is_file) == (str(path), None, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("rows.jsonl#many", "expected the number of rows"), ("id#0", "expected the number")]
+)
+def test_a_number_of_rows_that_is_none_is_refused(text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parse_source(text)
+
+
+@pytest.mark.parametrize("text", ["rows.jsonl", '"rows.jsonl"', "[1]", "{}"])
+def test_sources_that_are_no_list_of_names_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="expected a JSON list of files and ids of datasets"):
+        parse_sources(text)
