@@ -1,5 +1,5 @@
 # The environments of the roles train, serve and evaluate, from their hashed locks: virtual environments, or one image that
-# holds them all. Which of the two is used, environments.kind says (scripts/environments/paths.py). serve_cpu is for tests.
+# holds them all, as environments.kind says (scripts/environments/settings.py). serve_cpu is for tests.
 # They lie in the repository, also where the workflow is used from another directory.
 
 

@@ -1,4 +1,4 @@
-"""Child processes that always end: with the block that started them, on a signal, and when this process is killed."""
+"""Child processes that end with the block that started them, on a signal, and when this process is killed."""
 
 import contextlib
 import os
@@ -16,15 +16,15 @@ import psutil
 from scripts.common.errors import UserError
 from scripts.common.processes import STOP_SIGNALS, die_with_parent
 
-# Kills a group, named on its stdin, when whoever holds the other end of that is gone.
+# Reads the number of a process group from stdin, and kills that group when stdin is closed.
 _GUARD = "import os, signal, sys; group = int(input()); sys.stdin.read(); os.killpg(group, signal.SIGKILL)"
 
-# How long a process group has to end by itself after SIGTERM; vLLM needs up to 6 s.
+# Time for a process group to end by itself after SIGTERM; vLLM needs up to 6 s.
 GRACE_S = 15.0
 
 
 def end_on_signals() -> None:
-    """Makes SIGTERM, SIGINT and SIGHUP end the program through its `finally` blocks; later signals cannot cut them off."""
+    """Makes SIGTERM, SIGINT and SIGHUP end the program through its `finally` blocks; later signals do not interrupt them."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         for each in STOP_SIGNALS:
@@ -36,7 +36,7 @@ def end_on_signals() -> None:
 
 
 def _dies_with(parent_pid: int) -> Callable[[], None]:
-    """Runs in the child between fork and exec: a killed parent takes the child with it."""
+    """Runs in the child between fork and exec, so that the child dies with its parent."""
 
     def prepare() -> None:
         die_with_parent(signal.SIGKILL)
@@ -48,10 +48,10 @@ def _dies_with(parent_pid: int) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def _guard() -> Iterator[IO[bytes]]:
-    """A process that kills the group written to it when this process is killed.
+    """A helper process that kills the group written to it when this process is killed.
 
-    The kernel takes a child with its parent (`_dies_with`), but not the child's own children: vLLM's engine would live on,
-    and keep the memory of its GPU.
+    The kernel kills a child with its parent (`_dies_with`), but not the child's own children: vLLM's engine would live on and
+    keep the memory of its GPU.
     """
     guard = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _GUARD],
@@ -95,7 +95,7 @@ def process_group(
 
 
 def _lives(group: int) -> bool:
-    """Whether a process of the group is there that is no zombie."""
+    """Whether the group has a process that is no zombie."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
             if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
@@ -106,7 +106,7 @@ def _lives(group: int) -> bool:
 def end_group(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM to the group, SIGKILL to what is left of it; a signal to this process waits until that is done.
 
-    The first process is not waited for alone: vLLM's others give back their shared memory only when they end by themselves.
+    All processes are waited for, not only the first: vLLM's others release their shared memory only when they end by themselves.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:

@@ -1,4 +1,4 @@
-"""The commit of this repository, as git tells it."""
+"""The commit of this repository."""
 
 import subprocess
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ _DIRTY_SUFFIX = "-dirty"
 
 @dataclass(frozen=True)
 class Commit:
-    """`name` is a hash, or a tag's; `unknown` where this is no git checkout. Dirty: with changes that are not committed."""
+    """`name` is a hash or a tag, `unknown` outside a git checkout; `is_dirty`: with uncommitted changes."""
 
     name: str
     is_dirty: bool
 
 
 def current_commit() -> Commit:
-    """What git says of this repository's working tree."""
+    """The commit that is checked out."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         described = subprocess.run(command, capture_output=True, text=True).stdout.strip()

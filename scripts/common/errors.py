@@ -14,7 +14,7 @@ class UserError(Exception):
 def run_program(main: Callable[[], None]) -> None:
     """Runs `main`; a `UserError` becomes one line on stderr and exit status 1, anything else keeps its traceback.
 
-    A full disk can be met wherever something is written, so it is told of here.
+    A full disk can be met by any write, so it gets its message here.
     """
     try:
         main()
@@ -29,7 +29,7 @@ def run_program(main: Callable[[], None]) -> None:
 
 
 def no_room_message(error: OSError) -> str:
-    """Which file could not be written, or by what line where the system does not say which file, and what to do."""
+    """The file that could not be written (or the line that wrote, where the system does not name the file), and what to do."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     where = error.filename or f"a file that {last.filename}:{last.lineno} ({last.name}) was writing"
     return f"{where}: {error.strerror}; make room, or raise the quota, then give the same command again"

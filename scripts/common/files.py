@@ -103,7 +103,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def md5_of_file(path: Path) -> str:
-    """md5 of the file's bytes, by which VLMEvalKit knows its benchmarks; no guard against ill will."""
+    """md5 of the file's bytes, by which VLMEvalKit identifies benchmarks; no protection against tampering."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 

@@ -1,4 +1,4 @@
-"""Which GPUs this machine has, from its device files alone: no driver is asked, nothing is imported."""
+"""GPUs of this machine, by its device files: without a driver, without imports."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is made to leave this machine names no place on it: a path from the root is said by its last part."""
+"""Removes paths of this machine from what is published: an absolute path is replaced by its last part."""
 
 from pathlib import PurePosixPath
 from typing import Any

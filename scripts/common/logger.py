@@ -10,7 +10,7 @@ Log = Callable[[str], None]
 
 
 def log(line: str) -> None:
-    """Prints one line on stderr; a terminal that is gone is no reason to end a training."""
+    """Prints one line on stderr. A closed terminal is ignored, so that it does not end a training."""
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 

@@ -9,10 +9,10 @@ from scripts.common.safetensors_files import INDEX_NAME, SINGLE_NAME
 
 COMPLETE_NAME = "complete.json"
 
-# Made by the graft about itself, or by a run about itself: no part of the model.
+# Records of the graft and of a training, beside the model but no part of it.
 NOT_OF_THE_MODEL = frozenset({"ledger.tsv", "fidelity.json", "settings.json", "metrics.json", COMPLETE_NAME})
 
-# What is said of a model, after it was evaluated: a model with a card is the same model, and another one's card is not its own.
+# Texts about a model, added after its evaluation: they do not change its identity and are not copied to the next model.
 ABOUT_THE_MODEL = ("README", "LICENSE", "NOTICE")
 
 NUM_READERS = 16  # for many small reads, which wait for the disk rather than the processor

@@ -1,4 +1,4 @@
-"""Processes of this machine: who we are, who lives, who ends with whom, who holds a lock."""
+"""Processes of this machine: identity, life, signals and locks."""
 
 import ctypes
 import fcntl
@@ -16,7 +16,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def start_time_of(pid: int) -> str | None:
-    """When a process of this machine started (kernel ticks), or None when there is none; tells a reused pid apart."""
+    """When a process of this machine started (kernel ticks), or None when there is none; distinguishes a reused pid."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -26,12 +26,12 @@ def start_time_of(pid: int) -> str | None:
 
 
 def this_process() -> dict[str, Any]:
-    """Who we are, for another process to look for."""
+    """Identity of this process, by which `is_alive` finds it."""
     return {"pid": os.getpid(), "host": socket.gethostname(), "start_time": start_time_of(os.getpid())}
 
 
 def is_alive(process: Mapping[str, Any]) -> bool:
-    """Whether a process described by `this_process` lives; one on another machine is taken to."""
+    """Whether a process described by `this_process` lives; assumed of one on another machine."""
     if process["host"] != socket.gethostname():
         return True
     return start_time_of(process["pid"]) == process["start_time"]

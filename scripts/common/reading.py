@@ -23,7 +23,7 @@ def read_object(cls: type[T], path: Path) -> T:
 
 
 def require(value: Any, key: str, kinds: type | tuple[type, ...], where: str) -> Any:
-    """`value[key]` of one of `kinds`; UserError saying where it was looked for otherwise."""
+    """`value[key]` if it is of one of `kinds`; otherwise UserError with `where`."""
     names = " or ".join(
         "null" if kind is type(None) else kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))
     )

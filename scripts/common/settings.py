@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def _agrees(value: Any, kind: Any) -> bool:
-    """Whether a JSON value has a field's type; an integer will do for a float, a boolean for neither."""
+    """Whether a JSON value has a field's type. An integer is accepted as a float, a boolean as neither."""
     if kind is Any:
         return True
     origin = typing.get_origin(kind)

@@ -1,4 +1,4 @@
-"""What ms-swift calls the models and templates of this project."""
+"""ms-swift's names of the models and templates of this project, and its command line."""
 
 import json
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def template(model_config: Mapping[str, Any]) -> str:
 
 
 def flag_arguments(flags: Mapping[str, Any]) -> list[str]:
-    """`--name value` for each flag; lists become several values, dicts JSON; None is not said at all."""
+    """`--name value` for each flag; lists become several values, dicts JSON; None is left out."""
     arguments: list[str] = []
     for name, value in flags.items():
         if value is None:

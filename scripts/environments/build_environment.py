@@ -1,11 +1,11 @@
 """Builds one virtual environment from its hashed lock, `.venvs/<role>` from `envs/<role>.lock`.
 
-Each role (train, serve, evaluate) has its own, because ms-swift, vLLM and EvalScope pin different things. uv takes
-what it can from its cache; wheels can also come from a folder named by UV_FIND_LINKS. The marker is written last, with the
-lock's sha256, so a build that was interrupted is never taken for a whole one.
+Each role (train, serve, evaluate) has its own, because ms-swift, vLLM and EvalScope pin different versions. uv uses its cache;
+wheels can also come from a folder named by UV_FIND_LINKS. The marker is written last, with the lock's sha256, so an interrupted
+build is never mistaken for a whole one.
 
-A package that is published as source and compiles against the environment's own torch (FlashAttention) has a lock of its
-own, and comes after the rest: it needs nvcc and a C++ compiler, but no GPU.
+A package that is published as source and compiled against the environment's torch (FlashAttention) has a lock of its own and is
+built last: it needs nvcc and a C++ compiler, but no GPU.
 
 By hand:
     .venv/bin/python scripts environments.build_environment \\
@@ -32,7 +32,7 @@ COMPILE_ADVICE = (
 
 
 def install_commands(uv_path: Path, lock_path: Path, environment_dir: Path, python_path: Path) -> list[list[str]]:
-    """Create the environment, fill it with exactly the lock."""
+    """Creates the environment and installs exactly the lock."""
     inside = str(environment_dir / "bin" / "python")
     return [
         [str(uv_path), "venv", "--quiet", "--clear", "--python", str(python_path), str(environment_dir)],
@@ -41,15 +41,15 @@ def install_commands(uv_path: Path, lock_path: Path, environment_dir: Path, pyth
 
 
 def compile_command(uv_path: Path, lock_path: Path, environment_dir: Path) -> list[str]:
-    """Build what this lock names with the tools and the torch that the environment has already."""
+    """Builds the packages of this lock with the tools and the torch of the environment."""
     inside = str(environment_dir / "bin" / "python")
-    # Without uv's cache: it would take what was compiled once against another torch.
+    # Without uv's cache, which may hold a build against another torch.
     options = ["--require-hashes", "--no-deps", "--no-build-isolation", "--no-cache"]
     return [str(uv_path), "pip", "install", "--python", inside, *options, "--requirement", str(lock_path)]
 
 
 def run(command: Sequence[str], lock_path: Path, variables: Mapping[str, str], advice: str) -> None:
-    """Raises UserError with the failing command."""
+    """Runs one command. Raises UserError naming it when it fails."""
     print("+", " ".join(command), file=sys.stderr, flush=True)
     status = subprocess.run(command, check=False, env={**os.environ, "UV_NO_PROGRESS": "1", **variables}).returncode
     if status != 0:
@@ -60,7 +60,7 @@ def run(command: Sequence[str], lock_path: Path, variables: Mapping[str, str], a
 
 
 def build(lock_path: Path, compiled_lock_path: Path | None, marker_path: Path) -> None:
-    """Runs the commands and writes the marker; raises UserError with the failing command."""
+    """Builds the environment and writes the marker. Raises UserError with the failing command."""
     environment_dir = marker_path.with_suffix("")
     locks = [lock_path, *([compiled_lock_path] if compiled_lock_path else [])]
     for path in locks:
@@ -73,7 +73,7 @@ def build(lock_path: Path, compiled_lock_path: Path | None, marker_path: Path) -
     for command in install_commands(uv_path, lock_path, environment_dir, Path(sys.executable)):
         run(command, lock_path, {}, "without access to a package index, fill UV_FIND_LINKS with the wheels")
     if compiled_lock_path:
-        # Its setup would otherwise fetch a binary from elsewhere, which no hash covers (flash-attn's setup.py).
+        # Otherwise its setup.py would fetch a binary that no hash covers.
         variables = {
             "FLASH_ATTENTION_FORCE_BUILD": "TRUE",
             "PATH": f"{environment_dir.resolve()}/bin:{os.environ['PATH']}",

@@ -1,7 +1,7 @@
 """Builds the image with all environments, one file, by Apptainer from its definition.
 
-On a file system that many nodes share, a virtual environment's tens of thousands of small files are slow to read, and count
-against quotas; an image is one. It takes its name only when it is whole.
+The tens of thousands of small files of a virtual environment are slow to read from a shared file system and count against
+quotas; an image is one file. It takes its name only when it is whole.
 
 By hand:
     .venv/bin/python scripts environments.build_image --definition envs/vlgraft.def --image .venvs/vlgraft.sif
@@ -18,7 +18,7 @@ from scripts.common.files import temporary_for
 
 
 def build(definition_path: Path, image_path: Path, roles: str | None) -> None:
-    """Raises UserError when Apptainer is missing or fails; then there is no image."""
+    """Builds the image. Raises UserError, and leaves no image, when Apptainer is missing or fails."""
     if shutil.which("apptainer") is None:
         raise UserError(
             f"apptainer: not found; expected it on this machine to build {image_path}; load its module, build the image "

@@ -1,4 +1,4 @@
-"""What another environment holds, read by its own interpreter without importing anything of it."""
+"""Packages of another environment, listed by its own interpreter without importing them."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Inputs that contradict each other: better no page than one that mixes two runs."""
+"""Refuses inputs that contradict each other: no page is better than one that mixes two runs."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,7 +7,7 @@ from scripts.common.errors import UserError
 from scripts.evaluate.records import Record
 from scripts.evaluate.scores import Benchmark, Score
 
-# What the score table counts of the records of one row.
+# What a row of the score table counts: questions, correct ones, unparsed and truncated answers.
 Counts = tuple[int, int, int, int]
 _COUNTED = ("questions", "correct", "unparsed", "truncated")
 
@@ -47,8 +47,8 @@ def check_records_against_scores(benchmark: Benchmark, record_paths: dict[str, P
         if found != stated:
             row = " / ".join(part for part in (score.model, score.split, score.group, score.name) if part)
             raise UserError(
-                f"{benchmark.scores_path}: the row {row} counts {_words(stated)}, but its records "
-                f"({record_paths[score.model]}) hold {_words(found)}; make the table again from these records"
+                f"{benchmark.scores_path}: the row {row} counts {_in_words(stated)}, but its records "
+                f"({record_paths[score.model]}) hold {_in_words(found)}; make the table again from these records"
             )
     for model, records in benchmark.records.items():
         covered = {s.split for s in benchmark.scores if s.model == model and s.group == "overall"}
@@ -59,7 +59,7 @@ def check_records_against_scores(benchmark: Benchmark, record_paths: dict[str, P
             )
 
 
-def _words(counts: Counts) -> str:
+def _in_words(counts: Counts) -> str:
     return ", ".join(f"{number} {name}" for number, name in zip(counts, _COUNTED, strict=True))
 
 

@@ -18,10 +18,10 @@ LEFT, RIGHT = 50, 508
 LOSS_TOP, LOSS_BOTTOM = 16, 196
 RATE_TOP, RATE_BOTTOM = 222, 258
 
-# More points than this are not told apart at the width of the chart.
+# More points than this cannot be distinguished at the width of the chart.
 MAX_POINTS = 600
 
-# The smoothed line is drawn from this many points on; below, the points speak for themselves.
+# With fewer points than this no smoothed line is drawn.
 MIN_POINTS_FOR_SMOOTHING = 20
 
 
@@ -155,7 +155,7 @@ def draw(metrics: Metrics) -> Chart:
 
 
 def _step_ticks(num_steps: int, across: Callable[[float], float]) -> list[Tick]:
-    """Round step numbers, and the last step, which the nearest round one makes room for."""
+    """Round step numbers and the last step; round ones close to the last are left out."""
     marks = [int(mark) for mark in nice_ticks(num_steps, 4) if mark == int(mark)]
     marks = [mark for mark in marks if mark <= num_steps * 0.88]
     return [Tick(across(mark), f"{mark:,}") for mark in [*marks, num_steps]]
@@ -173,7 +173,7 @@ def _draw_rates(losses: list[LossPoint], across: Callable[[float], float]) -> tu
 
 
 def sampled_losses(losses: list[LossPoint], num_rows: int) -> list[LossPoint]:
-    """At most `num_rows` of the logged steps, evenly spread, first and last included: the chart in numbers."""
+    """At most `num_rows` of the logged steps, evenly spread, first and last included, for the table below the chart."""
     if len(losses) <= num_rows:
         return losses
     places = sorted({round(place * (len(losses) - 1) / (num_rows - 1)) for place in range(num_rows)})

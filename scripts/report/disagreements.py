@@ -1,4 +1,4 @@
-"""A page of the questions that some models answered right and others wrong, with pictures, to be filtered by the reader."""
+"""The page of questions that some models answered right and others wrong, with pictures and filters."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ def disagreed(questions: Sequence[Question]) -> list[Question]:
 
 
 def first_choice(questions: Sequence[Question]) -> tuple[str | None, str | None]:
-    """What the page shows first: what the first model (the parent, if it was asked) has over the last, else the reverse."""
+    """The filter that the page opens with: right by the first model (the parent, if asked), wrong by the last; or the reverse."""
     if questions:
         first, last = (questions[0].answers[place][0] for place in (0, -1))
         for right, wrong in ((first, last), (last, first)):
@@ -54,7 +54,7 @@ def render_disagreements(benchmark: Benchmark) -> str:
         pictures=embed_all(encoded, benchmark.tsv_path, PICTURE_BUDGET_BYTES),
         style=style_sheet("colours.css", "page.css"),
         script=Markup(script),
-        # Content-Security-Policy: the browser runs this very text and no other.
+        # For the Content-Security-Policy: the browser runs only a script with this hash.
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         max_question_length=MAX_QUESTION_LENGTH,
         max_prediction_length=MAX_PREDICTION_LENGTH,

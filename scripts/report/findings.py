@@ -1,4 +1,4 @@
-"""What the score tables say in words: the best stage, chance, the control, and what a reader should be warned of."""
+"""The result in words: the best stage beside chance, its controls and the parent; and warnings."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from scripts.graft.ledger import LedgerSum
 from scripts.report.numbers import count, interval, percent, size
 from scripts.train.metrics import Metrics
 
-# Models that the pipeline did not make: shown, but no result of it.
+# Models that the pipeline did not make: shown, but never the result.
 NOT_MADE_HERE = ("parent",)
 
 
@@ -69,7 +69,7 @@ class PairTable:
 
 @dataclass(frozen=True)
 class Headline:
-    """The result in one sentence, and the sentences that put it in its place."""
+    """The result in one sentence, and the sentences that compare it."""
 
     result: str
     context: list[str]
@@ -88,7 +88,7 @@ def chance_level(records: Sequence[Record]) -> tuple[float | None, int]:
 
 
 def split_tables(benchmark: Benchmark) -> list[SplitTable]:
-    """The overall rows by split; the split with the most questions first, since it says most."""
+    """The overall rows by split; the split with the most questions first."""
     tables = []
     for split in sorted({score.split for score in benchmark.scores}):
         overall = sorted(
@@ -194,7 +194,7 @@ def headline(benchmark: Benchmark) -> Headline:
         context.append(f"Guessing would give {percent(table.chance)}.")
     else:
         context.append(
-            f"Guessing would give {percent(table.chance)}: this result cannot be told from guessing, or is below it."
+            f"Guessing would give {percent(table.chance)}: this result does not differ from guessing, or is below it."
         )
     context += _control_sentences(best, table.controls)
     if parent is not None:
@@ -243,10 +243,10 @@ def _control_sentence(best: Score, control: Score) -> str:
 def warnings(
     benchmarks: Sequence[Benchmark], stages: Sequence[Metrics], ledger: Sequence[LedgerSum], is_dirty: bool
 ) -> list[str]:
-    """What does not stop the page but should not be overlooked."""
+    """What a reader should know, though it does not stop the page."""
     found = []
     if is_dirty:
-        found.append("The code had changes that are not committed: the commit below does not say everything.")
+        found.append("The code had uncommitted changes, which the commit below does not hold.")
     for part in ledger:
         if part.policy == "dropped" and part.donor == "llm":
             found.append(

@@ -1,4 +1,4 @@
-"""Which test questions are shown, chosen by rule, and their pictures as data URLs."""
+"""The questions that the page shows, chosen by rule, and their pictures as data URLs."""
 
 import ast
 import base64
@@ -24,14 +24,14 @@ from scripts.report.findings import NOT_MADE_HERE
 # (vlmeval/dataset/image_base.py, ImageBaseDataset.__init__).
 MAX_REFERENCE_LENGTH = 64
 
-# Longest sides to try, in pixels, until the pictures of a page fit into its share of bytes.
+# Longest sides to try, in pixels, until the pictures of a page fit into its budget.
 SIDES_PX = (480, 360, 240, 160, 96)
 
 # A picture up to this size is kept as it is, lossless and with hard edges; a larger one becomes a JPEG.
 SMALL_PX = 160
 JPEG_QUALITY = 82
 
-# A page stays under 3 MB; base64 makes 4 bytes of 3, and the rest of the page needs room.
+# Leaves room for the rest of a page of at most 3 MB; base64 makes 4 bytes of 3.
 PICTURE_BUDGET_BYTES = 1_800_000
 
 # More pixels than any benchmark's picture; beyond, a small file may unpack to gigabytes.
@@ -169,7 +169,7 @@ def read_pictures(tsv_path: Path, indices: set[str]) -> dict[str, list[bytes]]:
 def check_pictures(questions: Sequence[Question], encoded: dict[str, list[bytes]], tsv_path: Path) -> None:
     """Refuses a picture that is not the one that the models were shown."""
     for question in questions:
-        # One sha256 over the bytes of all pictures of a question, as common.benchmark_tables.picture_sha256 makes it.
+        # One sha256 over the bytes of all pictures of a question, as scripts/questions/tables.py (picture_sha256) makes it.
         shown = encoded.get(question.index)
         found = hashlib.sha256(b"".join(shown)).hexdigest() if shown else None
         for model, record in question.answers:
@@ -233,7 +233,7 @@ def _opened(encoded: bytes, where: str) -> Image.Image:
 
 
 def embed(encoded: bytes, where: str, side_px: int) -> Picture:
-    """The picture written anew, at most `side_px` long: nothing but pixels of the original gets into the page."""
+    """The picture encoded anew, at most `side_px` long, so that only its pixels get into the page."""
     original = _opened(encoded, where)
     has_alpha = original.mode in ("RGBA", "LA", "PA") or "transparency" in original.info
     picture: Image.Image

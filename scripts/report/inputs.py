@@ -33,7 +33,7 @@ DONOR_ROLES = ("vl", "llm")
 
 @dataclass(frozen=True)
 class Inputs:
-    """One run, as its own files tell it."""
+    """One run, as its files describe it."""
 
     title: str
     commit: Commit

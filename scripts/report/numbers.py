@@ -1,19 +1,19 @@
-"""Numbers as a reader wants them: few digits, units, no exponent."""
+"""Numbers for readers: few digits, units, no exponent."""
 
 import math
 import re
 
 from scripts.common import units
 
-# A space that neither breaks nor stretches, between a number and its unit.
+# Narrow no-break space, between a number and its unit.
 THIN_SPACE = "\u202f"
 
-# Nothing to see; keeps a line from breaking at the dash of an interval.
+# Word joiner: invisible, keeps a line from breaking at the dash of an interval.
 NO_BREAK = "\u2060"
 
 
 def _with_thin_spaces(text: str) -> str:
-    """`1 min 42 s` that breaks at most between its parts."""
+    """`1 min 42 s` with no line break between a number and its unit."""
     return re.sub(r"(?<=\d) ", THIN_SPACE, text)
 
 
@@ -28,7 +28,7 @@ def percent(share: float) -> str:
 
 
 def percent_digits(share: float) -> str:
-    """0.9775 as `97.8`. Halves round up, as a reader does it by hand."""
+    """0.9775 as `97.8`. Halves round up."""
     tenths = math.floor(share * 1000 + 0.5 + 1e-9)
     if tenths >= 1000 and share < 1:
         return ">99.9"

@@ -1,4 +1,4 @@
-"""Puts what was read and found into the template; the page is a function of its inputs alone."""
+"""Fills in the template of the report; the page depends on its inputs alone."""
 
 import shlex
 from dataclasses import asdict, dataclass
@@ -44,7 +44,7 @@ TEMPLATE_DIR = Path(__file__).resolve().parent
 TEMPLATE_NAME = "page.html.j2"
 CURVE_TEMPLATE_NAME = "curve.svg.j2"
 
-# Rows of the table that says the loss curve in numbers.
+# Rows of the table of losses below the curves.
 NUM_LOSS_ROWS = 12
 
 # A question longer than this is folded.
@@ -53,7 +53,7 @@ MAX_QUESTION_LENGTH = 320
 # Resumes that are listed for each stage.
 MAX_RESUMES = 5
 
-# Reasons of the ledger that are spelt out for each policy.
+# Reasons of the ledger that are listed for each policy.
 MAX_LEDGER_REASONS = 4
 
 # An answer that could not be read is quoted up to here.
@@ -93,7 +93,7 @@ def style_sheet(*names: str) -> Markup:
 
 
 def page_environment() -> jinja2.Environment:
-    """Jinja for the pages, with what only they say."""
+    """Jinja for the pages, with the filters that only pages use."""
     environment = template_environment(TEMPLATE_DIR, is_html=True)
     environment.filters.update(
         points=numbers.points,

@@ -1,4 +1,4 @@
-"""Scores that others have published, to stand beside ours with their source."""
+"""Scores that others have published, shown beside ours with their source."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How pages and cards are filled in: a name that is missing is an error, and numbers are written in one way."""
+"""Templates of pages and cards: a missing name is an error, and numbers have one format."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the page says in words: models, trained modules, fidelity."""
+"""Texts of the page: models, trained modules, values."""
 
 import shlex
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from scripts.report import numbers
 from scripts.report.findings import NOT_MADE_HERE
 from scripts.train.metrics import Metrics
 
-# The figures of fidelity.json that a reader looks for, in words; the others are folded below them.
+# The figures of fidelity.json that a reader looks for; the others are folded below them.
 FIDELITY_LABELS = {
     "architecture": "architecture",
     "dtype": "computed in",
@@ -58,25 +58,27 @@ def _leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 def flatten(value: Any) -> list[tuple[str, str]]:
     """Nested keys as `a.b.c` with their values in words."""
-    return [(key, _words(key, found)) for key, found in _leaves(value)]
+    return [(key, _in_words(key, found)) for key, found in _leaves(value)]
 
 
-def _words(key: str, value: Any) -> str:
-    """A list on one line, a command as a person would type it, yes and no, none."""
+def _in_words(key: str, value: Any) -> str:
+    """A list on one line, a command as it would be typed; yes, no or none."""
     if isinstance(value, list):
         if key.endswith("command"):
             return shlex.join(str(word) for word in value)
         return ", ".join(str(part) for part in value) or "none"
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return str(value)
 
 
 def fidelity_rows(fidelity: Fidelity) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """The measurements of fidelity.json: those that a reader looks for, and all others."""
+    """The values of fidelity.json with their labels: those that a reader looks for, and all others."""
     found: dict[str, Any] = dict(_leaves(fidelity.values))
     main = [(label, _figure(key, found[key])) for key, label in FIDELITY_LABELS.items() if key in found]
-    rest = [(key, _words(key, value)) for key, value in found.items() if key not in FIDELITY_LABELS]
+    rest = [(key, _in_words(key, value)) for key, value in found.items() if key not in FIDELITY_LABELS]
     return main, rest
 
 
@@ -85,4 +87,4 @@ def _figure(key: str, value: Any) -> str:
         return numbers.percent(value)
     if isinstance(value, float):
         return numbers.decimal(value, 4)
-    return numbers.count(value) if isinstance(value, int) and not isinstance(value, bool) else _words(key, value)
+    return numbers.count(value) if isinstance(value, int) and not isinstance(value, bool) else _in_words(key, value)

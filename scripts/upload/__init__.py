@@ -1,1 +1,1 @@
-"""What makes a checkpoint ready to be published: its model card, and the check that it stands alone."""
+"""Makes a checkpoint ready to be published: its model card, and the check that it works without this repository."""

@@ -1,4 +1,4 @@
-"""Puts what is known of a stage's checkpoint into a model card: front matter for hubs, Markdown for people."""
+"""The text of a model card: front matter for hubs, Markdown for people."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ SOURCES = {
 }
 PIPELINE_TAG = "image-text-to-text"
 
-# Markdown is read in plain editors too: no narrow spaces, no invisible joiners.
+# Markdown is also read in plain editors, so it has no narrow spaces and no word joiners.
 _PLAIN = str.maketrans({numbers.THIN_SPACE: " ", numbers.NO_BREAK: None})
 
 
@@ -54,7 +54,7 @@ def overall_scores(benchmark: Benchmark) -> list[Score]:
 
 
 def front_matter(inputs: CardInputs) -> dict[str, Any]:
-    """What hubs read. Nothing is said of the language or of anything else that no file tells."""
+    """What hubs read. Keys that no file of the run gives, such as the language, are left out."""
     values: dict[str, Any] = {
         "license": identifier_of_all([view.license for view in inputs.donors]),
         "library_name": "transformers",
@@ -103,7 +103,7 @@ def _result(inputs: CardInputs, benchmark: Benchmark, score: Score) -> dict[str,
 
 
 def license_words(license: License | None) -> str:
-    """What a donor's files log, and which of them."""
+    """The license that a donor's files state, and which file states it."""
     if license is None:
         return "not known: its files do not say"
     more = ", ".join(part for part in (license.name, license.link) if part)
@@ -155,7 +155,7 @@ def architecture_rows(model_config: dict[str, Any], stages: Sequence[StageView])
 
 
 def training_rows(stage: StageView) -> list[tuple[str, str]]:
-    """What a stage was given and what came of it."""
+    """Inputs, settings and results of a stage."""
     metrics, settings, dataset = stage.metrics, stage.settings, stage.dataset
     versions = ", ".join(f"{name} {version}" for name, version in metrics.versions.items())
     return [
@@ -180,7 +180,7 @@ def training_rows(stage: StageView) -> list[tuple[str, str]]:
 
 
 def pixel_limits(environment: Mapping[str, Any], picture_config: dict[str, Any]) -> tuple[int, int] | None:
-    """Fewest and most pixels of a picture as the stage was trained; None where preprocessor_config.json alone decided."""
+    """Fewest and most pixels of a picture in training; None where only preprocessor_config.json decided."""
     if "MAX_PIXELS" not in environment:
         return None
     most = int(environment["MAX_PIXELS"])
@@ -194,7 +194,7 @@ def pixel_limits(environment: Mapping[str, Any], picture_config: dict[str, Any])
 
 
 def asked_how(benchmark: Benchmark) -> str:
-    """Who asked whom; the table's program made sure that it is the same for all rows."""
+    """Harness, server and settings; evaluate.make_table has checked that they are the same for all rows."""
     found = next(iter(benchmark.provenance.values()))
     asked_by = ", ".join(
         f"{name} {found.versions[name]}" for name in ("evalscope", "ms-vlmeval", "ms-swift") if name in found.versions
@@ -206,7 +206,7 @@ def asked_how(benchmark: Benchmark) -> str:
 
 
 def cell(value: object) -> str:
-    """A value that does not end a cell of a Markdown table."""
+    """A value escaped for a cell of a Markdown table."""
     return " ".join(str(value).split()).replace("|", "\\|")
 
 
@@ -217,7 +217,7 @@ def _environment() -> jinja2.Environment:
 
 
 def render(inputs: CardInputs) -> str:
-    """The whole card; a function of its inputs alone."""
+    """The whole card; it depends on its inputs alone."""
     models = {score.model for benchmark in inputs.benchmarks for score in benchmark.scores}
     own_stage = inputs.stages[-1]
     text = _environment().get_template(TEMPLATE_NAME).render(

@@ -1,13 +1,13 @@
 """Checks that a checkpoint directory can be uploaded as it stands: whole, clean, and usable without this repository.
 
-First what can be seen from the files: all that a hub and transformers need is there, README.md's front matter can be read,
-every shard is the index's, everybody may read every file, nothing is left of training, no small file holds a path of a machine.
-Then a fresh interpreter of --python, isolated (-I) in an empty directory, with caches of its own and the hubs' libraries offline,
-loads it by `trust_remote_code` alone (and without, where config.json names no code) and answers a question about a picture
-(load_checkpoint.py). The first thing that is wrong ends the check with one message. Needs the memory of the model in its own
-dtype: 18 GB for Qwen3-8B with a vision tower.
+First from the files: all that a hub and transformers need is there, README.md's front matter can be read, shards and index
+agree, all may read every file, nothing is left of training, no small file holds a path of a machine.
+Then a new interpreter of --python, isolated (-I) in an empty directory, with caches of its own and offline, loads the model, with
+`trust_remote_code` only where config.json names code, and answers a question about a picture (load_checkpoint.py). The first
+fault ends the check with one message. This needs the memory of the model in its own dtype.
 
-By hand, for any directory:
+By hand: .venv/bin/python scripts upload.check_checkpoint --config config/demo.yaml --stage stage2
+For any directory:
   .venv/bin/python scripts upload.check_checkpoint --checkpoint-dir results/demo/stage2/checkpoint \
     --python .venvs/train/bin/python --output /tmp/check.json
 """
@@ -58,7 +58,7 @@ HIDDEN_FILES_OF_HUBS = frozenset({".gitattributes", ".gitignore", ".git", ".cach
 # Only tokens; one that looks like a path is none.
 VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json", "merges.txt"})
 
-# A whole string that is a path from the root or from somebody's home, on a system with or without drive letters.
+# A whole string that is an absolute path or begins at a home directory, on Unix or Windows.
 LOCAL_PATH = re.compile(r"(?:/[^/\s]+){2,}/?|~/\S+|[A-Za-z]:\\\S+|file://\S+")
 TEXT_SUFFIXES = (".md", ".py", ".txt", ".jinja", ".yaml", ".yml")
 LARGEST_SMALL_FILE_BYTES = 1 << 20
@@ -89,7 +89,7 @@ def check_files(directory: Path) -> None:
 
 
 def check_no_leftovers(directory: Path) -> None:
-    """Raises UserError when something is there that belongs to a training and to no model."""
+    """Raises UserError when a file is there that belongs to a training and not to the model."""
     for path in sorted(directory.iterdir()):
         if path.name not in HIDDEN_FILES_OF_HUBS and any(path.match(pattern) for pattern in LEFTOVERS):
             raise UserError(
@@ -98,7 +98,7 @@ def check_no_leftovers(directory: Path) -> None:
 
 
 def check_modes(directory: Path) -> None:
-    """Raises UserError when a file is not a plain one that everybody may read (0644)."""
+    """Raises UserError when a file is not readable by all (0644)."""
     for path in sorted(directory.iterdir()):
         if not path.is_file():
             continue
@@ -162,7 +162,7 @@ def check_card(directory: Path) -> dict[str, Any]:
 
 
 def isolated_environment(inherited: Mapping[str, str], directory: Path, empty_dir: Path) -> dict[str, str]:
-    """Ours without what Python or the hubs' libraries would take from elsewhere, with caches of its own, offline.
+    """The inherited variables without those of Python and the hubs' libraries; with empty caches, and offline.
 
     An interpreter inside an image (scripts/environments/enter_image.py) sees the checkpoint's directory as well.
     """

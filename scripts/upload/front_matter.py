@@ -8,7 +8,7 @@ FENCE = "---"
 
 
 def read_front_matter(text: str) -> dict[str, Any]:
-    """Its keys and values; raises ValueError saying what is wrong where there is none, or none that a hub can read."""
+    """Its keys and values. Raises ValueError with the reason where a hub could not read it."""
     lines = text.split("\n")
     if lines[0].rstrip() != FENCE:
         raise ValueError(f"its first line is {lines[0][:60]!r}, not {FENCE}")

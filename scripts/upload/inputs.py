@@ -29,7 +29,7 @@ HUB_KINDS = ("modelscope", "huggingface")
 
 @dataclass(frozen=True)
 class DonorView:
-    """A donor with what is known beside its manifest."""
+    """A donor: its manifest, and the license that its files state."""
 
     donor: DonorManifest
     license: License | None
@@ -56,7 +56,7 @@ class DonorView:
 
 @dataclass(frozen=True)
 class StageView:
-    """A stage that led to the checkpoint: its metrics, its training set and the settings that it was exported with."""
+    """A stage that led to the checkpoint: metrics, training set, and the settings of its export."""
 
     metrics: Metrics
     dataset: DatasetCheck

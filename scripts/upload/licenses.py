@@ -1,4 +1,4 @@
-"""What the donors' own files say of their licenses. What they do not say is not known here; nothing is guessed."""
+"""The licenses that the donors' own files state; where they state none it stays unknown."""
 
 import shutil
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from scripts.upload.front_matter import read_front_matter
 
-# The hubs' identifiers for a license that nobody stated and for one that has no identifier (or for several at once).
+# The hubs' identifiers for a license that is not stated, and for one without identifier or several at once.
 UNKNOWN = "unknown"
 OTHER = "other"
 LICENSE_FILE_PATTERNS = ("LICENSE*", "NOTICE*")
 
-# Words of the license's own text by which it is recognised, under the hubs' identifier.
+# Words by which the text of a license is recognised, by the hubs' identifier.
 _WORDS_OF_LICENSES = {
     "apache-2.0": ("apache license version 2.0, january 2004",),
     "mit": ("permission is hereby granted, free of charge, to any person obtaining a copy of this software",),
@@ -30,12 +30,12 @@ class License:
 
 
 def license_files(donor_dir: Path) -> list[Path]:
-    """The license's text and notices, which have to travel with what was made from the donor."""
+    """License texts and notices, which must go with whatever is made from the donor."""
     return sorted({path for pattern in LICENSE_FILE_PATTERNS for path in donor_dir.glob(pattern) if path.is_file()})
 
 
 def read_license(donor_dir: Path) -> License | None:
-    """What README.md's front matter states, else what the text of a LICENSE is; None where neither says it."""
+    """The license that README.md's front matter states, else the one whose text LICENSE holds; None where neither does."""
     return _license_of_readme(donor_dir / "README.md") or _license_of_text(donor_dir)
 
 
@@ -64,7 +64,7 @@ def _license_of_text(donor_dir: Path) -> License | None:
 
 
 def identifier_of_all(licenses: Sequence[License | None]) -> str:
-    """One identifier for what was made from several: theirs if they agree, unknown if one is."""
+    """The identifier for what was made from several: theirs if they agree, unknown if one is, else other."""
     identifiers = {license.identifier if license else UNKNOWN for license in licenses}
     if UNKNOWN in identifiers:
         return UNKNOWN
@@ -72,12 +72,12 @@ def identifier_of_all(licenses: Sequence[License | None]) -> str:
 
 
 def copied_name(path: Path, role: str) -> str:
-    """LICENSE.vl and the like: one donor's beside the other's."""
+    """Its name beside the card: LICENSE.vl, NOTICE.llm."""
     return f"{path.name}.{role}"
 
 
 def copy_license_files(donor_dir: Path, role: str, target_dir: Path) -> None:
-    """Copies a donor's license files to where the checkpoint is given away from."""
+    """Copies a donor's license files beside the card."""
     for path in license_files(donor_dir):
         target = target_dir / copied_name(path, role)
         shutil.copyfile(path, target)

@@ -1,6 +1,6 @@
-"""Loads a checkpoint as somebody does who has downloaded it, and shows it a picture; the answer is one line of JSON.
+"""Loads a checkpoint as a user who has downloaded it would, and asks about a picture; prints one line of JSON.
 
-Nothing of this repository may help, so this file imports nothing of it, and check_checkpoint.py starts it by an isolated
+It must work without this repository, so this file imports nothing of it, and check_checkpoint.py starts it by an isolated
 interpreter (-I) in an empty directory. Code that comes with the checkpoint is run only where its config.json asks for it.
 
 By hand:
@@ -19,21 +19,21 @@ import torch
 import transformers
 from PIL import Image
 
-# What the architecture is called in this repository (model/), where a module of that name might be installed.
+# The package of the architecture in this repository (model/); it must not be installed where this runs.
 PACKAGE = "qwen2_5_vl_qwen3"
 
-# Of this repository; its environments lie in it as well, and are what a user has too.
+# Of this repository. Its environments (.venvs) are allowed: a user has such packages as well.
 OWN_DIRECTORIES = ("scripts", "model", "tests", "benchmarks")
 PICTURE_SIZE_PX = (168, 112)
 NUM_NEW_TOKENS = 4
 
 
 class Fault(Exception):
-    """What is wrong with the checkpoint, in one line."""
+    """A fault of the checkpoint, in one line."""
 
 
 def check_that_nothing_helps(repository: Path) -> None:
-    """Raises Fault when a module of the repository is there to be found, or was loaded."""
+    """Raises Fault when a module of the repository can be found or was loaded."""
     if importlib.util.find_spec(PACKAGE) is not None:
         raise Fault(f"a module {PACKAGE} is installed in {sys.prefix}; expected an environment without it")
     own = [(repository / name).resolve() for name in OWN_DIRECTORIES]
@@ -52,7 +52,7 @@ def read_card(directory: Path) -> int:
     """The number of results that the hub's own library reads from README.md."""
     try:
         card = huggingface_hub.ModelCard((directory / "README.md").read_text(encoding="utf-8"))
-    except Exception as error:  # ValueError, yaml's and others: whatever it is, the hub will not read it either
+    except Exception as error:  # ValueError, YAML errors and others: the hub would not read it either
         raise Fault(f"README.md: huggingface_hub cannot read it: {error}") from None
     return len(card.data.eval_results or [])
 
@@ -75,7 +75,7 @@ def load(directory: Path) -> tuple[Any, Any]:
 
 
 def answer(processor: Any, model: Any) -> tuple[int, str]:
-    """How many tokens a picture of noise became, and what is said about it; raises Fault when that is not sound."""
+    """The number of tokens of a picture of noise, and the generated answer. Raises Fault when either is not sound."""
     width_px, height_px = PICTURE_SIZE_PX
     picture = Image.frombytes("RGB", PICTURE_SIZE_PX, random.Random(0).randbytes(3 * width_px * height_px))
     content = [{"type": "image"}, {"type": "text", "text": "What is in the picture?"}]

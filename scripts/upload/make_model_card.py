@@ -1,9 +1,9 @@
-"""Writes the model card of a stage's checkpoint, README.md beside the weights, from what the run itself recorded.
+"""Writes the model card of a stage's checkpoint, README.md beside the weights, from the files of the run.
 
-A checkpoint without a card cannot be published, and a card written by hand says what somebody remembers. This one holds
-the donors with their licenses, what the graft kept of them, how each stage was trained, the scores with their intervals,
-and how to load it; front matter as the hubs read it. A license is what the donors' own files state, or "unknown". The card
-holds no path of this machine. The donors' LICENSE and NOTICE files are copied beside it (LICENSE.vl, LICENSE.llm).
+It holds the donors with their licenses, what the graft kept of them, how each stage was trained, the scores with their
+intervals, and how to load the model; front matter as the hubs read it. A license is what the donors' own files state, or
+"unknown". The card names no path of this machine. The donors' LICENSE and NOTICE files are copied beside it (LICENSE.vl,
+LICENSE.llm).
 
 It is made after the scores and is no part of what identifies a model (scripts/common/model_files.py), so nothing is remade
 because of it.
@@ -26,14 +26,14 @@ from scripts.workflow.layout import STAGES
 
 
 def make(stage: str, settings: CardSettings, commit: Commit) -> Path:
-    """Writes the card, whole or not at all, and returns its path. Raises UserError naming the file that is not right."""
+    """Writes the card, whole or not at all, and returns its path. Raises UserError naming the faulty file."""
     inputs = read_card_inputs(stage, settings, commit)
     text = render(inputs)
     for view in inputs.donors:
         copy_license_files(view.directory, view.donor.role, inputs.checkpoint_dir)
     card_path = inputs.checkpoint_dir / "README.md"
     write_text_atomically(card_path, text)
-    card_path.chmod(0o644)  # whatever the umask: it is made to be given away
+    card_path.chmod(0o644)  # whatever the umask: it is made to be published
     return card_path
 
 

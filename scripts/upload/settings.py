@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from scripts.donors.settings import DonorSource
+
 
 @dataclass(frozen=True)
 class BenchmarkNames:
@@ -17,5 +19,5 @@ class CardSettings:
 
     results: str
     seed: int
-    donors: dict[str, dict[str, str]]
+    donors: dict[str, DonorSource]
     evaluate: BenchmarkNames

@@ -1,7 +1,7 @@
 """Validates a configuration before anything runs; each finding is one line that starts with the key.
 
-The shape comes from config/schema.yaml, the flags of ms-swift from config/known_flags.json; what a schema cannot say
-(options that contradict each other) is said here.
+The shape comes from config/schema.yaml, the flags of ms-swift from config/known_flags.json. Contradictions between keys are
+found by the settings of each subject and, across subjects, here.
 """
 
 import difflib
@@ -16,6 +16,7 @@ import yaml
 from scripts.common.errors import UserError
 from scripts.common.settings import settings_from
 from scripts.donors.settings import DonorSource
+from scripts.environments.settings import WITH_FLASH_ATTENTION, EnvironmentSettings
 from scripts.evaluate.settings import HARNESS_SETTINGS
 from scripts.questions.catalogue import benchmark_findings
 from scripts.serve.settings import ServeSettings
@@ -28,8 +29,6 @@ RENAMED_FLAGS = {
     "max_model_len": "vllm_max_model_len",
     "limit_mm_per_prompt": "vllm_limit_mm_per_prompt",
 }
-
-FLASH_ATTENTION_ENVIRONMENT = "train_flash_attn"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -74,7 +73,7 @@ def schema_findings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Ite
 
 
 def flag_type_agrees(value: Any, type_name: str) -> bool:
-    """Whether a YAML value can stand for a flag of this dataclass type (anything else is left to ms-swift)."""
+    """Whether a YAML value fits a flag of this type; types that are not simple are left to ms-swift."""
     simple: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
     if type_name not in simple:
         return True
@@ -110,7 +109,7 @@ def donor_findings(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def calibration_findings(config: Mapping[str, Any]) -> Iterator[str]:
-    """A refit of what is not lost, or one that would be judged by the text that it was made on."""
+    """A refit where nothing is lost, or one that would be checked on the text that it was fitted on."""
     if config["graft"]["calibration"] == "none":
         return
     if config["graft"]["architecture"] == "qwen3":
@@ -155,27 +154,24 @@ def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def environment_findings(config: Mapping[str, Any]) -> Iterator[str]:
-    """FlashAttention asked for where it is not, or in an image that does not hold it."""
-    environments = config["environments"]
-    attention = {f"{stage}.flags": config[stage]["flags"] for stage in ("stage1", "stage2")}
+    """FlashAttention where the environment, or the image, does not have it."""
+    environments = settings_from(EnvironmentSettings, config["environments"], "environments")
+    yield from environments.findings()
+    if environments.has_flash_attention:
+        return
+    flags_by_key = {f"{stage}.flags": config[stage]["flags"] for stage in ("stage1", "stage2")}
     if config["evaluate"]["serve"]["backend"] == "transformers":
-        attention["evaluate.serve.flags"] = config["evaluate"]["serve"]["flags"]
-    if environments["train"] != FLASH_ATTENTION_ENVIRONMENT:
-        for where, flags in attention.items():
-            if str(flags.get("attn_impl", "")).startswith("flash"):
-                yield (
-                    f"{where}.attn_impl: {flags['attn_impl']} found, but environments.train: {environments['train']} does not "
-                    f"hold it; write sdpa, or environments.train: {FLASH_ATTENTION_ENVIRONMENT}"
-                )
-    elif environments["kind"] == "apptainer":
-        yield (
-            f"environments.train: {FLASH_ATTENTION_ENVIRONMENT} contradicts kind apptainer, whose image has no compiler for "
-            "it; write train with attn_impl: sdpa, or kind: venv"
-        )
+        flags_by_key["evaluate.serve.flags"] = config["evaluate"]["serve"]["flags"]
+    for where, flags in flags_by_key.items():
+        if str(flags.get("attn_impl", "")).startswith("flash"):
+            yield (
+                f"{where}.attn_impl: {flags['attn_impl']} found, but environments.train: {environments.train} does not hold it; "
+                f"write sdpa, or environments.train: {WITH_FLASH_ATTENTION}"
+            )
 
 
 def findings(config: Mapping[str, Any], schema: Mapping[str, Any], known_flags: Mapping[str, Any]) -> list[str]:
-    """All findings, one line each; contradictions are looked for once the shape is right."""
+    """All findings, one line each; contradictions are checked only when the shape is right."""
     lines = list(schema_findings(config, schema))
     for path in (("stage1", "flags"), ("stage2", "flags"), ("evaluate", "serve", "flags")):
         section: Any = config

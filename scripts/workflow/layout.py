@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.root import ROOT
-from scripts.environments import paths as environment_paths
+from scripts.common.settings import settings_from
+from scripts.environments.settings import EnvironmentSettings, serving_role
 from scripts.questions.catalogue import FETCHED_DIR, ListedBenchmark, listed_benchmarks
 
 STAGES = ("stage1", "stage2")
@@ -51,7 +52,7 @@ class Layout:
 
     @property
     def work(self) -> str:
-        """What is not declared: training checkpoints, server logs, answers. A killed step goes on from there."""
+        """Undeclared files: training checkpoints, server logs, answers. A killed step goes on from there."""
         return f"work/{self.results}"
 
     def result(self, path: str) -> str:
@@ -66,7 +67,7 @@ class Layout:
     @property
     def serve_role(self) -> str:
         """The role whose environment serves models."""
-        return environment_paths.serving_role(self.config["evaluate"]["serve"]["backend"])
+        return serving_role(self.config["evaluate"]["serve"]["backend"])
 
     @property
     def roles(self) -> list[str]:
@@ -77,7 +78,8 @@ class Layout:
         """`workflow` is the environment that runs Snakemake itself."""
         if role == "workflow":
             return shipped(".venv")
-        return shipped(environment_paths.environment_dir(self.config["environments"], role))
+        settings = settings_from(EnvironmentSettings, self.config["environments"], "environments")
+        return shipped(settings.directory(role))
 
     def python(self, role: str) -> str:
         """The interpreter of an environment."""
@@ -90,7 +92,7 @@ class Layout:
     # Donors (vl: the vision donor, llm: the language donor)
 
     def donor_name(self, role: str) -> str:
-        """Named after what decides the weights, so that runs with different donors live side by side."""
+        """Named by its source, so that runs with different donors do not share files."""
         donor = self.config["donors"][role]
         if donor["kind"] == "demo":
             return f"demo-{role}-seed{self.config['seed']}"
@@ -179,7 +181,7 @@ class Layout:
 
     @property
     def shares(self) -> list[int]:
-        """The parts of the questions, one a node, where several nodes share them."""
+        """Numbers of the shares of the questions, one a node; empty where one node asks them all."""
         num_nodes = self.config["evaluate"]["serve"]["num_nodes"]
         return list(range(num_nodes)) if num_nodes > 1 else []
 
@@ -256,7 +258,7 @@ class Layout:
 
     @property
     def step_times(self) -> dict[str, str]:
-        """Snakemake's measurements by the step's name; training and asking tell their own times."""
+        """Files of Snakemake's `benchmark:` by the step's name; training and evaluation record their own times."""
         return {
             "vision donor": self.donor_time("vl"),
             "language donor": self.donor_time("llm"),
@@ -266,5 +268,5 @@ class Layout:
 
     @property
     def locks(self) -> list[str]:
-        """The hashed locks of the environments that took part."""
+        """The locks of the environments that a run uses."""
         return [shipped(f"envs/{role}.lock") for role in sorted({"workflow", *self.roles})]

@@ -1,6 +1,6 @@
-"""Saves the configuration that is in effect, files and --configuration together, beside the results that it gave.
+"""Saves the configuration in effect (files and command line together) beside the results.
 
-By hand: .venv/bin/python scripts workflow.save_config --configuration '{"seed": 0, …}' --output results/demo/config.json
+By hand: .venv/bin/python scripts workflow.save_config --config config/demo.yaml
 """
 
 import argparse

@@ -117,7 +117,7 @@ def graft_derive_config(layout: Layout) -> Step:
 
 def graft_calibrate(layout: Layout) -> Step:
     section = layout.config["calibration"]
-    # The gate's threshold decides nothing of the refit: another one repeats no fit.
+    # The threshold of the fidelity check does not affect the refit, so another one repeats no fit.
     settings = {key: value for key, value in section.items() if key != "max_kl_nats"}
     settings["text"] = text_path(section["text"])
     options: dict[str, Option] = {
@@ -182,7 +182,7 @@ def train_show_status(layout: Layout) -> Step:
 
 
 def _evaluation(layout: Layout, benchmark: str, model: str) -> dict[str, Option]:
-    """What the one evaluation and the shares of several nodes have in common."""
+    """Options of evaluate and of answer_share."""
     evaluate = layout.config["evaluate"]
     return {
         "model-name": model,
@@ -251,7 +251,7 @@ def report_make_report(layout: Layout) -> Step:
 
 
 def upload_make_model_card(layout: Layout, stage: str) -> Step:
-    # What a card says and where its files are; a change of anything else does not remake it.
+    # The part that a card depends on: another change does not remake it.
     evaluate = {key: layout.config["evaluate"][key] for key in ("backend", "benchmarks")}
     configuration = {key: layout.config[key] for key in ("results", "seed", "donors")}
     return Step("workflow", {"stage": stage, "configuration": {**configuration, "evaluate": evaluate}})
