@@ -172,12 +172,7 @@ class ClusterRun(WorkflowRun):
 
         A signal that its processes get meanwhile finds them when they go on.
         """
-
-        def has_come() -> bool:
-            assert process.poll() is None, self.said()[-4000:]
-            return self.step(stage) >= step
-
-        wait_until(has_come, f"step {step} of {stage}", interval_s=SECONDS_BETWEEN_LOOKS_AT_STEPS)
+        wait_for_step(self, stage, step, process)
         ranks = self.ranks(stage)
         for rank in ranks:
             os.kill(rank["pid"], signal.SIGSTOP)
@@ -219,6 +214,16 @@ def end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def wait_for_step(run: ClusterRun, stage: str, step: int, process: subprocess.Popen[bytes]) -> None:
+    """Returns when the stage has come to the step; fails when the workflow that trains it ends before."""
+
+    def has_come() -> bool:
+        assert process.poll() is None, run.said()[-4000:]
+        return run.step(stage) >= step
+
+    wait_until(has_come, f"step {step} of {stage}", interval_s=SECONDS_BETWEEN_LOOKS_AT_STEPS)
 
 
 def wait_for_end(run: ClusterRun, process: subprocess.Popen[bytes]) -> None:
