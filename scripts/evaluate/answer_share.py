@@ -19,6 +19,7 @@ from scripts.common.child_processes import end_on_signals
 from scripts.common.errors import run_program
 from scripts.common.files import write_json_atomically
 from scripts.common.logger import make_logger
+from scripts.common.units import duration
 from scripts.evaluate.answer_log import require_no_failures
 from scripts.evaluate.job import (
     EvaluationJob,
@@ -70,7 +71,7 @@ def answer_share(job: EvaluationJob, share: Share, output_path: Path, log_path: 
         **vars(times),
     )
     write_json_atomically(output_path, asdict(output))
-    log(f"{name}: {task.num_answers} answers, in {times.wall_time_s:.0f} s")
+    log(f"{name}: {task.num_answers} answers, in {duration(times.wall_time_s)}")
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from scripts.common.child_processes import end_on_signals
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import write_json_atomically, write_text_atomically
 from scripts.common.logger import make_logger
+from scripts.common.units import duration
 from scripts.evaluate.job import (
     EvaluationJob,
     Share,
@@ -99,7 +100,7 @@ def evaluate(job: EvaluationJob, outputs: Outputs) -> None:
     write_records(outputs.records_path, records)
     write_json_atomically(outputs.provenance_path, asdict(provenance))
     mean = sum(record.score for record in records) / len(records)
-    log(f"{job.model_name}: score {mean:.3f} over {len(records)} answers, in {provenance.wall_time_s:.0f} s")
+    log(f"{job.model_name}: score {mean:.3f} over {len(records)} answers, in {duration(provenance.wall_time_s)}")
 
 
 def main() -> None:

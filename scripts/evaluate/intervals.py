@@ -1,4 +1,4 @@
-"""The mean and the interval that a score comes with."""
+"""The mean and the 95 % interval of a score."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,12 +9,12 @@ import numpy
 Z_95 = 1.959963984540054
 NUM_RESAMPLES = 10_000
 
-# Resampled so many numbers at a time: 64 MB.
+# Numbers that are resampled at a time: 64 MB.
 _NUM_AT_A_TIME = 8_000_000
 
 
 def wilson_interval(num_correct: int, num_questions: int) -> tuple[float, float]:
-    """95 % interval of a proportion after Wilson (1927), which holds for few questions and near 0 and 1 too."""
+    """95 % interval of a share after Wilson (1927), which holds for few questions and near 0 and 1 too."""
     share = num_correct / num_questions
     z2_n = Z_95**2 / num_questions
     centre = share + z2_n / 2

@@ -1,10 +1,10 @@
 """The models of a score table by name, in the order in which they are shown."""
 
-# How a control is named behind its model, and what is done to the pictures then.
+# The suffix of a control behind the model's name, and what it does to the pictures.
 CONTROLS = {"shuffled": "with the pictures shuffled among the questions", "blind": "asked without pictures"}
 NO_CONTROL = "none"
 
-# The order in which the pipeline makes them; any other name stands behind them.
+# In the order in which the pipeline makes them; any other name comes after them.
 PIPELINE_MODELS = ("parent", "graft", "stage1", "stage2")
 
 
@@ -14,12 +14,12 @@ def control_of(model: str) -> str:
 
 
 def base_of(model: str) -> str:
-    """The model that is asked for a row: a control's is the one in front of the suffix."""
+    """The model that is asked for a row: the name without a control's suffix."""
     return model.removesuffix(f"-{control_of(model)}")
 
 
 def is_control(model: str) -> bool:
-    """Whether a row was asked with other pictures than the questions', or with none."""
+    """Whether a row was asked with other pictures than those of the questions, or with none."""
     return control_of(model) != NO_CONTROL
 
 

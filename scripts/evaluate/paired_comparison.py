@@ -1,4 +1,4 @@
-"""Two models on the same questions: which of them is better, from the questions on which they differ."""
+"""Two models on the same questions: which is better, by the questions on which they differ."""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from scripts.evaluate.intervals import Z_95, bootstrap_interval, is_right_or_wro
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Each question's difference (the second's score less the first's), and on how many which of two models was better.
+    """Each question's difference (the second's score less the first's), and how often which model was better.
 
-    Where questions are right or wrong, better means: right where the other was wrong.
+    Of right and wrong answers, better means: right where the other was wrong.
     """
 
     differences: Sequence[float]
@@ -32,8 +32,8 @@ class PairedComparison:
     def interval(self) -> tuple[float, float]:
         """95 % interval of the difference: after Bonett and Price (2012), or by bootstrap where scores lie in between.
 
-        Bonett and Price's is Wald's, with one question added to each of the two counts in which the models differ, which
-        keeps it honest for few questions and for few differences.
+        Bonett and Price's is Wald's with one question added to each of the two counts in which the models differ, so that it
+        holds for few questions and few differences too.
         """
         if not is_right_or_wrong([abs(difference) for difference in self.differences]):
             return bootstrap_interval(self.differences)
@@ -43,9 +43,9 @@ class PairedComparison:
         return max(-1.0, second - first - half_width), min(1.0, second - first + half_width)
 
     def p_value(self) -> float:
-        """Exact two-sided McNemar test: the differing questions, each as likely to favour one model as the other.
+        """Exact two-sided McNemar test, whose hypothesis is that each differing question may favour either model alike.
 
-        Where scores lie in between it is the sign test, which McNemar's is for right and wrong.
+        Where scores lie in between it is the sign test; McNemar's is the sign test of right and wrong.
         """
         num = self.num_first_only + self.num_second_only
         fewer = min(self.num_first_only, self.num_second_only)
@@ -53,7 +53,7 @@ class PairedComparison:
 
 
 def compare(first: Sequence[float], second: Sequence[float]) -> PairedComparison:
-    """Each model's score, question by question in the same order."""
+    """From each model's scores, question by question in the same order."""
     pairs = list(zip(first, second, strict=True))
     num_equal_at_zero = sum(one == other == 0 for one, other in pairs)
     return PairedComparison(

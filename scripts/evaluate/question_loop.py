@@ -25,6 +25,7 @@ from scripts.common.errors import UserError
 from scripts.common.files import write_json_atomically
 from scripts.common.logger import Log
 from scripts.common.root import ROOT
+from scripts.common.units import duration
 from scripts.evaluate.answer_log import Answer, keep_sound_answers, read_answers
 from scripts.evaluate.judgements import Judgement, read_judgements
 from scripts.evaluate.provenance import Timing
@@ -208,7 +209,7 @@ def watch_answers(
             if num_new := len(answers) - num_before:
                 rate = num_new / (now_s - started_s)
                 left_s = (task.num_answers - len(answers)) / rate
-                log(f"answered {len(answers)} of {task.num_answers}, {rate:.1f} a second, about {left_s:.0f} s left")
+                log(f"answered {len(answers)} of {task.num_answers}, {rate:.1f} a second, about {duration(left_s)} left")
     require_running(harness, start_dir / "evalscope.log")
     return started_s
 
@@ -251,7 +252,7 @@ def ask_once(task: Task, start_dir: Path, num_kept: int, log: Log) -> Timing:
     with process_group(command, environment, start_dir, start_dir / "evalscope.log") as harness:
         if num_left:
             with ready_servers(task, harness, start_dir, log) as servers:
-                log(f"ready after {time.monotonic() - started_s:.0f} s; asking {num_left} questions")
+                log(f"ready after {duration(time.monotonic() - started_s)}; asking {num_left} questions")
                 let_it_ask(harness, [server.base_url for server in servers])
                 asking_started_s = watch_answers(servers, harness, task, start_dir, log)
         else:

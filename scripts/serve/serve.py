@@ -24,6 +24,7 @@ from scripts.common.errors import run_program
 from scripts.common.logger import log
 from scripts.common.processes import STOP_SIGNALS
 from scripts.common.settings import json_settings
+from scripts.common.units import duration
 from scripts.serve.command import Serving
 from scripts.serve.server import ModelServer, last_error, model_server
 from scripts.serve.settings import ServeSettings
@@ -57,7 +58,7 @@ def wait_until_ready(server: ModelServer, stop: threading.Event) -> bool:
             return False
         if time.monotonic() - logged_s > SECONDS_BETWEEN_LINES:
             logged_s = time.monotonic()
-            log(f"loading for {logged_s - server.started:.0f} s: {last_error(server.log_path)}")
+            log(f"loading for {duration(logged_s - server.started)}: {last_error(server.log_path)}")
     return True
 
 

@@ -11,6 +11,7 @@ import pytest
 from helpers.evaluation_inputs import answer, question, serve_settings, vlmevalkit_settings
 from scripts.common.errors import UserError
 from scripts.common.reading import read_object
+from scripts.common.units import duration
 from scripts.evaluate import question_loop
 from scripts.evaluate.answer_log import Answer, line_of
 from scripts.evaluate.question_loop import Task
@@ -116,7 +117,7 @@ def test_the_progress_counts_what_was_answered_before_and_its_rate_does_not(
     [(duration_s, line)] = said
     assert duration_s == pytest.approx(question_loop.PROGRESS_S, abs=2 * question_loop.POLL_S)
     rate = 3 / duration_s
-    assert line == f"answered 5 of 100, {rate:.1f} a second, about {95 / rate:.0f} s left"
+    assert line == f"answered 5 of 100, {rate:.1f} a second, about {duration(95 / rate)} left"
 
 
 def test_variables_that_would_change_what_vlmevalkit_does_are_taken_out(tmp_path: Path) -> None:
