@@ -46,13 +46,8 @@ from scripts.evaluate.question_loop import (  # noqa: E402
 )
 from scripts.evaluate.settings import HarnessSettings, NativeSettings, VlmevalkitSettings  # noqa: E402
 from scripts.questions.native_samples import data_url, letters_of  # noqa: E402
-from scripts.questions.tables import (  # noqa: E402
-    pictures_of,
-    questions_of,
-    read_benchmark,
-    rows_of,
-    write_benchmark,
-)
+from scripts.questions.pictures import pictures_of  # noqa: E402
+from scripts.questions.tables import questions_of, read_benchmark, rows_of, write_benchmark  # noqa: E402
 from scripts.serve.command import Serving  # noqa: E402
 from scripts.serve.server import model_server  # noqa: E402
 from scripts.serve.settings import ServeSettings  # noqa: E402

@@ -29,7 +29,8 @@ from scripts.evaluate.provenance import Identity, ServeIdentity
 from scripts.evaluate.question_loop import Task, is_answers_name
 from scripts.evaluate.settings import HARNESS_SETTINGS, HarnessSettings
 from scripts.questions.controls import with_shuffled_pictures
-from scripts.questions.tables import pictures_of, questions_of, read_benchmark, write_benchmark
+from scripts.questions.pictures import pictures_of
+from scripts.questions.tables import questions_of, read_benchmark, write_benchmark
 from scripts.serve.command import Serving
 from scripts.serve.settings import ServeSettings
 

@@ -209,7 +209,9 @@ def watch_answers(
             if num_new := len(answers) - num_before:
                 rate = num_new / (now_s - started_s)
                 left_s = (task.num_answers - len(answers)) / rate
-                log(f"answered {len(answers)} of {task.num_answers}, {rate:.1f} a second, about {duration(left_s)} left")
+                log(
+                    f"answered {len(answers)} of {task.num_answers}, {rate:.1f} a second, about {duration(left_s)} left"
+                )
     require_running(harness, start_dir / "evalscope.log")
     return started_s
 

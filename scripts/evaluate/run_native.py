@@ -31,7 +31,8 @@ from scripts.evaluate.load_balancer import LoadBalancer
 from scripts.evaluate.settings import NativeSettings
 from scripts.evaluate.task_file import HarnessTask, Round
 from scripts.questions.native_samples import AskedSample, letters_of, own_adapter, samples_of
-from scripts.questions.tables import pictures_of, read_benchmark, rows_of
+from scripts.questions.pictures import pictures_of
+from scripts.questions.tables import read_benchmark, rows_of
 
 # Tries of one request in all: the client's own two after the first (openai, DEFAULT_MAX_RETRIES); EvalScope's would multiply.
 NUM_CLIENT_TRIES = 1

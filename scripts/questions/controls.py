@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas
 
 from scripts.common.errors import UserError
-from scripts.questions.tables import picture_field, picture_sha256, pictures_of
+from scripts.questions.pictures import picture_field, picture_sha256, pictures_of
 
 
 def deranged(contents: Sequence[str], rng: random.Random) -> list[int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.questions.tables import picture_field
+from scripts.questions.pictures import picture_field
 
 # Marks the place of a picture in a sample. `data:image/png;base64,` is kept in front of it, since it is sent along.
 PICTURE_MARK = "picture:"

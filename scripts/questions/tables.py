@@ -3,10 +3,6 @@
 Benchmarks of EvalScope's native backend are kept in the same format (native_samples.py).
 """
 
-import ast
-import base64
-import binascii
-import hashlib
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +12,9 @@ import pandas
 
 from scripts.common.errors import UserError
 from scripts.common.files import open_atomically
+from scripts.questions.pictures import picture_sha256
 
 NEEDED_COLUMNS = ("index", "question", "answer", "image")
-
-# VLMEvalKit takes a field of at most this length for the index of the question whose picture is meant
-# (vlmeval/dataset/image_base.py, ImageBaseDataset.__init__).
-_LONGEST_REFERENCE = 64
 
 # Texts that pandas, and so VLMEvalKit, reads as an absent value (pandas.io.parsers: na_values).
 _READ_AS_ABSENT = frozenset(
@@ -79,44 +72,6 @@ def read_benchmark(path: Path, *, needs_pictures: bool = True) -> pandas.DataFra
 def rows_of(table: pandas.DataFrame) -> list[dict[str, str]]:
     """The rows of a table of texts, by column."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-
-
-def pictures_of(table: pandas.DataFrame, path: Path) -> list[list[str]]:
-    """The base64 pictures of each question, in the order of the rows; raises UserError naming a broken one."""
-    fields = dict(zip(table["index"], table["image"], strict=True))
-    pictures: list[list[str]] = []
-    for index, field in fields.items():
-        if not field:
-            pictures.append([])
-            continue
-        if len(field) <= _LONGEST_REFERENCE:
-            if len(fields.get(field, "")) <= _LONGEST_REFERENCE:
-                raise UserError(
-                    f"{path}: question {index} refers to the picture of {field}, which has none; correct the row"
-                )
-            field = fields[field]
-        try:
-            pictures.append([str(picture) for picture in ast.literal_eval(field)] if field.startswith("[") else [field])
-            for picture in pictures[-1]:
-                base64.b64decode(picture, validate=True)
-        except (binascii.Error, ValueError, SyntaxError) as error:
-            raise UserError(
-                f"{path}: the picture of question {index} is not base64 ({error}); make the row again"
-            ) from None
-    return pictures
-
-
-def picture_field(pictures: Sequence[str]) -> str:
-    """The field of the column `image` for these base64 pictures, which `pictures_of` reads."""
-    return pictures[0] if len(pictures) == 1 else repr(list(pictures)) if pictures else ""
-
-
-def picture_sha256(pictures: list[str]) -> str:
-    """One fingerprint for the bytes of all pictures of a question."""
-    digest = hashlib.sha256()
-    for picture in pictures:
-        digest.update(base64.b64decode(picture))
-    return digest.hexdigest()
 
 
 def questions_of(table: pandas.DataFrame, pictures: Sequence[list[str]]) -> list[Question]:

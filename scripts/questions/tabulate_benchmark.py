@@ -21,7 +21,8 @@ import pandas
 from PIL import Image, UnidentifiedImageError
 
 from scripts.common.errors import UserError, run_program
-from scripts.questions.tables import picture_field, read_benchmark, write_benchmark
+from scripts.questions.pictures import picture_field
+from scripts.questions.tables import read_benchmark, write_benchmark
 
 NEEDED_KEYS = ("question", "images", "answer")
 COLUMN_OF_KEY = {"category": "category", "discipline": "l2-category", "split": "split"}

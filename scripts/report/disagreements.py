@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from scripts.evaluate.scores import Benchmark
-from scripts.report.gallery import Question, check_pictures, embed_all, questions_of, read_pictures
+from scripts.questions.pictures import read_pictures
+from scripts.report.gallery import Question, check_pictures, embed_all, questions_of
 from scripts.report.page import MAX_PREDICTION_LENGTH, MAX_QUESTION_LENGTH, TEMPLATE_DIR, page_environment, style_sheet
 
 TEMPLATE_NAME = "disagreements.html.j2"

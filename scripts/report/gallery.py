@@ -1,14 +1,10 @@
 """The questions that the page shows, chosen by rule, and their pictures as data URLs."""
 
-import ast
 import base64
-import binascii
-import csv
 import hashlib
 import io
-import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +15,6 @@ from scripts.evaluate.model_names import is_control, pipeline_order
 from scripts.evaluate.records import Record, of_first_seed
 from scripts.evaluate.scores import Benchmark
 from scripts.report.findings import NOT_MADE_HERE
-
-# VLMEvalKit takes an `image` of at most this many characters for the index of another row that holds the picture
-# (vlmeval/dataset/image_base.py, ImageBaseDataset.__init__).
-MAX_REFERENCE_LENGTH = 64
 
 # Longest sides to try, in pixels, until the pictures of a page fit into its budget.
 SIDES_PX = (480, 360, 240, 160, 96)
@@ -143,33 +135,10 @@ def _mixed_subjects(questions: Sequence[Question], benchmark_name: str) -> list[
     return [question for _, _, question in sorted(placed, key=lambda place: place[:2])]
 
 
-def read_pictures(tsv_path: Path, indices: set[str]) -> dict[str, list[bytes]]:
-    """The encoded pictures of these rows of a VLMEvalKit table; a row may hold several, or name another row's."""
-    if not indices:
-        return {}
-    images = _image_cells(tsv_path, indices)
-    if missing := sorted(indices - images.keys()):
-        raise UserError(
-            f"{tsv_path}: no row with index {missing[0]}, which the records answer ({len(missing)} such); "
-            "pass the benchmark file that the models were evaluated on"
-        )
-    references = {index: cell for index, cell in images.items() if 0 < len(cell) <= MAX_REFERENCE_LENGTH}
-    if references:
-        targets = _image_cells(tsv_path, set(references.values()))
-        for index, target in references.items():
-            if len(targets.get(target, "")) <= MAX_REFERENCE_LENGTH:
-                raise UserError(
-                    f"{tsv_path}: the image of row {index} is `{target}`; expected a picture in base64 or the index of "
-                    "a row that has one; get or make this file again"
-                )
-            images[index] = targets[target]
-    return {index: _decoded(images[index], f"{tsv_path}: row {index}") for index in indices}
-
-
 def check_pictures(questions: Sequence[Question], encoded: dict[str, list[bytes]], tsv_path: Path) -> None:
     """Refuses a picture that is not the one that the models were shown."""
     for question in questions:
-        # One sha256 over the bytes of all pictures of a question, as scripts/questions/tables.py (picture_sha256) makes it.
+        # One sha256 over the bytes of all pictures of a question, as questions/pictures.py makes it.
         shown = encoded.get(question.index)
         found = hashlib.sha256(b"".join(shown)).hexdigest() if shown else None
         for model, record in question.answers:
@@ -178,44 +147,6 @@ def check_pictures(questions: Sequence[Question], encoded: dict[str, list[bytes]
                     f"{tsv_path}: the picture of question {question.index} is not the one that {model} was shown "
                     f"(sha256 {found}, in its record {record.image_sha256}); evaluate {model} again"
                 )
-
-
-def _image_cells(tsv_path: Path, indices: set[str]) -> dict[str, str]:
-    """The column `image` of the rows with these indices."""
-    return {row["index"]: row["image"] or "" for row in _rows(tsv_path) if row["index"] in indices}
-
-
-def _rows(tsv_path: Path) -> Iterator[dict[str, str]]:
-    """The rows one by one: a benchmark's file may be larger than memory."""
-    csv.field_size_limit(sys.maxsize)
-    try:
-        with open(tsv_path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t")
-            for name in ("index", "image"):
-                if name not in (reader.fieldnames or []):
-                    raise UserError(
-                        f"{tsv_path}: no column `{name}` found; expected a VLMEvalKit table (tab-separated, with index "
-                        "and image); pass the benchmark file that the models were evaluated on"
-                    )
-            yield from reader
-    except FileNotFoundError:
-        raise UserError(f"{tsv_path}: not found; expected the benchmark's table; run the rule that makes it") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{tsv_path}: not a tab-separated UTF-8 table ({error}); get or make this file again") from None
-
-
-def _decoded(cell: str, where: str) -> list[bytes]:
-    """One picture, or a list of them written as Python writes a list."""
-    try:
-        parts = ast.literal_eval(cell) if cell.startswith("[") else [cell]
-        decoded = [base64.b64decode(part, validate=True) for part in parts]
-    except (ValueError, SyntaxError, TypeError, binascii.Error):
-        raise UserError(
-            f"{where}: its image is not base64; get or make this file again, it was probably cut off"
-        ) from None
-    if not decoded or not all(decoded):
-        raise UserError(f"{where}: its image is empty; expected a picture in base64; get or make this file again")
-    return decoded
 
 
 def _opened(encoded: bytes, where: str) -> Image.Image:

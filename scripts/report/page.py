@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from scripts.evaluate.model_names import is_control
 from scripts.evaluate.scores import Benchmark
+from scripts.questions.pictures import read_pictures
 from scripts.report import curves, numbers
 from scripts.report.findings import (
     GroupTable,
@@ -30,7 +31,6 @@ from scripts.report.gallery import (
     choose,
     embed_all,
     questions_of,
-    read_pictures,
 )
 from scripts.report.inputs import Inputs
 from scripts.report.provenance import KEY_PACKAGES

@@ -19,7 +19,8 @@ from scripts.evaluate.run_native import answer_of, require_content, task_config
 from scripts.evaluate.settings import NativeSettings
 from scripts.evaluate.task_file import HarnessTask, Round
 from scripts.questions.native_samples import row_of, samples_of
-from scripts.questions.tables import pictures_of, read_benchmark, write_benchmark
+from scripts.questions.pictures import pictures_of
+from scripts.questions.tables import read_benchmark, write_benchmark
 
 SETTINGS = NativeSettings(
     batch_size=1,

@@ -21,7 +21,8 @@ from scripts.evaluate.task_file import HarnessTask, Round
 from scripts.questions.catalogue import read_catalogue
 from scripts.questions.fetch_native_benchmark import loaded, write_table
 from scripts.questions.native_samples import samples_of
-from scripts.questions.tables import pictures_of, read_benchmark, rows_of
+from scripts.questions.pictures import pictures_of
+from scripts.questions.tables import read_benchmark, rows_of
 
 NOBODY = ["http://127.0.0.1:9/v1"]  # every answer is known, nothing is asked
 

@@ -8,7 +8,8 @@ import pytest
 from helpers.evaluation_inputs import benchmark_rows, write_rows
 from scripts.common.errors import UserError
 from scripts.questions.controls import deranged, with_shuffled_pictures
-from scripts.questions.tables import pictures_of, read_benchmark, write_benchmark
+from scripts.questions.pictures import pictures_of
+from scripts.questions.tables import read_benchmark, write_benchmark
 
 
 @pytest.mark.parametrize("num_contents", [2, 3, 5, 40])

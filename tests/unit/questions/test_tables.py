@@ -6,7 +6,8 @@ import pytest
 
 from helpers.evaluation_inputs import COLUMNS, benchmark_rows, write_rows
 from scripts.common.errors import UserError
-from scripts.questions.tables import pictures_of, questions_of, read_benchmark, require_scorable
+from scripts.questions.pictures import pictures_of
+from scripts.questions.tables import questions_of, read_benchmark, require_scorable
 
 
 def questions_from(rows: list[dict[str, str]], path: Path) -> list:

@@ -12,7 +12,8 @@ from helpers.evaluation_inputs import picture
 from scripts.common.errors import UserError
 from scripts.questions import tabulate_benchmark
 from scripts.questions.native_samples import accepted_answers, letters_of
-from scripts.questions.tables import pictures_of, questions_of, read_benchmark
+from scripts.questions.pictures import pictures_of
+from scripts.questions.tables import questions_of, read_benchmark
 
 CHOICE = {"question": "Which digit?", "images": ["p/7.png"], "options": ["1", "7"], "answer": "B"}
 

@@ -1,7 +1,6 @@
 """Which questions the gallery shows, and how their pictures get into the page."""
 
 import base64
-import csv
 import io
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from helpers.report_inputs import png
 from scripts.common.errors import UserError
 from scripts.evaluate.records import Record
 from scripts.evaluate.scores import Benchmark
-from scripts.report.gallery import Question, choose, embed, embed_all, questions_of, read_pictures
+from scripts.report.gallery import Question, choose, embed, embed_all, questions_of
 
 
 def question(index: int, group: str, subject: str | None = None) -> Question:
@@ -29,13 +28,6 @@ def noise(width_px: int, height_px: int, mode: str = "RGB") -> bytes:
     buffer = io.BytesIO()
     Image.effect_noise((width_px, height_px), 90).convert(mode).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def write_tsv(path: Path, images: dict[str, str]) -> Path:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t")
-        writer.writerows([["index", "image"], *images.items()])
-    return path
 
 
 def test_groups_follow_the_stages_and_neither_parent_nor_control() -> None:
@@ -72,29 +64,6 @@ def test_the_choice_depends_on_indices_alone_and_is_not_the_first_rows() -> None
     again = [one.index for group in choose(questions[::-1], 10, "digits") for one in group.questions]
     assert chosen == again
     assert chosen != [str(index) for index in range(10)]
-
-
-def test_a_row_may_name_another_rows_picture_and_hold_several(tmp_path: Path) -> None:
-    one, two = (base64.b64encode(png(digit)).decode() for digit in (1, 2))
-    path = write_tsv(tmp_path / "t.tsv", {"7": one, "8": "7", "9": str([one, two])})
-    assert read_pictures(path, {"8", "9"}) == {"8": [png(1)], "9": [png(1), png(2)]}
-
-
-@pytest.mark.parametrize(
-    ("cell", "message"),
-    [
-        ("!" * 80, "row 7: its image is not base64"),
-        ("A" * 81, "row 7: its image is not base64"),
-        ("['" + "!" * 80, "row 7: its image is not base64"),
-        ("99", "the image of row 7 is `99`; expected"),
-        ("7", "the image of row 7 is `7`; expected"),
-    ],
-)
-def test_a_cell_that_holds_no_picture_is_refused_with_its_row(tmp_path: Path, cell: str, message: str) -> None:
-    path = write_tsv(tmp_path / "t.tsv", {"7": cell})
-    with pytest.raises(UserError, match=r"t\.tsv") as caught:
-        read_pictures(path, {"7"})
-    assert message in str(caught.value)
 
 
 def test_bytes_that_are_no_picture_are_refused_with_their_row() -> None:
