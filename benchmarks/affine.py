@@ -24,6 +24,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from scripts.graft.fidelity import Fidelity, RefitFigures, read_fidelity  # noqa: E402
+
 WORKFLOW_PYTHON, TRAIN_PYTHON = (str(ROOT / path / "bin/python") for path in (".venv", ".venvs/train"))
 FITTED_SHARE = 0.85
 GRAFT = {"architecture": "qwen2_5_vl", "aligner": "fresh", "max_shard_gb": 4, "link": "auto"}
@@ -67,11 +70,11 @@ DONORS = (Shape(0, 128, 4, 2, 3), Shape(1, 128, 2, 1, 3), Shape(2, 96, 3, 1, 4))
 
 @dataclass(frozen=True)
 class Result:
-    """One donor: what was said of its training, and fidelity.json by graft and text."""
+    """One donor: the last line of its training, and fidelity.json by graft and text."""
 
     shape: Shape
     training: str
-    fidelity: dict[tuple[str, str], dict[str, Any]]
+    fidelity: dict[tuple[str, str], Fidelity]
 
 
 def run(command: Command) -> str:
@@ -133,7 +136,7 @@ def measure(shape: Shape, directory: Path, texts: dict[str, Path]) -> Result:
             check: Command = [TRAIN_PYTHON, "scripts", "graft.check_fidelity", "--graft-dir", graft_dir]
             check += ["--llm-dir", directory / "llm"]
             run([*check, "--settings", json.dumps(settings), "--output", output, *gate])
-            fidelity[calibration, name] = json.loads(output.read_text(encoding="utf-8"))
+            fidelity[calibration, name] = read_fidelity(output)
     shutil.rmtree(directory)
     return Result(shape, training, fidelity)
 
@@ -141,31 +144,33 @@ def measure(shape: Shape, directory: Path, texts: dict[str, Path]) -> Result:
 def row(result: Result, name: str) -> str:
     """One line of the table."""
     shape, verbatim, affine = result.shape, result.fidelity["none", name], result.fidelity["affine", name]
-    factor = verbatim["kl_mean_nats"] / affine["kl_mean_nats"]
+    factor = verbatim.kl_mean_nats / affine.kl_mean_nats
     cells = [
         f"seed {shape.seed}: {shape.num_heads} heads of {shape.hidden_size // shape.num_heads}, {shape.num_layers} layers",
         name,
-        f"{verbatim['kl_mean_nats']:.4f}",
-        f"{affine['kl_mean_nats']:.4f}",
+        f"{verbatim.kl_mean_nats:.4f}",
+        f"{affine.kl_mean_nats:.4f}",
         f"{factor:.1f}",
-        f"{verbatim['perplexity_donor']:.3f}",
-        f"{verbatim['perplexity_graft']:.3f}",
-        f"{affine['perplexity_graft']:.3f}",
-        f"{verbatim['top1_agreement']:.3f}",
-        f"{affine['top1_agreement']:.3f}",
+        f"{verbatim.perplexity_donor:.3f}",
+        f"{verbatim.perplexity_graft:.3f}",
+        f"{affine.perplexity_graft:.3f}",
+        f"{verbatim.top1_agreement:.3f}",
+        f"{affine.top1_agreement:.3f}",
     ]
     return "| " + " | ".join(cells) + " |"
 
 
 def residual_of(result: Result, projection: str) -> str:
     """Relative residuals on the calibration's own held-out tokens, layer by layer."""
-    residuals = result.fidelity["affine", "held out"]["calibration"]["relative_residual_held_out"]
-    return ", ".join(f"{value:.3f}" for value in residuals[projection]["by_layer"])
+    refit = result.fidelity["affine", "held out"].calibration
+    assert isinstance(refit, RefitFigures)
+    residuals = {"q": refit.relative_residual_held_out.q, "k": refit.relative_residual_held_out.k}
+    return ", ".join(f"{value:.3f}" for value in residuals[projection].by_layer)
 
 
 def markdown(results: Sequence[Result], load_before: float) -> str:
     """The dated tables, with what they were measured on."""
-    versions = results[0].fidelity["affine", "held out"]["versions"]
+    versions = results[0].fidelity["affine", "held out"].versions
     residuals = [f"| {r.shape.seed} | {r.training} | {residual_of(r, 'q')} | {residual_of(r, 'k')} |" for r in results]
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     return "\n".join(
@@ -203,8 +208,7 @@ def main() -> None:
     print(text)
     (ROOT / "benchmarks/results/affine.md").write_text(text, encoding="utf-8")
     factors = [
-        r.fidelity["none", "held out"]["kl_mean_nats"] / r.fidelity["affine", "held out"]["kl_mean_nats"]
-        for r in results
+        r.fidelity["none", "held out"].kl_mean_nats / r.fidelity["affine", "held out"].kl_mean_nats for r in results
     ]
     if min(factors) < REQUIRED_FACTOR:
         sys.exit(

@@ -47,6 +47,7 @@ from scripts.demo.qwen_tokenizer import (  # noqa: E402
     save_tokenizer,
 )
 from scripts.environments.installed_packages import package_dir, versions_in  # noqa: E402
+from scripts.graft.fidelity import read_fidelity  # noqa: E402
 
 STAGES = ("stage1", "stage2")
 NUM_QUESTIONS = 256
@@ -178,7 +179,7 @@ def section(
     results = ROOT / config["results"]
     pins = versions_in(Path(sys.executable), ["ms-swift", "transformers", "torch", "deepspeed"])
     pins |= versions_in(ROOT / ".venvs/serve/bin/python", ["vllm"])
-    fidelity = read_json(results / "graft/fidelity.json")
+    fidelity = read_fidelity(results / "graft/fidelity.json")
     provenance = read_json(results / f"eval/photographs/{stages[-1]}.json")
     num_under_way = config["evaluate"]["vlmevalkit"]["nproc"]
     parts = [
@@ -189,7 +190,7 @@ def section(
         + ". Random weights of the pair's true shapes; config.yaml but for one process a stage, the number of steps and "
         f"answers of at most {MAX_ANSWER_TOKENS} tokens.",
         "",
-        f"Graft {seconds_in(results / 'times/graft.tsv'):.1f} s; its proof on the processors ({fidelity['dtype']}) "
+        f"Graft {seconds_in(results / 'times/graft.tsv'):.1f} s; its proof on the processors ({fidelity.dtype}) "
         f"{seconds_in(results / 'times/fidelity.tsv'):.0f} s; all up to the last stage {times_s['training']:.0f} s.",
         "",
         *stage_rows(results, stages),

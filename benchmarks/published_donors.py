@@ -22,7 +22,7 @@ from scripts.graft.donor_configs import (  # noqa: E402
     tied,
     vision_shape,
 )
-from scripts.graft.plan import Shapes, language_shapes, vision_shapes  # noqa: E402
+from scripts.graft.shapes import Shapes, language_shapes, vision_shapes  # noqa: E402
 from scripts.graft.shard_layout import OutputTensor, checkpoint_index, lay_out_shards  # noqa: E402
 from scripts.graft.shard_writer import SLAB_BYTES, write_shards  # noqa: E402
 

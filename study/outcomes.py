@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.files import read_json
+from scripts.graft.fidelity import read_fidelity
 from study import design
 
 
@@ -55,7 +56,7 @@ def rows_of(run: design.Run, results_dir: Path) -> Iterator[Row]:
     """The four models of a run, in the order in which they came about."""
     yield row_of(run, "donor", read_json(run.path(results_dir, design.PAIR) / "donor.score.json"))
     graft_dir = run.path(results_dir, design.GRAFT)
-    kl = read_json(graft_dir / "fidelity.json")["kl_mean_nats"]
+    kl = read_fidelity(graft_dir / "fidelity.json").kl_mean_nats
     yield row_of(run, "graft", read_json(graft_dir.with_suffix(".score.json")), kl_from_donor_nats=kl)
     for stage, pattern in (("stage1", design.STAGE1), ("stage2", design.STAGE2)):
         stage_dir = run.path(results_dir, pattern)

@@ -95,13 +95,20 @@ def settings_from(cls: type[T], section: Any, where: str = "") -> T:
 
 
 def json_settings(cls: type[T], where: str) -> Callable[[str], T]:
-    """For argparse's `type`: the object that a section, given as JSON, describes."""
+    """For argparse's `type`: the object that a section, given as JSON, describes.
+
+    Where the class has a method `findings(where)`, which gives one line for each fault, the first one is an error.
+    """
 
     def parse(text: str) -> T:
         try:
             section = json.loads(text)
         except ValueError as error:
             raise UserError(f"{where}: not JSON ({error}); expected the section of the configuration as JSON") from None
-        return settings_from(cls, section, where)
+        settings = settings_from(cls, section, where)
+        findings = list(settings.findings(where)) if hasattr(settings, "findings") else []
+        if findings:
+            raise UserError(findings[0])
+        return settings
 
     return parse

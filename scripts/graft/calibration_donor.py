@@ -12,14 +12,15 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 from scripts.common.errors import UserError
 from scripts.common.safetensors_files import DTYPE_BYTES, TensorOnDisk, read_checkpoint
 from scripts.graft.affine_refit import normalised_heads
-from scripts.graft.donor_configs import read_language_donor
+from scripts.graft.calibration_report import PROJECTIONS
+from scripts.graft.donor_configs import SAFETENSORS_DTYPES, read_language_donor
 
-TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-PROJECTIONS = ("q", "k")
+# dtype in a safetensors header -> torch's.
+TORCH_DTYPES: dict[str, torch.dtype] = {header: getattr(torch, name) for name, header in SAFETENSORS_DTYPES.items()}
 
 
 @dataclass(frozen=True)
-class Donor:
+class LanguageDonor:
     """The language donor on disk."""
 
     directory: Path
@@ -51,7 +52,7 @@ class Target:
         )
 
 
-def open_donor(directory: Path) -> Donor:
+def open_donor(directory: Path) -> LanguageDonor:
     """Reads the headers; raises UserError unless it is a Qwen3 without quantisation, sliding windows or biases."""
     reader = read_language_donor(directory)
     reader.integer("head_dim")
@@ -62,10 +63,10 @@ def open_donor(directory: Path) -> Donor:
             "published Qwen3; take another language donor"
         )
     config._attn_implementation = "sdpa"
-    return Donor(directory, config, read_checkpoint(directory))
+    return LanguageDonor(directory, config, read_checkpoint(directory))
 
 
-def find(donor: Donor, name: str, shape: tuple[int, ...]) -> TensorOnDisk:
+def find(donor: LanguageDonor, name: str, shape: tuple[int, ...]) -> TensorOnDisk:
     """A tensor of the donor, whose shape and dtype are checked."""
     tensor = donor.tensors.get(name)
     if tensor is None:
@@ -96,7 +97,7 @@ def read_tensor(tensor: TensorOnDisk) -> torch.Tensor:
     return values
 
 
-def read_embeddings(donor: Donor, ids: torch.Tensor) -> torch.Tensor:
+def read_embeddings(donor: LanguageDonor, ids: torch.Tensor) -> torch.Tensor:
     """The embeddings of `ids`, each row read at its place: float32, [*ids.shape, hidden_size]."""
     hidden_size = donor.config.hidden_size
     tensor = find(donor, "model.embed_tokens.weight", (donor.config.vocab_size, hidden_size))
@@ -117,7 +118,7 @@ def read_embeddings(donor: Donor, ids: torch.Tensor) -> torch.Tensor:
     return rows[places]
 
 
-def load_layer(donor: Donor, number: int, dtype: torch.dtype, device: str) -> Qwen3DecoderLayer:
+def load_layer(donor: LanguageDonor, number: int, dtype: torch.dtype, device: str) -> Qwen3DecoderLayer:
     """One decoder layer with the donor's weights."""
     with torch.device("meta"):
         layer = Qwen3DecoderLayer(donor.config, number)
@@ -129,13 +130,33 @@ def load_layer(donor: Donor, number: int, dtype: torch.dtype, device: str) -> Qw
     return layer.eval().requires_grad_(False)
 
 
-def target_of(donor: Donor, number: int, device: str) -> Target:
+def layer_shapes(donor: LanguageDonor) -> dict[str, tuple[int, ...]]:
+    """Shapes of what one layer gives, in the order of its file."""
+    config = donor.config
+    shapes: dict[str, tuple[int, ...]] = {}
+    for projection, size in projection_sizes(donor).items():
+        shapes[f"{projection}_proj.weight"] = (size, config.hidden_size)
+        shapes[f"{projection}_proj.bias"] = (size,)
+    return shapes
+
+
+def projection_sizes(donor: LanguageDonor) -> dict[str, int]:
+    """The number of outputs of q and of k."""
+    config = donor.config
+    return {"q": config.num_attention_heads * config.head_dim, "k": config.num_key_value_heads * config.head_dim}
+
+
+def q_k_dtype(donor: LanguageDonor) -> str:
+    """The dtype of q and k, by its name in safetensors: the refit has the same."""
+    return find(donor, "model.layers.0.self_attn.q_proj.weight", layer_shapes(donor)["q_proj.weight"]).dtype
+
+
+def target_of(donor: LanguageDonor, number: int, device: str) -> Target:
     """What the refit of a layer aims at, in float32 whatever the layer computes in."""
     config = donor.config
-    sizes = {"q": config.num_attention_heads * config.head_dim, "k": config.num_key_value_heads * config.head_dim}
     prefix = f"model.layers.{number}.self_attn"
     weights, gains, columns, begin = {}, {}, {}, 0
-    for projection, size in sizes.items():
+    for projection, size in projection_sizes(donor).items():
         weight = find(donor, f"{prefix}.{projection}_proj.weight", (size, config.hidden_size))
         gain = find(donor, f"{prefix}.{projection}_norm.weight", (config.head_dim,))
         weights[projection] = read_tensor(weight).to(device=device, dtype=torch.float32)

@@ -2,57 +2,31 @@
 
 import hashlib
 import json
-import os
-import struct
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from scripts.common.errors import UserError
-from scripts.common.files import fsync_directory, sha256_of_file, write_json_atomically
-from scripts.common.safetensors_files import DTYPE_BYTES
+from scripts.common.files import (
+    open_binary_atomically,
+    sha256_of_file,
+    write_json_atomically,
+)
+from scripts.common.reading import read_object
 from scripts.graft.affine_refit import Refit
-from scripts.graft.calibration_donor import PROJECTIONS, Donor
+from scripts.graft.calibration_donor import LanguageDonor, layer_shapes, q_k_dtype
+from scripts.graft.calibration_report import PROJECTIONS, LayerFigures, RefitBasis
+from scripts.graft.shard_layout import OutputTensor, encode_header
 
 COPY_BLOCK_BYTES = 1 << 24
-
-
-def write_whole(path: Path, blocks: Iterator[bytes | memoryview]) -> None:
-    """Writes a binary file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            for block in blocks:
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); make room there, or choose another place"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    fsync_directory(path.parent)
 
 
 def bytes_of(values: torch.Tensor) -> memoryview:
     """A tensor's bytes as they stand in a file."""
     return memoryview(values.detach().cpu().contiguous().view(torch.uint8).numpy().reshape(-1))
-
-
-def layer_shapes(donor: Donor) -> dict[str, tuple[int, ...]]:
-    """Shapes of what one layer gives, in the order of its file."""
-    config = donor.config
-    sizes = {"q": config.num_attention_heads * config.head_dim, "k": config.num_key_value_heads * config.head_dim}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for projection, size in sizes.items():
-        shapes[f"{projection}_proj.weight"] = (size, config.hidden_size)
-        shapes[f"{projection}_proj.bias"] = (size,)
-    return shapes
 
 
 class Progress:
@@ -86,48 +60,44 @@ class Progress:
             raise UserError(f"{self.hidden_path(number)}: cut off; remove {self.directory} to begin anew")
         return hidden
 
-    def store(self, number: int, fits: Mapping[str, Refit], figures: Mapping[str, Any], hidden: torch.Tensor) -> None:
+    def store(self, number: int, fits: Mapping[str, Refit], figures: LayerFigures, hidden: torch.Tensor) -> None:
         """Keeps a layer's result and the hidden states behind it."""
-        values = (v for p in PROJECTIONS for v in (fits[p].weight, fits[p].bias))
-        write_whole(self.layer_path(number), map(bytes_of, values))
-        write_json_atomically(self.figures_path(number), dict(figures))
-        write_whole(self.hidden_path(number + 1), iter([bytes_of(hidden)]))
+        with open_binary_atomically(self.layer_path(number)) as file:
+            for projection in PROJECTIONS:
+                file.write(bytes_of(fits[projection].weight))
+                file.write(bytes_of(fits[projection].bias))
+        write_json_atomically(self.figures_path(number), asdict(figures))
+        with open_binary_atomically(self.hidden_path(number + 1)) as file:
+            file.write(bytes_of(hidden))
         self.hidden_path(number).unlink(missing_ok=True)
 
+    def read_figures(self, number: int) -> LayerFigures:
+        """The figures of a layer that is done."""
+        return read_object(LayerFigures, self.figures_path(number))
 
-def signature_of(values: Mapping[str, Any]) -> str:
-    """Sixteen hex digits that stand for everything that determines the result."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+def signature_of(basis: RefitBasis) -> str:
+    """Sixteen hexadecimal digits that change with anything that determines the result."""
+    return hashlib.sha256(json.dumps(asdict(basis), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def donor_checksums(donor: Donor) -> dict[str, str]:
+def donor_checksums(donor: LanguageDonor) -> dict[str, str]:
     """sha256 of the donor's files that matter here: weights, config, tokenizer."""
     weights = {tensor.path for tensor in donor.tensors.values()}
     others = {donor.directory / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")}
     return {path.name: sha256_of_file(path) for path in sorted(weights | {path for path in others if path.exists()})}
 
 
-def assemble(donor: Donor, dtype: str, progress: Progress, output_path: Path) -> None:
+def assemble(donor: LanguageDonor, progress: Progress, output_path: Path) -> None:
     """Joins the layers' files into one safetensors file."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for number in range(donor.num_layers):
-        for name, shape in layer_shapes(donor).items():
-            end = position + DTYPE_BYTES[dtype] * int(torch.Size(shape).numel())
-            header[f"model.layers.{number}.self_attn.{name}"] = {
-                "dtype": dtype,
-                "shape": list(shape),
-                "data_offsets": [position, end],
-            }
-            position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-
-    def blocks() -> Iterator[bytes]:
-        yield struct.pack("<Q", len(text)) + text
+    dtype = q_k_dtype(donor)
+    tensors = [
+        OutputTensor(f"model.layers.{number}.self_attn.{name}", dtype, shape)
+        for number in range(donor.num_layers)
+        for name, shape in layer_shapes(donor).items()
+    ]
+    with open_binary_atomically(output_path) as file:
+        file.write(encode_header(tensors))
         for number in range(donor.num_layers):
-            with open(progress.layer_path(number), "rb") as file:
-                while block := file.read(COPY_BLOCK_BYTES):
-                    yield block
-
-    write_whole(output_path, blocks())
+            with open(progress.layer_path(number), "rb") as layer_file:
+                shutil.copyfileobj(layer_file, file, COPY_BLOCK_BYTES)

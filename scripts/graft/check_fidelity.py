@@ -1,56 +1,61 @@
 """Measures what the graft kept of its language donor: the same text through both, logit by logit.
 
-A graft that lost a tensor still loads and still talks; it only talks worse, and hours of training hide why. So the graft
-is loaded as every later step loads it, nothing may be missing, left over or re-initialised, and then
+A graft that lost a tensor still loads and still answers; it only answers worse, and hours of training hide why. So the
+graft is loaded as every later step loads it, nothing may be missing, left over or initialised again, and then
 
   qwen3          its text logits must equal the donor's bit for bit, left-padded batch included: nothing was lost;
   qwen2_5_vl     has no place for the donor's q/k norms: the loss is measured (KL divergence, perplexity, how often the
                  likeliest token is the same) and printed. Where q and k were refitted (`graft.calibration: affine`), a
                  KL divergence above `--max-kl-nats` is an error, and so is text that they were fitted on.
 
-A random picture is shown to the graft too: its tokens must have positions of their own on each axis (m-RoPE), and the
+Random pictures are shown to the graft too: their tokens must have positions of their own on each axis (m-RoPE), and the
 logits must be finite and must change with the picture.
 
-One model is in memory at a time, 33 GB for 8 billion parameters in float32 and half of that in bfloat16 (`dtype`; bit
-equality is asked for in both); the donor's logits are kept meanwhile, `max_tokens` x vocabulary numbers.
+One model is in memory at a time, 33 GB for 8 billion parameters in float32 and half of that in bfloat16 (`dtype`; logits
+must be equal in either); the donor's logits, `max_tokens` x vocabulary numbers, are kept until the graft's are there.
 
 The text is a plain file, whose paragraphs are read one by one, or a .jsonl of training rows, which the chat template
-renders without their pictures; perplexity means something only on text like the donor's own.
+renders without their pictures. Perplexity means something only on text like the donor's own.
 
-By hand:
-  .venvs/train/bin/python scripts graft.check_fidelity --graft-dir results/demo/graft --llm-dir resources/donors/LLM \
-    --settings '{"text": "LICENSE", "dtype": "float32", "max_tokens": 512}' --output results/demo/graft/fidelity.json
-For a refitted graft also: --calibration results/NAME/calibration/calibration.json --max-kl-nats 0.05
+By hand: .venv/bin/python scripts graft.check_fidelity --config config/demo.yaml
 """
 
 import argparse
 import gc
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
-from PIL import Image
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import read_json, sha256_of_file, write_json_atomically
 from scripts.common.logger import log
+from scripts.common.reading import read_object
 from scripts.common.safetensors_files import read_checkpoint
-from scripts.graft.fidelity import Gate, calibration_figures, check_gate, describe, metrics
+from scripts.common.settings import json_settings
+from scripts.graft.calibration_report import CalibrationReport
+from scripts.graft.fidelity import (
+    DroppedTensors,
+    Fidelity,
+    Gate,
+    NoRefit,
+    check_gate,
+    describe,
+    refit_figures,
+)
 from scripts.graft.logit_comparison import compare
+from scripts.graft.picture_check import check_picture
+from scripts.graft.settings import SETTINGS_NAME, Architecture, FidelitySettings, SavedSettings
 from scripts.graft.texts import load_tokenizer, read_texts
 
-ARCHITECTURE_OF_MODEL_TYPE = {"qwen2_5_vl_qwen3": "qwen3", "qwen2_5_vl": "qwen2_5_vl"}
+ARCHITECTURE_OF_MODEL_TYPE: dict[str, Architecture] = {"qwen2_5_vl_qwen3": "qwen3", "qwen2_5_vl": "qwen2_5_vl"}
 MAX_TOKENS_OF_PADDED_TEXT = 32
-
-PICTURE_SIZE_PX = (168, 112)  # width, height: 6 x 4 merged tokens of 28 pixels, so that all three axes differ
-PICTURE_SEED = 0
 
 MIN_CHARACTERS_OF_SHARED_TEXT = 40  # shorter paragraphs, such as headings, are the same by chance
 
@@ -75,7 +80,7 @@ def tokenize(text_path: Path, graft_dir: Path, max_tokens: int) -> list[torch.Te
 
 def check_held_out(text_path: Path, gate: Gate, tokenizer: Any) -> None:
     """Raises UserError when the text shares a paragraph with that on which q and k were fitted."""
-    fitted_path = Path(gate.calibration["settings"]["text"])
+    fitted_path = Path(gate.calibration.settings.text)
     fitted, measured = (
         {text for text in read_texts(path, key, tokenizer) if len(text) >= MIN_CHARACTERS_OF_SHARED_TEXT}
         for path, key in ((fitted_path, "calibration.text"), (text_path, "fidelity.text"))
@@ -133,64 +138,15 @@ def text_logits(model: Any, texts: Sequence[torch.Tensor]) -> list[torch.Tensor]
     return logits
 
 
-def picture_inputs(processor: Any, pixels: np.ndarray) -> Any:
-    """A question about a picture, as the checkpoint's own template and processor make it."""
-    content = [{"type": "image"}, {"type": "text", "text": "What is in the picture?"}]
-    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    return processor(text=[text], images=[Image.fromarray(pixels)], return_tensors="pt")
-
-
-def picture_problem(logits: Sequence[torch.Tensor], positions: torch.Tensor) -> str | None:
-    """What is wrong with the answers to two pictures and with the positions (3 axes x tokens) of a picture's tokens."""
-    if not all(values.isfinite().all() for values in logits):
-        return "the logits behind a picture are not finite"
-    if torch.equal(*logits):
-        return "two different pictures give the same logits: the picture is not looked at"
-    if any(torch.equal(positions[a], positions[b]) for a, b in ((0, 1), (0, 2), (1, 2))):
-        return "the picture's tokens have the same positions on two axes: m-RoPE is not active"
-    return None
-
-
-def check_picture(model: Any, graft_dir: Path) -> dict[str, Any]:
-    """Shows two random pictures to the graft; raises UserError unless it looks at them as Qwen2.5-VL does."""
-    processor = AutoProcessor.from_pretrained(graft_dir, trust_remote_code=True)
-    processor.image_processor.do_resize = False  # so that the number of tokens is the same whatever its pixel limits
-    random = np.random.default_rng(PICTURE_SEED)
-    width_px, height_px = PICTURE_SIZE_PX
-    pictures = random.integers(0, 256, size=(2, height_px, width_px, 3), dtype=np.uint8)
-    questions = [picture_inputs(processor, pixels) for pixels in pictures]
-    is_picture = questions[0]["input_ids"][0] == model.config.image_token_id
-    if not is_picture.any():
-        raise UserError(
-            f"{graft_dir}: its chat template shows no picture: no token {model.config.image_token_id} found in a question "
-            "about one; expected one for each 28 x 28 pixels; make the graft again"
-        )
-    with torch.inference_mode():
-        logits = [model(**question.to(model.dtype)).logits[0, -1].float() for question in questions]
-    positions, _ = model.model.get_rope_index(
-        questions[0]["input_ids"],
-        questions[0]["mm_token_type_ids"],
-        image_grid_thw=questions[0]["image_grid_thw"],
-    )
-    if problem := picture_problem(logits, positions[-3:, 0, is_picture]):
-        raise UserError(f"{graft_dir}: {problem}; expected Qwen2.5-VL's treatment of pictures; make the graft again")
-    return {
-        "num_tokens": int(is_picture.sum()),
-        "finite": True,
-        "max_logit_change_between_pictures": (logits[0] - logits[1]).abs().max().item(),
-        "mrope_axes_differ": True,
-    }
-
-
-def dropped_tensors(llm_dir: Path, graft_dir: Path) -> dict[str, Any]:
-    """Tensors of the language donor that the graft does not have, by the last parts of their names."""
+def dropped_tensors(llm_dir: Path, graft_dir: Path) -> DroppedTensors:
+    """The tensors of the language donor that the graft does not have."""
     graft_names = read_checkpoint(graft_dir).keys()
     dropped = [tensor for name, tensor in read_checkpoint(llm_dir).items() if name not in graft_names]
-    return {
-        "num_tensors": len(dropped),
-        "num_parameters": sum(math.prod(tensor.shape) for tensor in dropped),
-        "kinds": dict(sorted(Counter(".".join(tensor.name.split(".")[-3:]) for tensor in dropped).items())),
-    }
+    return DroppedTensors(
+        num_tensors=len(dropped),
+        num_parameters=sum(math.prod(tensor.shape) for tensor in dropped),
+        kinds=dict(sorted(Counter(".".join(tensor.name.split(".")[-3:]) for tensor in dropped).items())),
+    )
 
 
 def check_finite(logits: Sequence[torch.Tensor], directory: Path) -> None:
@@ -203,8 +159,8 @@ def check_finite(logits: Sequence[torch.Tensor], directory: Path) -> None:
             )
 
 
-def architecture_of(graft_dir: Path) -> str:
-    """`qwen3` or `qwen2_5_vl`, as in the config's graft.architecture."""
+def architecture_of(graft_dir: Path) -> Architecture:
+    """The architecture that the graft's config.json names."""
     model_type = read_json(graft_dir / "config.json").get("model_type")
     if model_type not in ARCHITECTURE_OF_MODEL_TYPE:
         raise UserError(
@@ -216,24 +172,23 @@ def architecture_of(graft_dir: Path) -> str:
 
 def check_is_gated(graft_dir: Path, gate: Gate | None) -> None:
     """Raises UserError unless a refitted graft, and no other, comes with the report of its calibration."""
-    calibration = read_json(graft_dir / "settings.json")["graft"]["calibration"]
-    if (calibration == "affine") != (gate is not None):
+    path = graft_dir / SETTINGS_NAME
+    settings = read_object(SavedSettings, path).graft
+    if settings.is_refitted != (gate is not None):
         found = "none" if gate is None else "one"
         raise UserError(
-            f"{graft_dir / 'settings.json'}: calibration is {calibration!r}, and {found} is named by --calibration; expected the "
+            f"{path}: calibration is {settings.calibration!r}, and {found} is named by --calibration; expected the "
             "report of calibrate.py for affine and for nothing else; add or remove --calibration and --max-kl-nats"
         )
 
 
-def check_fidelity(
-    graft_dir: Path, llm_dir: Path, settings: dict[str, Any], gate: Gate | None = None
-) -> dict[str, Any]:
+def check_fidelity(graft_dir: Path, llm_dir: Path, settings: FidelitySettings, gate: Gate | None = None) -> Fidelity:
     """The whole comparison; raises UserError where the graft must equal its donor, or be near it, and does not."""
-    architecture, dtype, text_path = architecture_of(graft_dir), settings["dtype"], Path(settings["text"])
+    architecture, dtype, text_path = architecture_of(graft_dir), settings.dtype, Path(settings.text)
     check_is_gated(graft_dir, gate)
     if gate:
         check_held_out(text_path, gate, load_tokenizer(graft_dir))
-    texts = tokenize(text_path, graft_dir, settings["max_tokens"])
+    texts = tokenize(text_path, graft_dir, settings.max_tokens)
     log(f"{text_path}: {len(texts)} texts, {sum(map(len, texts))} tokens")
 
     log(f"{llm_dir}: loading the language donor in {dtype}")
@@ -260,30 +215,41 @@ def check_fidelity(
             "computes text as the donor does, so a tensor or a setting (rope, eps, head sizes) is not the donor's; make "
             "the graft again, and check that it was made from this donor"
         )
-    result = {
-        "architecture": architecture,
-        "calibration": calibration_figures(gate) if gate else {"kind": "none"},
-        "dtype": dtype,
-        "num_texts": len(texts),
-        **metrics(comparison),
-        "dropped": dropped_tensors(llm_dir, graft_dir),
-        "picture": check_picture(model, graft_dir),
-        "loading_info": loading_info,
-        "text": str(text_path),
-        "text_sha256": sha256_of_file(text_path),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-    }
-    if gate:
-        log(describe(result))
-        check_gate(result, gate, graft_dir)
-    return result
+    fidelity = Fidelity(
+        architecture=architecture,
+        calibration=refit_figures(gate) if gate else NoRefit(),
+        dtype=dtype,
+        num_texts=len(texts),
+        bit_equal=comparison.bit_equal,
+        num_tokens=comparison.num_tokens,
+        max_abs_difference=comparison.max_abs_difference,
+        first_difference=comparison.first_difference,
+        kl_mean_nats=comparison.kl_mean_nats,
+        perplexity_donor=comparison.perplexity_donor,
+        perplexity_graft=comparison.perplexity_graft,
+        top1_agreement=comparison.top1_agreement,
+        dropped=dropped_tensors(llm_dir, graft_dir),
+        picture=check_picture(model, graft_dir),
+        loading_info=loading_info,
+        text=str(text_path),
+        text_sha256=sha256_of_file(text_path),
+        versions={"torch": torch.__version__, "transformers": transformers.__version__},
+    )
+    log(describe(fidelity))
+    check_gate(fidelity, graft_dir)
+    return fidelity
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--graft-dir", required=True, type=Path, help="the grafted checkpoint")
     parser.add_argument("--llm-dir", required=True, type=Path, help="its language donor")
-    parser.add_argument("--settings", required=True, type=json.loads, help="the config's `fidelity`, as JSON")
+    parser.add_argument(
+        "--settings",
+        required=True,
+        type=json_settings(FidelitySettings, "fidelity"),
+        help="the config's `fidelity`, as JSON",
+    )
     parser.add_argument("--output", required=True, type=Path, help="the JSON file to write")
     parser.add_argument("--calibration", type=Path, help="of a refitted graft: the report of calibrate.py")
     parser.add_argument(
@@ -299,11 +265,11 @@ def main() -> None:
         raise UserError(
             "--calibration, --max-kl-nats: one of them is missing; a refitted graft needs both, others neither"
         )
-    gate = Gate(read_json(arguments.calibration), arguments.max_kl_nats) if arguments.calibration else None
-    result = check_fidelity(arguments.graft_dir, arguments.llm_dir, arguments.settings, gate)
-    write_json_atomically(arguments.output, result)
-    if gate is None:
-        log(describe(result))
+    gate = None
+    if arguments.calibration:
+        gate = Gate(read_object(CalibrationReport, arguments.calibration), arguments.max_kl_nats)
+    fidelity = check_fidelity(arguments.graft_dir, arguments.llm_dir, arguments.settings, gate)
+    write_json_atomically(arguments.output, asdict(fidelity))
 
 
 if __name__ == "__main__":

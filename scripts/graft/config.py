@@ -16,23 +16,9 @@ from scripts.graft.donor_configs import (
     text_section,
     vision_shape,
 )
+from scripts.graft.settings import GraftSettings
 
 CODE_NAME = "qwen2_5_vl_qwen3"
-
-
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuses what this program cannot derive a configuration for."""
-    if settings["architecture"] not in ("qwen3", "qwen2_5_vl"):
-        raise UserError(
-            f"graft.architecture: {settings['architecture']!r} found; expected qwen3 or qwen2_5_vl; correct it"
-        )
-    if settings["calibration"] not in ("none", "affine"):
-        raise UserError(f"graft.calibration: {settings['calibration']!r} found; expected none or affine; correct it")
-    if settings["calibration"] == "affine" and settings["architecture"] == "qwen3":
-        raise UserError(
-            "graft.calibration: 'affine' found; expected none with graft.architecture: qwen3, which loses nothing that could "
-            "be refitted; set graft.calibration: none, or graft.architecture: qwen2_5_vl"
-        )
 
 
 def check_language_donor(llm: ConfigReader) -> None:
@@ -136,11 +122,10 @@ def text_token_ids(llm: ConfigReader, vocab_size: int) -> dict[str, Any]:
 def derive_config(
     vl: ConfigReader,
     llm: ConfigReader,
-    settings: Mapping[str, Any],
+    settings: GraftSettings,
     tokenizers: Mapping[str, tuple[Path, dict[str, int] | None]],
 ) -> dict[str, Any]:
     """The grafted model's config.json; raises UserError where the donors or settings do not fit."""
-    check_settings(settings)
     check_language_donor(llm)
     dtype_name(vl)
     llm.integer("head_dim")  # Qwen3's class would otherwise assume 128
@@ -172,7 +157,7 @@ def derive_config(
     }
     # Without it transformers takes the tokenizer beside it for an early Mistral's and warns that it tokenizes wrongly.
     written_by = {key: llm.values[key] for key in ("transformers_version",) if key in llm.values}
-    if settings["architecture"] == "qwen2_5_vl":
+    if settings.architecture == "qwen2_5_vl":
         check_stock_head_dim(shape, llm.path)
         stock_vision = {k: v for k, v in vision.values.items() if k not in ("model_type", "dtype", "torch_dtype")}
         return {

@@ -1,27 +1,22 @@
-#!/usr/bin/env python3
 """Derives the grafted model's config.json from the two donors' config.json files; no number is typed by hand.
 
 Why: the published recipe types the numbers, and types 32 layers where Qwen3-8B has 36, which silently drops four of
 them. Here the language model's numbers are the language donor's, the vision tower's are the vision donor's, and what
 cannot fit together is refused before any weight is read. docs/graft.md lists where each key comes from.
 
-By hand, from the repository root:
-
-    .venv/bin/python scripts graft.derive_config --vl-dir resources/donors/VL --llm-dir resources/donors/LLM \
-        --settings '{"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4, "link": "auto"}' \
-        --output results/NAME/graft/config.json
+By hand: .venv/bin/python scripts graft.derive_config --config config/demo.yaml
 """
 
 import argparse
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import run_program
 from scripts.common.files import read_json, write_json_atomically
+from scripts.common.settings import json_settings
 from scripts.graft.config import derive_config
 from scripts.graft.donor_configs import read_language_donor, read_vision_donor
+from scripts.graft.settings import GraftSettings
 
 # Where tokenizers keep the ids of added tokens, newest convention first.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "added_tokens.json")
@@ -47,7 +42,7 @@ def read_added_tokens(directory: Path) -> dict[str, int] | None:
     return None
 
 
-def derive_from_donors(vl_dir: Path, llm_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+def derive_from_donors(vl_dir: Path, llm_dir: Path, settings: GraftSettings) -> dict[str, Any]:
     """Reads both donors' config.json and tokenizers (where there are any) and derives the grafted configuration."""
     tokenizers = {
         "vision donor": (vl_dir, read_added_tokens(vl_dir)),
@@ -57,10 +52,12 @@ def derive_from_donors(vl_dir: Path, llm_dir: Path, settings: Mapping[str, Any])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--vl-dir", type=Path, required=True, help="vision donor (Qwen2.5-VL)")
     parser.add_argument("--llm-dir", type=Path, required=True, help="language donor (Qwen3)")
-    parser.add_argument("--settings", type=json.loads, required=True, help="section graft of the configuration, JSON")
+    parser.add_argument(
+        "--settings", type=json_settings(GraftSettings, "graft"), required=True, help="the config's `graft`, as JSON"
+    )
     parser.add_argument("--output", type=Path, required=True, help="config.json to write")
     arguments = parser.parse_args()
     config = derive_from_donors(arguments.vl_dir, arguments.llm_dir, arguments.settings)

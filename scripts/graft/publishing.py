@@ -1,11 +1,11 @@
-"""Puts a finished graft in its place: what stands for it goes first and comes last."""
+"""Puts a finished graft in its place: the index and the ledger, without which there is no graft, go first and come last."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.common.errors import UserError
-from scripts.common.files import fsync_directory
+from scripts.common.files import fsync_directory, write_bytes_atomically
 from scripts.common.logger import log
 from scripts.common.safetensors_files import INDEX_NAME, SHARD_PATTERN, SINGLE_NAME
 from scripts.graft.file_sharing import share_file
@@ -15,14 +15,11 @@ from scripts.graft.shard_writer import FILE_MODE
 from scripts.graft.travelling_files import TRAVELLING_PATTERNS
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Writes a small file of mode 0644 and syncs it."""
+def write_small_file(path: Path, content: bytes) -> None:
+    """Writes a small file, synced, that others may read."""
     try:
-        with open(path, "wb") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_bytes_atomically(path, content)
+        path.chmod(FILE_MODE)
     except OSError as error:
         raise UserError(
             f"{path.parent}: cannot write there ({error.strerror}); make room, or choose another results directory"
@@ -47,7 +44,7 @@ def publish(staging_dir: Path, output_dir: Path) -> None:
 
 
 def share_shards(shards: Sequence[Shard], directory: Path) -> list[Shard]:
-    """Links the mirrored shards to their donor's files where the file systems allow it; returns those that are left."""
+    """Links the mirrored shards to their donor's files where the file systems allow it; returns the others."""
     left, reasons = [], set()
     for shard in shards:
         if shard.mirrored_path is None:
@@ -56,5 +53,5 @@ def share_shards(shards: Sequence[Shard], directory: Path) -> list[Shard]:
             left.append(shard)
             reasons.add(reason)
     for reason in sorted(reasons):
-        log(f"graft: shards that are a donor's as they stand cannot be linked here ({reason}); they are copied")
+        log(f"graft: a donor's shards cannot be linked here ({reason}); they are copied")
     return left

@@ -9,7 +9,7 @@ import json
 import math
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +32,8 @@ class OutputTensor:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    source: TensorOnDisk | None
-    make_slabs: Callable[[], Iterable[bytes]] | None
+    source: TensorOnDisk | None = None
+    make_slabs: Callable[[], Iterable[bytes]] | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -119,31 +119,46 @@ def _groups(tensors: Sequence[OutputTensor], max_shard_bytes: int) -> Iterator[l
         yield group
 
 
-def _lay_out_shard(file_name: str, tensors: Sequence[OutputTensor]) -> Shard:
-    header: dict[str, object] = {"__metadata__": _METADATA}
-    position, offsets = 0, {}
-    shifts: Counter[int] = Counter()
-    # Wide elements first: then each tensor is aligned to its element.
-    for tensor in sorted(tensors, key=lambda tensor: -DTYPE_BYTES[tensor.dtype]):
+def encode_header(tensors: Sequence[OutputTensor], start_in_page: int | None = None) -> bytes:
+    """What a safetensors file begins with, where the values of the tensors follow in this order.
+
+    Spaces at its end align the values: to `start_in_page` bytes behind the begin of a page, or as the format demands.
+    """
+    entries: dict[str, object] = {"__metadata__": _METADATA}
+    position = 0
+    for tensor in tensors:
         end = position + tensor.num_bytes
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
-        offsets[tensor.name] = position
-        if tensor.source:
-            shifts[(tensor.source.offset - position) % _PAGE_BYTES] += tensor.num_bytes
+        entries[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
         position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * _padding_bytes(8 + len(text), shifts)
+    text = json.dumps(entries, separators=(",", ":")).encode()
     data_start = 8 + len(text)
-    places = {name: data_start + offset for name, offset in offsets.items()}
-    return Shard(file_name, struct.pack("<Q", len(text)) + text, places, data_start + position, None)
+    if start_in_page is None:
+        text += b" " * (-data_start % _ALIGNMENT_BYTES)
+    else:
+        text += b" " * ((start_in_page - data_start) % _PAGE_BYTES)
+    return struct.pack("<Q", len(text)) + text
 
 
-def _padding_bytes(data_start: int, shifts: Counter[int]) -> int:
-    """How many spaces the header needs at its end: to align the data, and most of it to its donor's pages."""
-    for shift, _ in shifts.most_common():
-        if shift % _ALIGNMENT_BYTES == 0:
-            return (shift - data_start) % _PAGE_BYTES
-    return -data_start % _ALIGNMENT_BYTES
+def _lay_out_shard(file_name: str, tensors: Sequence[OutputTensor]) -> Shard:
+    # Wide elements first: then each tensor is aligned to its element.
+    in_order = sorted(tensors, key=lambda tensor: -DTYPE_BYTES[tensor.dtype])
+    offsets, position = {}, 0
+    for tensor in in_order:
+        offsets[tensor.name] = position
+        position += tensor.num_bytes
+    header = encode_header(in_order, _best_start_in_page(in_order, offsets))
+    places = {name: len(header) + offset for name, offset in offsets.items()}
+    return Shard(file_name, header, places, len(header) + position, None)
+
+
+def _best_start_in_page(tensors: Sequence[OutputTensor], offsets: Mapping[str, int]) -> int | None:
+    """Where in a page the values should begin, so that most bytes lie in a page as they do in their donor."""
+    num_bytes_of_shift: Counter[int] = Counter()
+    for tensor in tensors:
+        if tensor.source:
+            num_bytes_of_shift[(tensor.source.offset - offsets[tensor.name]) % _PAGE_BYTES] += tensor.num_bytes
+    aligned = [shift for shift, _ in num_bytes_of_shift.most_common() if shift % _ALIGNMENT_BYTES == 0]
+    return aligned[0] if aligned else None
 
 
 def checkpoint_index(tensors: Sequence[OutputTensor], shards: Sequence[Shard]) -> dict[str, object]:

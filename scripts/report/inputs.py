@@ -21,7 +21,7 @@ from scripts.evaluate.records import read_records
 from scripts.evaluate.same_questions import check_same_questions
 from scripts.evaluate.scores import Benchmark, check_same_weights, read_scores
 from scripts.graft.fidelity import Fidelity, read_fidelity
-from scripts.graft.ledger import LedgerSum, read_ledger
+from scripts.graft.ledger import LedgerSum, read_ledger, sum_ledger
 from scripts.report.checks import check_records_against_scores, check_same_benchmark
 from scripts.report.provenance import Lock, read_config, read_lock, read_step_time
 from scripts.report.settings import ReportSettings
@@ -121,7 +121,7 @@ def read_inputs(config_path: Path, commit: Commit) -> Inputs:
         settings=ReportSettings.of(config),
         stages=stages,
         fidelity=read_fidelity(Path(layout.fidelity)),
-        ledger=read_ledger(Path(layout.ledger)),
+        ledger=sum_ledger(read_ledger(Path(layout.ledger))),
         benchmarks=[read_benchmark(layout, name, stages) for name in layout.benchmarks],
         benchmark_md5s={name: md5_of_file(path) for name, path in tsv_paths.items()},
         benchmark_sha256s={name: sha256_of_file(path) for name, path in tsv_paths.items()},

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from scripts.evaluate.model_names import CONTROLS, base_of, control_of, is_control
@@ -76,7 +77,8 @@ def _in_words(key: str, value: Any) -> str:
 
 def fidelity_rows(fidelity: Fidelity) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """The values of fidelity.json with their labels: those that a reader looks for, and all others."""
-    found: dict[str, Any] = dict(_leaves(fidelity.values))
+    found: dict[str, Any] = dict(_leaves(asdict(fidelity)))
+    del found["bit_equal"]  # a sentence of its own
     main = [(label, _figure(key, found[key])) for key, label in FIDELITY_LABELS.items() if key in found]
     rest = [(key, _in_words(key, value)) for key, value in found.items() if key not in FIDELITY_LABELS]
     return main, rest

@@ -16,7 +16,7 @@ from scripts.donors.manifest import DonorManifest, read_manifest
 from scripts.evaluate.provenance import read_table_provenance
 from scripts.evaluate.scores import Benchmark, check_same_weights, read_scores
 from scripts.graft.fidelity import Fidelity, read_fidelity
-from scripts.graft.ledger import LedgerSum, read_ledger
+from scripts.graft.ledger import LedgerSum, read_ledger, sum_ledger
 from scripts.train.metrics import Metrics, read_metrics
 from scripts.train.settings import SETTINGS_NAME, ExportedSettings
 from scripts.upload.licenses import License, copied_name, license_files, read_license
@@ -145,7 +145,7 @@ def read_card_inputs(stage: str, settings: CardSettings, commit: Commit) -> Card
         picture_config=read_json(checkpoint_dir / "preprocessor_config.json"),
         stages=stages,
         donors=[read_donor_view(Path(layout.donor_manifest(role)), role) for role in ROLES],
-        ledger=read_ledger(Path(layout.ledger)),
+        ledger=sum_ledger(read_ledger(Path(layout.ledger))),
         fidelity=read_fidelity(Path(layout.fidelity)),
         benchmarks=[read_benchmark(layout, name, all_metrics) for name in layout.benchmarks],
         dataset_names={name: listed.dataset for name, listed in layout.benchmarks.items()},

@@ -18,6 +18,7 @@ from scripts.common.settings import settings_from
 from scripts.donors.settings import DonorSource
 from scripts.environments.settings import WITH_FLASH_ATTENTION, EnvironmentSettings
 from scripts.evaluate.settings import HARNESS_SETTINGS
+from scripts.graft.settings import GraftSettings
 from scripts.questions.catalogue import benchmark_findings
 from scripts.serve.settings import ServeSettings
 from scripts.train import settings as stage_settings
@@ -110,14 +111,9 @@ def donor_findings(config: Mapping[str, Any]) -> Iterator[str]:
 
 def calibration_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """A refit where nothing is lost, or one that would be checked on the text that it was fitted on."""
-    if config["graft"]["calibration"] == "none":
-        return
-    if config["graft"]["architecture"] == "qwen3":
-        yield (
-            f"graft.calibration: {config['graft']['calibration']} contradicts graft.architecture: qwen3, which loses nothing "
-            "that could be refitted; write none, or architecture: qwen2_5_vl"
-        )
-    if config["calibration"]["text"] == config["fidelity"]["text"]:
+    graft = settings_from(GraftSettings, config["graft"], "graft")
+    yield from graft.findings("graft")
+    if graft.is_refitted and config["calibration"]["text"] == config["fidelity"]["text"]:
         yield (
             f"fidelity.text: {config['fidelity']['text']} is also calibration.text; the gate would be measured on the text "
             "that was fitted; name another one"

@@ -19,17 +19,17 @@ import pytest
 from helpers.processes import LIMIT_S, wait_for
 from helpers.small_file_system import remount, small_file_system
 from helpers.tiny_donor_files import write_json, write_safetensors, write_tiny_donors
+from helpers.tiny_graft import SECTION, graft_settings
 from scripts.common.errors import UserError
 from scripts.common.files import write_json_atomically
 from scripts.common.safetensors_files import read_checkpoint, read_shard
-from scripts.graft import shard_writer as safetensors_writer
+from scripts.graft import shard_writer
 from scripts.graft.derive_config import derive_from_donors
 from scripts.graft.shard_layout import OutputTensor, lay_out_shards
 from scripts.graft.shard_writer import write_shards
 
 INDEX = "model.safetensors.index.json"
 SECOND_SHARD = "model-00002-of-00003.safetensors"
-SETTINGS = {"architecture": "qwen3", "aligner": "fresh", "calibration": "none", "max_shard_gb": 4, "link": "auto"}
 
 
 def file_hashes(directory: Path) -> dict[str, str]:
@@ -51,7 +51,7 @@ class Workplace:
 
     def command(self, program: str, **settings: Any) -> list[str]:
         arguments = [sys.executable, "scripts", f"graft.{program}", "--vl-dir", str(self.vl_dir), "--llm-dir"]
-        arguments += [str(self.llm_dir), "--settings", json.dumps({**SETTINGS, **settings})]
+        arguments += [str(self.llm_dir), "--settings", json.dumps({**SECTION, **settings})]
         if program == "derive_config":
             return [*arguments, "--output", str(self.config_path)]
         arguments += ["--model-config", str(self.config_path), "--seed", "0"]
@@ -69,7 +69,7 @@ class Workplace:
         )
 
     def derive(self) -> None:
-        write_json_atomically(self.config_path, derive_from_donors(self.vl_dir, self.llm_dir, SETTINGS))
+        write_json_atomically(self.config_path, derive_from_donors(self.vl_dir, self.llm_dir, graft_settings()))
 
     def refused(self, program: str = "graft", **options: Any) -> str:
         """Runs the program, asserts that it ends as it should, and returns the one message."""
@@ -97,7 +97,7 @@ def workplace(root: Path, tmp_path: Path) -> Workplace:
 
 
 def rewrite_shard(path: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
-    """Loads a bfloat16 shard, lets `change` alter its tensors, writes it, and mends the index."""
+    """Loads a bfloat16 shard, lets `change` alter its tensors, writes it, and corrects the index."""
     data = path.read_bytes()
     (header_bytes,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + header_bytes])
@@ -274,7 +274,7 @@ def test_a_result_inside_a_donor_is_refused(workplace: Workplace) -> None:
 
 
 def test_a_target_that_runs_full_is_refused_with_the_bytes_needed(workplace: Workplace) -> None:
-    # A limit on the size of files stands for a full disk: the same code path, without a disk to fill.
+    # A limit on the size of files takes the same code path as a full disk, without a disk to fill.
     message = workplace.refused(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)))
     assert message.startswith(f"{workplace.output_dir / '.graft.partial'}: cannot write there (File too large)")
     assert "bytes are needed" in message
@@ -288,7 +288,7 @@ def test_too_little_free_space_is_refused_before_anything_is_written(
     few_blocks = os.statvfs_result((*status[:4], 10, *status[5:]))
     monkeypatch.setattr(os, "statvfs", lambda path: few_blocks)
     with pytest.raises(UserError, match=rf"1,000,000,000 bytes are needed, {10 * status.f_frsize:,} are free there"):
-        safetensors_writer.check_free_space(tmp_path, 10**9)
+        shard_writer.check_free_space(tmp_path, 10**9)
 
 
 def test_a_target_that_cannot_be_written_is_refused(workplace: Workplace, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from scripts.graft.donor_configs import (
     tied,
     vision_shape,
 )
-from scripts.graft.plan import Shapes, language_shapes, vision_shapes
+from scripts.graft.shapes import Shapes, language_shapes, vision_shapes
 
 LLM_NAMES = [f"Qwen3-{size}" for size in ("0.6B", "1.7B", "4B", "8B", "14B", "32B")]
 VL_NAMES = [f"Qwen2.5-VL-{size}-Instruct" for size in ("3B", "7B", "32B", "72B")]
@@ -26,11 +26,6 @@ CONFIGS_DIR = Path(__file__).resolve().parents[1] / "data/configs"
 # head_dim is then 16 and mrope_section [2, 3, 3], one eighth of the published ones.
 SCALE = 8
 DTYPES = ["bfloat16", "float16", "float32"]
-
-
-def settings_of(architecture: str) -> dict[str, Any]:
-    """The configuration's section graft."""
-    return {"architecture": architecture, "aligner": "fresh", "calibration": "none", "max_shard_gb": 4, "link": "auto"}
 
 
 def vl_shapes(vl_name: str) -> Shapes:

@@ -45,6 +45,7 @@ LEDGER = [
 ]
 FIDELITY = {
     "architecture": "qwen3",
+    "calibration": {"kind": "none"},
     "dtype": "float32",
     "num_texts": 9,
     "bit_equal": True,
@@ -60,6 +61,7 @@ FIDELITY = {
     "loading_info": {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []},
     "text": "LICENSE",
     "text_sha256": "cd" * 32,
+    "versions": {"torch": "2.13.0", "transformers": "5.19.0"},
 }
 NUM_PROCESSES = 8
 DATASET_CHECK = DatasetCheck(

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,27 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from helpers.make_trained_donor import make_trained_donors
 from helpers.tiny_donor_files import write_tiny_donors
+from helpers.tiny_graft import SECTION
 from scripts.common.errors import UserError
-from scripts.graft import calibrate, calibration_donor, check_fidelity, fidelity
+from scripts.common.reading import read_object
+from scripts.common.safetensors_files import read_checkpoint
+from scripts.graft import calibrate, calibration_donor
 from scripts.graft.affine_refit import Moments, Refit, factor, fitted_residual, normalised_heads, refit
+from scripts.graft.calibrate import CalibrationPaths
+from scripts.graft.calibration_report import CalibrationReport
+from scripts.graft.check_fidelity import check_fidelity
+from scripts.graft.fidelity import Fidelity, Gate, RefitFigures
+from scripts.graft.layer_fit import advance
+from scripts.graft.settings import CalibrationSettings, FidelitySettings
 
 EPSILON = 1e-6
-SETTINGS = {"max_tokens": 4096, "sequence_length": 64, "ridge": 1e-4, "dtype": "float32", "device": "cpu"}
+SETTINGS = CalibrationSettings(
+    device="cpu", dtype="float32", max_tokens=4096, ridge=1e-4, sequence_length=64, text="text.txt"
+)
 TRAINED = {
     "num_base_tokens": 256,
     "language": {
@@ -87,14 +100,13 @@ class Workplace:
         self.output, self.report = directory / "out/refit.safetensors", directory / "out/calibration.json"
         (directory / "text.txt").write_text(text)
 
-    def run(self, **settings: Any) -> dict[str, Any]:
+    def run(self, **settings: Any) -> CalibrationReport:
         calibrate.calibrate(
             calibration_donor.open_donor(self.llm_dir),
-            SETTINGS | {"text": str(self.directory / "text.txt")} | settings,
-            self.directory / "work", self.output, self.report,
-        )  # fmt: skip
-        report: dict[str, Any] = json.loads(self.report.read_text())
-        return report
+            replace(SETTINGS, text=str(self.directory / "text.txt"), **settings),
+            CalibrationPaths(self.directory / "work", self.output, self.report),
+        )
+        return read_object(CalibrationReport, self.report)
 
     def work_dirs(self) -> list[Path]:
         return sorted((self.directory / "work").iterdir())
@@ -122,7 +134,7 @@ def test_names_shapes_and_dtype_are_those_of_a_stock_checkpoint(workplace: Workp
             assert tensors[name].shape == donor.tensors[name].shape
             assert tensors[name.replace("weight", "bias")].shape == tensors[name].shape[:1]
         assert tensors[name].dtype == torch.bfloat16
-    assert (report["num_tokens"], report["num_tokens_held_out"]) == (4096, 512)
+    assert (report.num_tokens, report.num_tokens_held_out) == (4096, 512)
     assert workplace.work_dirs() == []
 
 
@@ -135,8 +147,8 @@ def test_each_layer_is_given_what_the_whole_donor_gives_it(workplace: Workplace)
         expected = model(input_ids=ids, output_hidden_states=True).hidden_states
         hidden = calibration_donor.read_embeddings(donor, ids)
         assert torch.equal(hidden, expected[0])
-        rotary = calibrate.Qwen3RotaryEmbedding(donor.config)
-        calibrate.advance(calibration_donor.load_layer(donor, 0, torch.float32, "cpu"), rotary, hidden, "cpu")
+        rotary = Qwen3RotaryEmbedding(donor.config)
+        advance(calibration_donor.load_layer(donor, 0, torch.float32, "cpu"), rotary, hidden, "cpu")
         assert torch.allclose(hidden, expected[1], atol=1e-5)
 
 
@@ -171,7 +183,7 @@ def test_other_settings_do_not_go_on_with_what_is_there(workplace: Workplace, mo
         workplace.run()
     (left,) = workplace.work_dirs()
     other = workplace.run(ridge=1.0)
-    assert other["signature"] != left.name
+    assert other.signature != left.name
     assert workplace.work_dirs() == [left]
 
 
@@ -183,7 +195,7 @@ def test_too_short_a_text_is_refused_with_the_number_it_needs(workplace: Workpla
 
 
 def spoil(llm_dir: Path, name: str, value: float) -> None:
-    (path,) = {tensor.path for key, tensor in calibrate.read_checkpoint(llm_dir).items() if key == name}
+    (path,) = {tensor.path for key, tensor in read_checkpoint(llm_dir).items() if key == name}
     tensors = load_file(path)
     tensors[name].view(-1)[5] = value
     save_file(tensors, path, metadata={"format": "pt"})
@@ -194,7 +206,7 @@ def spoil(llm_dir: Path, name: str, value: float) -> None:
 )
 def test_nan_in_the_donor_is_named(workplace: Workplace, name: str) -> None:
     if name == "model.embed_tokens.weight":
-        (path,) = {tensor.path for key, tensor in calibrate.read_checkpoint(workplace.llm_dir).items() if key == name}
+        (path,) = {tensor.path for key, tensor in read_checkpoint(workplace.llm_dir).items() if key == name}
         tensors = load_file(path)
         tensors[name][100] = torch.nan
         save_file(tensors, path, metadata={"format": "pt"})
@@ -232,23 +244,17 @@ def trained_dir(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "fitted.txt").write_text(text[:cut])
     (directory / "held_out.txt").write_text(text[cut:])
     make_trained_donors([directory / "fitted.txt"], TRAINED, 0, directory / "donors")
-    settings = SETTINGS | {"text": str(directory / "fitted.txt"), "max_tokens": 32768}
+    settings = replace(SETTINGS, text=str(directory / "fitted.txt"), max_tokens=32768)
     donor = calibration_donor.open_donor(directory / "donors/llm")
-    outputs = (directory / "refit.safetensors", directory / "calibration.json")
-    calibrate.calibrate(donor, settings, directory / "work", *outputs)
+    paths = CalibrationPaths(directory / "work", directory / "refit.safetensors", directory / "calibration.json")
+    calibrate.calibrate(donor, settings, paths)
     for calibration in ("none", "affine"):
         make_graft(root, directory, calibration)
     return directory
 
 
 def make_graft(root: Path, directory: Path, calibration: str) -> None:
-    settings = {
-        "architecture": "qwen2_5_vl",
-        "aligner": "fresh",
-        "calibration": calibration,
-        "max_shard_gb": 4,
-        "link": "auto",
-    }
+    settings = SECTION | {"architecture": "qwen2_5_vl", "calibration": calibration}
     donors = ["--vl-dir", directory / "donors/vl", "--llm-dir", directory / "donors/llm"]
     donors += ["--settings", json.dumps(settings)]
     graft_dir = directory / calibration
@@ -260,21 +266,22 @@ def make_graft(root: Path, directory: Path, calibration: str) -> None:
         subprocess.run([str(root / ".venv/bin/python"), *map(str, command)], cwd=root, check=True)
 
 
-def check(directory: Path, calibration: str, max_kl_nats: float | None, text: str = "held_out.txt") -> dict[str, Any]:
+def check(directory: Path, calibration: str, max_kl_nats: float | None, text: str = "held_out.txt") -> Fidelity:
     """The figures of fidelity.json, gated where a greatest KL divergence is given."""
-    settings = {"text": str(directory / text), "dtype": "float32", "max_tokens": 2048}
-    report = json.loads((directory / "calibration.json").read_text())
-    gate = None if max_kl_nats is None else fidelity.Gate(report, max_kl_nats)
-    return check_fidelity.check_fidelity(directory / calibration, directory / "donors/llm", settings, gate)
+    settings = FidelitySettings(dtype="float32", max_tokens=2048, text=str(directory / text))
+    report = read_object(CalibrationReport, directory / "calibration.json")
+    gate = None if max_kl_nats is None else Gate(report, max_kl_nats)
+    return check_fidelity(directory / calibration, directory / "donors/llm", settings, gate)
 
 
 @pytest.mark.full
 def test_the_refit_is_twenty_times_nearer_to_its_donor_on_text_that_is_new_to_both(trained_dir: Path) -> None:
     verbatim, affine = check(trained_dir, "none", None), check(trained_dir, "affine", 1.0)
-    assert (verbatim["calibration"]["kind"], affine["calibration"]["kind"]) == ("none", "affine")
-    assert affine["kl_mean_nats"] <= verbatim["kl_mean_nats"] / 20
-    residuals = affine["calibration"]["relative_residual_held_out"]["q"]
-    assert residuals["max"] == max(residuals["by_layer"]) > 0
+    assert (verbatim.calibration.kind, affine.calibration.kind) == ("none", "affine")
+    assert affine.kl_mean_nats <= verbatim.kl_mean_nats / 20
+    assert isinstance(affine.calibration, RefitFigures)
+    residuals = affine.calibration.relative_residual_held_out.q
+    assert residuals.max == max(residuals.by_layer) > 0
 
 
 @pytest.mark.full

@@ -15,8 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, kl_div
 
 from helpers.tiny_donor_files import TEXT_TEMPLATE, edit_json, write_tiny_donors
+from helpers.tiny_graft import SECTION
 from scripts.common.errors import UserError
-from scripts.graft import check_fidelity, fidelity, logit_comparison
+from scripts.graft import check_fidelity
+from scripts.graft.logit_comparison import compare
+from scripts.graft.picture_check import picture_problem
 
 TEXT = "The quick brown fox jumps over the lazy dog.\n\nTwo paragraphs,\nthe second of two lines.\n\n\nA third one."
 Run = Callable[..., dict[str, Any]]
@@ -26,9 +29,7 @@ def make_graft(root: Path, directory: Path, architecture: str, **donor_options: 
     """Grafts tiny random donors by the programs of the workflow; returns the graft's and the language donor's directory."""
     vl_dir, llm_dir = write_tiny_donors(directory, **donor_options)
     graft_dir, python_path = directory / "graft", root / ".venv/bin/python"
-    settings = json.dumps(
-        {"architecture": architecture, "aligner": "keep", "calibration": "none", "max_shard_gb": 4, "link": "auto"}
-    )
+    settings = json.dumps(SECTION | {"architecture": architecture, "aligner": "keep"})
     donors = ["--vl-dir", str(vl_dir), "--llm-dir", str(llm_dir), "--settings", settings]
     derive = ["scripts", "graft.derive_config", *donors, "--output", str(graft_dir / "config.json")]
     graft = ["scripts", "graft.graft", *donors, "--model-config", str(graft_dir / "config.json"), "--seed", "0"]
@@ -137,16 +138,16 @@ def test_the_figures_are_those_of_torchs_own_functions() -> None:
     texts = [torch.randint(0, 11, (length,), generator=generator) for length in (100, 7)]
     donor, graft = ([torch.randn(len(ids), 11, generator=generator) for ids in texts] for _ in range(2))
     padded = [torch.zeros(3, 11)]
-    figures = fidelity.metrics(logit_comparison.compare(texts, donor + padded, graft + padded))
+    figures = compare(texts, donor + padded, graft + padded)
     p, q = torch.cat(donor).log_softmax(-1), torch.cat(graft).log_softmax(-1)
     targets = torch.cat([ids[1:] for ids in texts])
-    assert figures["kl_mean_nats"] == pytest.approx(kl_div(q, p, log_target=True, reduction="batchmean").item())
+    assert figures.kl_mean_nats == pytest.approx(kl_div(q, p, log_target=True, reduction="batchmean").item())
     for name, logits in (("donor", donor), ("graft", graft)):
         loss = cross_entropy(torch.cat([values[:-1] for values in logits]), targets).item()
-        assert figures[f"perplexity_{name}"] == pytest.approx(math.exp(loss))
-    assert figures["top1_agreement"] == pytest.approx((p.argmax(-1) == q.argmax(-1)).double().mean().item())
-    assert figures["max_abs_difference"] == pytest.approx((torch.cat(donor) - torch.cat(graft)).abs().max().item())
-    assert figures["first_difference"].startswith("text 1, token 0, vocabulary entry 0: donor ")
+        assert getattr(figures, f"perplexity_{name}") == pytest.approx(math.exp(loss))
+    assert figures.top1_agreement == pytest.approx((p.argmax(-1) == q.argmax(-1)).double().mean().item())
+    assert figures.max_abs_difference == pytest.approx((torch.cat(donor) - torch.cat(graft)).abs().max().item())
+    assert str(figures.first_difference).startswith("text 1, token 0, vocabulary entry 0: donor ")
 
 
 def test_no_more_tokens_are_read_than_asked_for(lossless: tuple[Path, Path], run: Run) -> None:
@@ -244,7 +245,7 @@ def test_by_hand_a_refusal_is_one_message_and_exit_status_1(
 def test_a_picture_that_is_not_seen_as_one_is_named() -> None:
     axes = torch.tensor([[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 0, 1]])
     one, other = torch.zeros(5), torch.ones(5)
-    assert check_fidelity.picture_problem([one, other], axes) is None
-    assert "not looked at" in str(check_fidelity.picture_problem([one, one], axes))
-    assert "not finite" in str(check_fidelity.picture_problem([one, other * math.inf], axes))
-    assert "m-RoPE" in str(check_fidelity.picture_problem([one, other], axes[[1, 1, 2]]))
+    assert picture_problem([one, other], axes) is None
+    assert "not looked at" in str(picture_problem([one, one], axes))
+    assert "not finite" in str(picture_problem([one, other * math.inf], axes))
+    assert "m-RoPE" in str(picture_problem([one, other], axes[[1, 1, 2]]))

@@ -22,10 +22,10 @@ from helpers.published_pairs import (
     STOCK_LLM_NAMES,
     VL_NAMES,
     llm_shapes,
-    settings_of,
     vl_shapes,
     write_scaled_pair,
 )
+from helpers.tiny_graft import graft_settings, run_graft
 from scripts.common.errors import UserError
 from scripts.graft.config import derive_config
 from scripts.graft.derive_config import derive_from_donors
@@ -38,8 +38,8 @@ from scripts.graft.donor_configs import (
     text_section,
     vision_shape,
 )
-from scripts.graft.graft import graft
-from scripts.graft.plan import Shapes, language_shapes, published_name, vision_shapes
+from scripts.graft.donor_tensors import published_name
+from scripts.graft.shapes import Shapes, language_shapes, vision_shapes
 
 MODEL_DIR = Path(__file__).resolve().parents[2] / "model"
 sys.path.append(str(MODEL_DIR))
@@ -82,7 +82,7 @@ def test_the_planned_result_is_what_the_derived_configurations_class_holds(
     tmp_path: Path, vl_name: str, llm_name: str, architecture: str
 ) -> None:
     donors = read_vision_donor(CONFIGS_DIR / vl_name), read_language_donor(CONFIGS_DIR / llm_name)
-    derived = derive_config(*donors, settings_of(architecture), tokenizers={})
+    derived = derive_config(*donors, graft_settings(architecture=architecture), tokenizers={})
     (tmp_path / "config.json").write_text(json.dumps(derived))
     classes = {"qwen3": Qwen2_5_VLQwen3ForConditionalGeneration, "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration}
     model = on_meta(classes[architecture], classes[architecture].config_class.from_pretrained(tmp_path))
@@ -107,15 +107,12 @@ def test_a_scaled_down_pair_is_grafted_and_loaded_and_its_text_logits_are_the_do
 ) -> None:
     donors = write_scaled_pair(tmp_path / "donors", vl_name, llm_name)
     for architecture in ("qwen3", "qwen2_5_vl"):
-        graft_dir, settings = tmp_path / architecture, settings_of(architecture)
-        graft_dir.mkdir()
+        graft_dir = tmp_path / architecture
         if architecture == "qwen2_5_vl" and llm_name not in STOCK_LLM_NAMES:
             with pytest.raises(UserError, match=r"set graft.architecture: qwen3"):
-                derive_from_donors(*donors, settings)
+                derive_from_donors(*donors, graft_settings(architecture=architecture))
             continue
-        (graft_dir / "config.json").write_text(json.dumps(derive_from_donors(*donors, settings)))
-        code_dir = root / "model/qwen2_5_vl_qwen3"
-        graft(*donors, graft_dir / "config.json", settings, 0, code_dir, graft_dir)
+        run_graft(root, donors, graft_dir, architecture=architecture)
         model, info = AutoModelForImageTextToText.from_pretrained(
             graft_dir, trust_remote_code=True, output_loading_info=True, dtype="auto"
         )

@@ -109,10 +109,10 @@ def test_donors_that_were_mixed_up_are_named(checkpoint_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"kind": "huggingface", "id": MODEL_ID}, "donors.llm.revision: missing; kind huggingface needs it"),
-        ({"kind": "local", "path": "x", "id": MODEL_ID}, "donors.llm.id: contradicts kind local, which has no id"),
-        ({"kind": "url"}, 'donors.kind: "url" found; expected modelscope or huggingface or local or demo'),
-        ({"kind": "demo", "url": "x"}, "donors.url: unknown key; expected kind, id, path, revision"),
+        ({"kind": "huggingface", "id": MODEL_ID}, "donors.ROLE.revision: missing; kind huggingface needs it"),
+        ({"kind": "local", "path": "x", "id": MODEL_ID}, "donors.ROLE.id: contradicts kind local, which has no id"),
+        ({"kind": "url"}, 'donors.ROLE.kind: "url" found; expected modelscope or huggingface or local or demo'),
+        ({"kind": "demo", "url": "x"}, "donors.ROLE.url: unknown key; expected kind, id, path, revision"),
     ],
 )
 def test_a_source_given_by_hand_is_checked_like_that_of_a_configuration(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from helpers.report_inputs import COMMIT, LAYOUT, SKILLS, ReportInputs, build, make_questions
+from helpers.report_inputs import COMMIT, FIDELITY, LAYOUT, SKILLS, ReportInputs, build, make_questions
 
 VOID = {"meta", "link", "img", "br", "line", "circle", "path", "input", "hr"}
 
@@ -152,7 +152,7 @@ def test_what_a_file_says_is_shown_and_never_obeyed(tmp_path: Path) -> None:
     for name, change in (
         (LAYOUT.metrics("stage1"), {"command": [hostile], "versions": {hostile: hostile}}),
         (LAYOUT.effective_config, {hostile: hostile}),
-        (LAYOUT.fidelity, {"bit_equal": False, hostile: hostile}),
+        (LAYOUT.fidelity, {"bit_equal": False, "text": hostile, "versions": {hostile: hostile}}),
     ):
         inputs.change_json(name, **change)
     text = inputs.page(title=hostile)
@@ -188,14 +188,18 @@ def test_answers_that_are_cut_off_or_without_a_letter_are_quoted(tmp_path: Path)
             "45.1 %",
             "nothing of the language model",
         ),
-        ({"bit_equal": False, "dropped": {"num_tensors": 72}}, "tensors of the donor left out 72", "was lost"),
+        (
+            {"bit_equal": False, "dropped": {"num_tensors": 72, "num_parameters": 9216, "kinds": {}}},
+            "tensors of the donor left out 72",
+            "was lost",
+        ),
     ],
 )
 def test_the_graft_is_called_faithful_only_when_it_is(
     tmp_path: Path, fidelity: dict[str, Any], expected: str, unexpected: str
 ) -> None:
     inputs = build(tmp_path, num_questions=6)
-    inputs.write_json(LAYOUT.fidelity, fidelity)
+    inputs.write_json(LAYOUT.fidelity, FIDELITY | fidelity)
     text = Page(inputs.page()).text
     assert expected in text
     assert unexpected not in text

@@ -18,7 +18,7 @@ from helpers.card_inputs import (
     edit_json,
     write_json,
 )
-from helpers.report_inputs import LAYOUT
+from helpers.report_inputs import FIDELITY, LAYOUT
 from scripts.common.local_paths import without_local_paths
 from scripts.common.model_files import model_sha256
 from scripts.upload.front_matter import read_front_matter
@@ -172,7 +172,13 @@ def test_a_card_leaves_the_models_identity_as_it_was(inputs: CardInputs) -> None
 
 def test_a_graft_that_lost_something_is_not_called_faithful(inputs: CardInputs) -> None:
     inputs.report.write_json(
-        LAYOUT.fidelity, {"bit_equal": False, "dropped": {"num_tensors": 72}, "kl_mean_nats": 1.183}
+        LAYOUT.fidelity,
+        FIDELITY
+        | {
+            "bit_equal": False,
+            "dropped": {"num_tensors": 72, "num_parameters": 9216, "kinds": {}},
+            "kl_mean_nats": 1.183,
+        },
     )
     _, body = make(inputs)
     assert "**were not the language donor's**" in body
