@@ -35,10 +35,12 @@ from transformers import Qwen3ForCausalLM
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import write_json_atomically
+from scripts.common.settings import settings_from
 from scripts.demo.donor_files import DONOR_FILE_NAMES, save_weights, start_llm_donor
 from scripts.demo.donor_training import disturbed, is_qk_gain, learning_rate_at
 from scripts.demo.prompt_texts import ANSWER_END, DIGIT_NAMES, PICTURE_TOKEN, picture_text, text_before_answer
 from scripts.demo.qwen_tokenizer import build_tokenizer, single_id
+from scripts.demo.settings import Qwen3Sizes
 from scripts.demo.whole_directory import whole_directory
 from study.sums import ALL_CALCULATIONS, NAMING_REQUEST, Calculation
 
@@ -205,7 +207,8 @@ def accuracy(model: Qwen3ForCausalLM, conversations: Sequence[Conversation]) -> 
 
 def make_language_donor(settings: dict[str, Any], english_path: Path, seed: int, directory: Path) -> None:
     """Writes the whole donor into `directory`."""
-    model = start_llm_donor(directory, settings, seed)
+    sizes = settings_from(Qwen3Sizes, settings["language"], "language_donor.language")
+    model = start_llm_donor(directory, settings["num_base_tokens"], sizes, seed)
     conversations = Conversations(build_tokenizer(settings["num_base_tokens"], qwen3=True))
     english = torch.tensor(conversations.tokenizer.encode(english_path.read_text(encoding="utf-8")).ids)
     train(model, conversations, english, settings, seed)

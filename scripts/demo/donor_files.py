@@ -1,7 +1,7 @@
-"""The two donors' files, in the form in which Qwen2.5-VL and Qwen3 stand on the hubs. Needs torch and transformers.
+"""The two donors' files, in the form in which Qwen2.5-VL and Qwen3 are on the hubs. Needs torch and transformers.
 
 config.json has the published keys (written by transformers 4.41 and 4.51, before rope and text fields moved), weights
-have the published names and lie in shards with an index: what reads these donors reads the real ones.
+have the published names and lie in shards with an index: a program that reads these donors can read the real ones.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ from transformers import AutoConfig, PreTrainedModel, Qwen2_5_VLForConditionalGe
 
 from scripts.common.files import write_json_atomically
 from scripts.demo.qwen_tokenizer import QWEN3_CHAT_TEMPLATE, VL_CHAT_TEMPLATE, build_tokenizer, save_tokenizer
+from scripts.demo.settings import LanguageSizes, Qwen3Sizes, VisionTowerSizes
 
 # Everything that a donor's directory may hold, as glob patterns.
 DONOR_FILE_NAMES = ("*.json", "merges.txt", "*.safetensors")
@@ -43,10 +44,9 @@ def mrope_section(head_dim: int) -> list[int]:
     return [half - 2 * height, height, height]
 
 
-def vl_config(tokenizer: Tokenizer, settings: dict[str, Any]) -> dict[str, Any]:
-    """config.json of the vision donor; `settings` has the sizes `vision` and `language`."""
-    vision, language = settings["vision"], settings["language"]
-    head_dim = language["hidden_size"] // language["num_attention_heads"]
+def vl_config(tokenizer: Tokenizer, vision: VisionTowerSizes, language: LanguageSizes) -> dict[str, Any]:
+    """config.json of the vision donor."""
+    head_dim = language.hidden_size // language.num_attention_heads
     return {
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
         "attention_dropout": 0.0,
@@ -58,15 +58,15 @@ def vl_config(tokenizer: Tokenizer, settings: dict[str, Any]) -> dict[str, Any]:
         "image_token_id": tokenizer.token_to_id("<|image_pad|>"),
         "video_token_id": tokenizer.token_to_id("<|video_pad|>"),
         "hidden_act": "silu",
-        "hidden_size": language["hidden_size"],
+        "hidden_size": language.hidden_size,
         "initializer_range": 0.02,
-        "intermediate_size": language["intermediate_size"],
+        "intermediate_size": language.intermediate_size,
         "max_position_embeddings": 128000,
-        "max_window_layers": language["num_hidden_layers"],
+        "max_window_layers": language.num_hidden_layers,
         "model_type": "qwen2_5_vl",
-        "num_attention_heads": language["num_attention_heads"],
-        "num_hidden_layers": language["num_hidden_layers"],
-        "num_key_value_heads": language["num_key_value_heads"],
+        "num_attention_heads": language.num_attention_heads,
+        "num_hidden_layers": language.num_hidden_layers,
+        "num_key_value_heads": language.num_key_value_heads,
         "rms_norm_eps": 1e-06,
         "rope_theta": 1000000.0,
         "sliding_window": 32768,
@@ -76,18 +76,18 @@ def vl_config(tokenizer: Tokenizer, settings: dict[str, Any]) -> dict[str, Any]:
         "use_cache": True,
         "use_sliding_window": False,
         "vision_config": {
-            "depth": vision["depth"],
+            "depth": vision.depth,
             "hidden_act": "silu",
-            "hidden_size": vision["hidden_size"],
-            "intermediate_size": vision["intermediate_size"],
-            "num_heads": vision["num_heads"],
+            "hidden_size": vision.hidden_size,
+            "intermediate_size": vision.intermediate_size,
+            "num_heads": vision.num_heads,
             "in_chans": 3,
-            "out_hidden_size": language["hidden_size"],
+            "out_hidden_size": language.hidden_size,
             "patch_size": 14,
             "spatial_merge_size": 2,
             "spatial_patch_size": 14,
             "window_size": 112,
-            "fullatt_block_indexes": [vision["depth"] - 1],
+            "fullatt_block_indexes": [vision.depth - 1],
             "tokens_per_second": 2,
             "temporal_patch_size": 2,
         },
@@ -96,31 +96,30 @@ def vl_config(tokenizer: Tokenizer, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def llm_config(tokenizer: Tokenizer, settings: dict[str, Any]) -> dict[str, Any]:
-    """config.json of the language donor; `settings["language"]` has the sizes."""
-    language = settings["language"]
+def llm_config(tokenizer: Tokenizer, language: Qwen3Sizes) -> dict[str, Any]:
+    """config.json of the language donor."""
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "attention_bias": False,
         "attention_dropout": 0.0,
         "bos_token_id": tokenizer.token_to_id("<|endoftext|>"),
         "eos_token_id": tokenizer.token_to_id("<|im_end|>"),
-        "head_dim": language["head_dim"],
+        "head_dim": language.head_dim,
         "hidden_act": "silu",
-        "hidden_size": language["hidden_size"],
-        "initializer_range": language["initializer_range"],
-        "intermediate_size": language["intermediate_size"],
+        "hidden_size": language.hidden_size,
+        "initializer_range": language.initializer_range,
+        "intermediate_size": language.intermediate_size,
         "max_position_embeddings": 40960,
-        "max_window_layers": language["num_hidden_layers"],
+        "max_window_layers": language.num_hidden_layers,
         "model_type": "qwen3",
-        "num_attention_heads": language["num_attention_heads"],
-        "num_hidden_layers": language["num_hidden_layers"],
-        "num_key_value_heads": language["num_key_value_heads"],
+        "num_attention_heads": language.num_attention_heads,
+        "num_hidden_layers": language.num_hidden_layers,
+        "num_key_value_heads": language.num_key_value_heads,
         "rms_norm_eps": 1e-06,
         "rope_scaling": None,
         "rope_theta": 1000000,
         "sliding_window": None,
-        "tie_word_embeddings": language["tie_word_embeddings"],
+        "tie_word_embeddings": language.tie_word_embeddings,
         "torch_dtype": "float32",
         "transformers_version": "4.51.0",
         "use_cache": True,
@@ -163,23 +162,25 @@ def new_model(directory: Path, model_class: type[PreTrainedModel], seed: int) ->
     return model_class._from_config(config, dtype=torch.float32)
 
 
-def start_vl_donor(directory: Path, settings: dict[str, Any], seed: int) -> Qwen2_5_VLForConditionalGeneration:
+def start_vl_donor(
+    directory: Path, num_base_tokens: int, vision: VisionTowerSizes, language: LanguageSizes, seed: int
+) -> Qwen2_5_VLForConditionalGeneration:
     """Writes everything but the weights of a vision donor and returns the model, untrained."""
-    tokenizer = build_tokenizer(settings["num_base_tokens"], qwen3=False)
+    tokenizer = build_tokenizer(num_base_tokens, qwen3=False)
     save_tokenizer(tokenizer, directory, VL_CHAT_TEMPLATE)
     write_json_atomically(directory / "chat_template.json", {"chat_template": VL_CHAT_TEMPLATE})
     write_json_atomically(directory / "preprocessor_config.json", preprocessor_config())
-    write_json_atomically(directory / "config.json", vl_config(tokenizer, settings))
+    write_json_atomically(directory / "config.json", vl_config(tokenizer, vision, language))
     sampling = {"repetition_penalty": 1.05, "temperature": 0.000001, "transformers_version": "4.49.0"}
     write_json_atomically(directory / "generation_config.json", generation_config(tokenizer, sampling))
     return new_model(directory, Qwen2_5_VLForConditionalGeneration, seed)
 
 
-def start_llm_donor(directory: Path, settings: dict[str, Any], seed: int) -> Qwen3ForCausalLM:
+def start_llm_donor(directory: Path, num_base_tokens: int, language: Qwen3Sizes, seed: int) -> Qwen3ForCausalLM:
     """Writes everything but the weights of a language donor and returns the model, untrained."""
-    tokenizer = build_tokenizer(settings["num_base_tokens"], qwen3=True)
+    tokenizer = build_tokenizer(num_base_tokens, qwen3=True)
     save_tokenizer(tokenizer, directory, QWEN3_CHAT_TEMPLATE)
-    write_json_atomically(directory / "config.json", llm_config(tokenizer, settings))
+    write_json_atomically(directory / "config.json", llm_config(tokenizer, language))
     sampling = {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "transformers_version": "4.51.0"}
     write_json_atomically(directory / "generation_config.json", generation_config(tokenizer, sampling))
     return new_model(directory, Qwen3ForCausalLM, seed)

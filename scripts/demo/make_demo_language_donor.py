@@ -6,19 +6,14 @@ it; options grow from two to four. Every few batches it only names the digit; wi
 (docs/log.md). It is trained on exactly the tokens that ms-swift puts a loss on, the line break at
 the end too. A donor below the demanded accuracy is refused: the aligner could never make up for it.
 
-By hand (the settings are the config's demo.language_donor; a minute on one core):
-  .venvs/train/bin/python scripts demo.make_demo_language_donor --seed 0 --output-dir resources/donors/demo-llm \
-    --settings '{"num_base_tokens": 4096, …}'
+By hand (a minute on one core): .venv/bin/python scripts demo.make_demo_language_donor --config config/demo.yaml
 """
 
 import argparse
-import json
 import random
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -27,6 +22,9 @@ from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
 from scripts.common.errors import UserError, run_program
+from scripts.common.logger import log
+from scripts.common.settings import json_settings
+from scripts.common.units import duration
 from scripts.demo.donor_files import DONOR_FILE_NAMES, save_weights, start_llm_donor
 from scripts.demo.donor_training import disturbed, learning_rate_at
 from scripts.demo.prompt_texts import (
@@ -40,6 +38,7 @@ from scripts.demo.prompt_texts import (
     text_before_answer,
 )
 from scripts.demo.qwen_tokenizer import single_id
+from scripts.demo.settings import LanguageDonorSettings
 from scripts.demo.whole_directory import whole_directory
 
 NUM_STEPS_BETWEEN_LINES = 50
@@ -126,39 +125,39 @@ def answer_logits(model: Qwen3ForCausalLM, embeddings: torch.Tensor, num_trained
     return model.lm_head(hidden[:, -num_trained - 1 : -1])
 
 
-def new_optimizer(model: Qwen3ForCausalLM, settings: dict[str, Any]) -> torch.optim.Optimizer:
+def new_optimizer(model: Qwen3ForCausalLM, settings: LanguageDonorSettings) -> torch.optim.Optimizer:
     """AdamW, without weight decay on the norms."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     norms = [p for p in model.parameters() if p.ndim <= 1]
     groups = [
-        {"params": matrices, "weight_decay": settings["weight_decay"]},
+        {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": norms, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=settings["learning_rate"], betas=(0.9, settings["adam_beta2"]))
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, settings.adam_beta2))
 
 
-def train(model: Qwen3ForCausalLM, questions: Questions, settings: dict[str, Any], seed: int) -> None:
+def train(model: Qwen3ForCausalLM, questions: Questions, settings: LanguageDonorSettings, seed: int) -> None:
     """Trains the whole model; the random state decides all draws."""
     rng = random.Random(seed)
     optimizer = new_optimizer(model, settings)
     num_trained = 1 + len(questions.end_ids)
     # The ending is learned at once; the answer is what takes the time.
-    weights = torch.tensor([1.0] + [settings["ending_weight"]] * len(questions.end_ids))
+    weights = torch.tensor([1.0] + [settings.ending_weight] * len(questions.end_ids))
     start, recent = time.monotonic(), 0.0
-    for step in range(settings["num_steps"]):
-        early = step < settings["num_curriculum_steps"]
-        is_naming = step % settings["num_steps_per_naming"] == settings["num_steps_per_naming"] - 1
+    for step in range(settings.num_steps):
+        early = step < settings.num_curriculum_steps
+        is_naming = step % settings.num_steps_per_naming == settings.num_steps_per_naming - 1
         num_options = 0 if is_naming else rng.randint(2, len(LETTERS)) if early else len(LETTERS)
-        batch = questions.draw(settings["batch_size"], num_options, rng.choice(settings["nums_picture_tokens"]))
-        ramp = min(1.0, step / max(1, 2 * settings["num_curriculum_steps"]))
+        batch = questions.draw(settings.batch_size, num_options, rng.choice(settings.nums_picture_tokens))
+        ramp = min(1.0, step / max(1, 2 * settings.num_curriculum_steps))
         embeddings = disturbed_embeddings(
-            model.model.embed_tokens, batch, questions.digit_ids, settings["noise"] * ramp, settings["dropout"] * ramp
+            model.model.embed_tokens, batch, questions.digit_ids, settings.noise * ramp, settings.dropout * ramp
         )
         logits = answer_logits(model, embeddings, num_trained)
         losses = functional.cross_entropy(logits.transpose(1, 2), batch.ids[:, -num_trained:], reduction="none")
         loss = (losses.mean(0) * weights).sum()
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, settings["num_steps"], settings["learning_rate"])
+            group["lr"] = learning_rate_at(step, settings.num_steps, settings.learning_rate)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -167,12 +166,9 @@ def train(model: Qwen3ForCausalLM, questions: Questions, settings: dict[str, Any
             right = (logits[:, 0].argmax(-1) == batch.ids[:, -num_trained]).float().mean().item()
             recent = 0.95 * recent + 0.05 * right
         if (step + 1) % NUM_STEPS_BETWEEN_LINES == 0:
-            seconds = time.monotonic() - start
-            print(
-                f"language donor: step {step + 1}/{settings['num_steps']}, answer loss {losses[:, 0].mean().item():.3f}, "
-                f"recently right {recent:.2f}, {seconds:.0f} s",
-                file=sys.stderr,
-                flush=True,
+            log(
+                f"language donor: step {step + 1}/{settings.num_steps}, answer loss {losses[:, 0].mean().item():.3f}, "
+                f"recently right {recent:.2f}, {duration(time.monotonic() - start)}"
             )
 
 
@@ -187,17 +183,17 @@ def text_accuracy(model: Qwen3ForCausalLM, questions: Questions, num_picture_tok
     return right.float().mean().item()
 
 
-def make_language_donor(settings: dict[str, Any], seed: int, directory: Path) -> None:
+def make_language_donor(settings: LanguageDonorSettings, seed: int, directory: Path) -> None:
     """Writes the whole donor into `directory`."""
-    model = start_llm_donor(directory, settings, seed)
+    model = start_llm_donor(directory, settings.num_base_tokens, settings.language, seed)
     questions = Questions(Tokenizer.from_file(str(directory / "tokenizer.json")))
     train(model, questions, settings, seed)
-    accuracy = text_accuracy(model, questions, settings["num_gate_picture_tokens"])
-    print(f"language donor: {accuracy:.3f} of {NUM_GATE_QUESTIONS} questions answered right", file=sys.stderr)
-    if accuracy < settings["min_text_accuracy"]:
+    accuracy = text_accuracy(model, questions, settings.num_gate_picture_tokens)
+    log(f"language donor: {accuracy:.3f} of {NUM_GATE_QUESTIONS} questions answered right")
+    if accuracy < settings.min_text_accuracy:
         raise UserError(
             f"demo.language_donor: the model answers {accuracy:.3f} of the text questions; expected at least "
-            f"{settings['min_text_accuracy']} (min_text_accuracy); raise num_steps or num_curriculum_steps, or try "
+            f"{settings.min_text_accuracy} (min_text_accuracy); raise num_steps or num_curriculum_steps, or try "
             "another learning_rate or seed"
         )
     save_weights(model, directory)
@@ -205,8 +201,13 @@ def make_language_donor(settings: dict[str, Any], seed: int, directory: Path) ->
 
 def main() -> None:
     """Reads the arguments and makes the donor; one thread, so that a second run gives the same bytes."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--settings", required=True, type=json.loads, help="the config's demo.language_donor as JSON")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--settings",
+        required=True,
+        type=json_settings(LanguageDonorSettings, "demo.language_donor"),
+        help="the config's `demo.language_donor`, as JSON",
+    )
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--output-dir", required=True, type=Path)
     arguments = parser.parse_args()

@@ -4,16 +4,12 @@ The tower is trained on the training scans, moved and turned anew at each step, 
 knows the digit: what the later aligner needs is then in every token it is given. The language model in it stays random
 (the graft drops it). A tower that reads too few dev pictures is refused: stage 1 could not repair it.
 
-By hand (the settings are the config's demo.vision_donor; half a minute on one core):
-  .venvs/train/bin/python scripts demo.make_demo_vision_donor --digits-dir resources/data/digits --seed 0 \
-    --output-dir resources/donors/demo-vl --settings '{"num_base_tokens": 4096, …}'
+By hand (half a minute on one core): .venv/bin/python scripts demo.make_demo_vision_donor --config config/demo.yaml
 """
 
 import argparse
 import csv
-import json
 import math
-import sys
 import time
 import types
 from pathlib import Path
@@ -31,9 +27,13 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 
 from scripts.common.errors import UserError, run_program
+from scripts.common.logger import log
+from scripts.common.settings import json_settings
+from scripts.common.units import duration
 from scripts.demo.donor_files import DONOR_FILE_NAMES, IMAGE_MEAN, IMAGE_STD, save_weights, start_vl_donor
 from scripts.demo.donor_training import learning_rate_at
 from scripts.demo.prompt_texts import DIGIT_NAMES
+from scripts.demo.settings import VisionDonorSettings
 from scripts.demo.whole_directory import whole_directory
 
 PATCH_PX, MERGE, TEMPORAL = 14, 2, 2  # Qwen2.5-VL's patch, patches a merged token's side, frames a patch
@@ -50,22 +50,22 @@ def read_scans(digits_dir: Path, split: str, size_px: int) -> tuple[torch.Tensor
     return grey, torch.tensor([int(row["digit"]) for row in rows])
 
 
-def moved(grey: torch.Tensor, settings: dict[str, Any]) -> torch.Tensor:
+def moved(grey: torch.Tensor, settings: VisionDonorSettings) -> torch.Tensor:
     """Each picture turned, scaled and shifted a little, differently at each call."""
     num = len(grey)
 
     def uniform() -> torch.Tensor:
         return torch.rand(num) * 2 - 1
 
-    angle = uniform() * math.radians(settings["max_rotation_degrees"])
-    scale = 1 + uniform() * settings["max_scale_change"]
+    angle = uniform() * math.radians(settings.max_rotation_degrees)
+    scale = 1 + uniform() * settings.max_scale_change
     transform = torch.zeros(num, 2, 3)
     transform[:, 0, 0] = transform[:, 1, 1] = scale * angle.cos()
     transform[:, 1, 0] = scale * angle.sin()
     transform[:, 0, 1] = -transform[:, 1, 0]
     # affine_grid's coordinates run from -1 to 1: a shift of 2 is a whole picture.
-    transform[:, 0, 2] = uniform() * 2 * settings["max_shift"]
-    transform[:, 1, 2] = uniform() * 2 * settings["max_shift"]
+    transform[:, 0, 2] = uniform() * 2 * settings.max_shift
+    transform[:, 1, 2] = uniform() * 2 * settings.max_shift
     grid = functional.affine_grid(transform, [num, 1, *grey.shape[1:]], align_corners=False)
     return functional.grid_sample(grey[:, None], grid, align_corners=False)[:, 0]
 
@@ -130,28 +130,24 @@ class DigitReader(nn.Module):
         return self.read_out(tokens).view(len(grey), (side // MERGE) ** 2, -1)
 
 
-def train(reader: DigitReader, grey: torch.Tensor, digits: torch.Tensor, settings: dict[str, Any]) -> None:
+def train(reader: DigitReader, grey: torch.Tensor, digits: torch.Tensor, settings: VisionDonorSettings) -> None:
     """Trains tower and read-out; the random state decides all draws."""
     parameters = list(reader.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=settings["learning_rate"], weight_decay=settings["weight_decay"])
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     start = time.monotonic()
-    for step in range(settings["num_steps"]):
-        chosen = torch.randint(len(grey), (settings["batch_size"],))
+    for step in range(settings.num_steps):
+        chosen = torch.randint(len(grey), (settings.batch_size,))
         logits = reader(moved(grey[chosen], settings))
         loss = functional.cross_entropy(logits.flatten(0, 1), digits[chosen].repeat_interleave(logits.shape[1]))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, settings["num_steps"], settings["learning_rate"])
+            group["lr"] = learning_rate_at(step, settings.num_steps, settings.learning_rate)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if (step + 1) % NUM_STEPS_BETWEEN_LINES == 0:
-            seconds = time.monotonic() - start
-            print(
-                f"vision donor: step {step + 1}/{settings['num_steps']}, loss {loss.item():.3f}, {seconds:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+            elapsed = duration(time.monotonic() - start)
+            log(f"vision donor: step {step + 1}/{settings.num_steps}, loss {loss.item():.3f}, {elapsed}")
 
 
 @torch.no_grad()
@@ -163,20 +159,20 @@ def accuracy_of_tokens(reader: DigitReader, grey: torch.Tensor, digits: torch.Te
     return together, single
 
 
-def make_vision_donor(digits_dir: Path, settings: dict[str, Any], seed: int, directory: Path) -> None:
+def make_vision_donor(digits_dir: Path, settings: VisionDonorSettings, seed: int, directory: Path) -> None:
     """Writes the whole donor into `directory`."""
-    model = start_vl_donor(directory, settings, seed)
+    model = start_vl_donor(directory, settings.num_base_tokens, settings.vision, settings.language, seed)
     tower = model.model.visual
     reader = DigitReader(tower)
-    size_px = settings["picture_px"]
+    size_px = settings.picture_px
     attend_in_one_call(tower, (size_px // PATCH_PX) ** 2)
     train(reader, *read_scans(digits_dir, "train", size_px), settings)
     accuracy, single = accuracy_of_tokens(reader, *read_scans(digits_dir, "dev", size_px))
-    print(f"vision donor: {accuracy:.3f} of the dev pictures read, {single:.3f} by one token", file=sys.stderr)
-    if accuracy < settings["min_dev_accuracy"]:
+    log(f"vision donor: {accuracy:.3f} of the dev pictures read, {single:.3f} by one token")
+    if accuracy < settings.min_dev_accuracy:
         raise UserError(
             f"demo.vision_donor: the vision tower reads {accuracy:.3f} of the dev pictures; expected at least "
-            f"{settings['min_dev_accuracy']} (min_dev_accuracy); raise num_steps, or try another learning_rate or seed"
+            f"{settings.min_dev_accuracy} (min_dev_accuracy); raise num_steps, or try another learning_rate or seed"
         )
     attend_as_published(tower)
     save_weights(model, directory)
@@ -184,9 +180,14 @@ def make_vision_donor(digits_dir: Path, settings: dict[str, Any], seed: int, dir
 
 def main() -> None:
     """Reads the arguments and makes the donor; one thread, so that a second run gives the same bytes."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--digits-dir", required=True, type=Path, help="what make_digits.py wrote")
-    parser.add_argument("--settings", required=True, type=json.loads, help="the config's demo.vision_donor as JSON")
+    parser.add_argument(
+        "--settings",
+        required=True,
+        type=json_settings(VisionDonorSettings, "demo.vision_donor"),
+        help="the config's `demo.vision_donor`, as JSON",
+    )
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--output-dir", required=True, type=Path)
     arguments = parser.parse_args()

@@ -12,10 +12,7 @@ named, as captions align a vision tower elsewhere: from questions alone some ali
   {dev,test}.tsv             the same questions in VLMEvalKit's multiple-choice form
   pictures.tsv               every picture with its split, scan, copy and digit
 
-By hand:
-  .venvs/train/bin/python scripts demo.make_digits --output-dir resources/data/digits --settings \
-    '{"size_px": 112, "num_dev": 300, "num_test": 400, "num_copies": 6,
-      "max_shift": 0.07, "max_rotation_degrees": 10, "max_scale_change": 0.1, "seed": 20261123}'
+By hand: .venv/bin/python scripts demo.make_digits --config config/demo.yaml
 """
 
 import argparse
@@ -24,7 +21,6 @@ import csv
 import json
 import math
 import random
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +30,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from scripts.common.errors import UserError, run_program
+from scripts.common.logger import log
+from scripts.common.settings import json_settings
 from scripts.demo.prompt_texts import (
     LETTERS,
     NAMING_REQUEST,
@@ -43,6 +41,7 @@ from scripts.demo.prompt_texts import (
     question_text,
     subject_of,
 )
+from scripts.demo.settings import DigitsSettings
 from scripts.demo.whole_directory import whole_directory
 
 # Everything that this program writes into its output directory: it replaces these and nothing else.
@@ -66,7 +65,7 @@ def split_scans(num_scans: int, num_dev: int, num_test: int, seed: int) -> dict[
     """Disjoint splits by scan; the same for the same seed whatever else is set."""
     if num_dev + num_test >= num_scans:
         raise UserError(
-            f"digits.num_dev + digits.num_test: {num_dev + num_test} found; there are {num_scans} scans in all and "
+            f"demo.digits.num_dev + num_test: {num_dev + num_test} found; there are {num_scans} scans in all and "
             "some must be left for training; lower one of them"
         )
     order = list(range(num_scans))
@@ -84,12 +83,12 @@ def scan_to_picture(scan: np.ndarray, size_px: int) -> Image.Image:
     return Image.fromarray(grey).resize((size_px, size_px), Image.Resampling.BICUBIC)
 
 
-def augmented(picture: Image.Image, settings: dict[str, Any], rng: random.Random) -> Image.Image:
+def augmented(picture: Image.Image, settings: DigitsSettings, rng: random.Random) -> Image.Image:
     """The picture turned, scaled and shifted a little about its centre."""
-    angle = math.radians(rng.uniform(-1, 1) * settings["max_rotation_degrees"])
-    scale = 1 + rng.uniform(-1, 1) * settings["max_scale_change"]
+    angle = math.radians(rng.uniform(-1, 1) * settings.max_rotation_degrees)
+    scale = 1 + rng.uniform(-1, 1) * settings.max_scale_change
     size = picture.width
-    shift_x, shift_y = (rng.uniform(-1, 1) * settings["max_shift"] * size for _ in range(2))
+    shift_x, shift_y = (rng.uniform(-1, 1) * settings.max_shift * size for _ in range(2))
     cos, sin, middle = math.cos(angle) * scale, math.sin(angle) * scale, size / 2
     # Pillow asks where each pixel of the result comes from: x' = a x + b y + c, y' = d x + e y + f.
     coefficients = (
@@ -99,21 +98,21 @@ def augmented(picture: Image.Image, settings: dict[str, Any], rng: random.Random
     return picture.transform(picture.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
 
 
-def write_pictures(directory: Path, splits: dict[str, list[int]], settings: dict[str, Any]) -> list[Picture]:
+def write_pictures(directory: Path, splits: dict[str, list[int]], settings: DigitsSettings) -> list[Picture]:
     """Writes images/*.png and returns what was written, in order."""
     digits = load_digits()
     (directory / "images").mkdir(parents=True)
     pictures = []
     for split, scans in splits.items():
-        rng = random.Random(f"{settings['seed']}:{split}:pictures")
+        rng = random.Random(f"{settings.seed}:{split}:pictures")
         for scan in scans:
-            original = scan_to_picture(digits.images[scan], settings["size_px"])
-            for copy in range(settings["num_copies"] if split == "train" else 1):
+            original = scan_to_picture(digits.images[scan], settings.size_px)
+            for copy in range(settings.num_copies if split == "train" else 1):
                 image = augmented(original, settings, rng) if copy else original
                 path = f"images/{split}-{scan:04d}-{copy}.png"
                 image.convert("RGB").save(directory / path, compress_level=1)
                 pictures.append(Picture(path, split, scan, copy, int(digits.target[scan])))
-        print(f"{split}: {len(scans)} scans written", file=sys.stderr, flush=True)
+        log(f"{split}: {len(scans)} scans written")
     return pictures
 
 
@@ -168,20 +167,25 @@ def write_split(directory: Path, split: str, pictures: list[Picture], seed: int)
     (directory / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def make_digits(settings: dict[str, Any], directory: Path) -> None:
+def make_digits(settings: DigitsSettings, directory: Path) -> None:
     """Writes the whole data set into `directory`."""
     num_scans = len(load_digits().target)
-    splits = split_scans(num_scans, settings["num_dev"], settings["num_test"], settings["seed"])
+    splits = split_scans(num_scans, settings.num_dev, settings.num_test, settings.seed)
     pictures = write_pictures(directory, splits, settings)
     for split in splits:
-        write_split(directory, split, [p for p in pictures if p.split == split], settings["seed"])
+        write_split(directory, split, [p for p in pictures if p.split == split], settings.seed)
     write_tsv(directory / "pictures.tsv", [vars(picture) for picture in pictures])
 
 
 def main() -> None:
     """Reads the arguments, makes the data beside its place and puts it there."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--settings", required=True, type=json.loads, help="the config's section `digits` as JSON")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--settings",
+        required=True,
+        type=json_settings(DigitsSettings, "demo.digits"),
+        help="the config's `demo.digits`, as JSON",
+    )
     parser.add_argument("--output-dir", required=True, type=Path)
     arguments = parser.parse_args()
     with whole_directory(arguments.output_dir, OUTPUT_NAMES) as directory:

@@ -9,7 +9,6 @@ from typing import Any
 
 from scripts.common.errors import UserError
 from scripts.common.files import read_json
-from scripts.common.reading import leaves
 from scripts.common.safetensors_files import read_checkpoint, read_shard
 from scripts.graft.aligner_init import constant_slabs, fresh_input_moment, kept_input_moment, mlp_2_std, normal_slabs
 from scripts.graft.donor_configs import ConfigReader, language_shape, text_section, tied, vision_shape
@@ -36,13 +35,21 @@ def check_config(config_path: Path, derived: Mapping[str, Any]) -> None:
     config = read_json(config_path)
     if not isinstance(config, dict):
         raise UserError(f"{config_path}: holds no section of keys; delete it and run derive_config.py again")
-    found, expected = dict(leaves(config)), dict(leaves(dict(derived)))
+    found, expected = flatten(config), flatten(derived)
     for key in [*expected, *found]:
         if found.get(key) != expected.get(key):
             raise UserError(
                 f"{config_path}: {key} is {found.get(key)!r}; the donors and settings imply {expected.get(key)!r}; "
                 "delete this file and run derive_config.py again"
             )
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def check_output_dir(output_dir: Path, donor_dirs: Iterable[Path]) -> None:

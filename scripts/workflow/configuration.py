@@ -15,6 +15,7 @@ import yaml
 
 from scripts.common.errors import UserError
 from scripts.common.settings import settings_from
+from scripts.demo.settings import DemoSettings
 from scripts.donors.settings import DonorSource
 from scripts.environments.settings import WITH_FLASH_ATTENTION, EnvironmentSettings
 from scripts.evaluate.settings import HARNESS_SETTINGS
@@ -109,6 +110,15 @@ def donor_findings(config: Mapping[str, Any]) -> Iterator[str]:
             yield "demo: missing; donors of kind demo are made from its settings"
 
 
+def demo_findings(config: Mapping[str, Any]) -> Iterator[str]:
+    """The first wrong key of the section `demo`, which may be absent; its shape is not in the schema."""
+    if "demo" in config:
+        try:
+            settings_from(DemoSettings, config["demo"], "demo")
+        except UserError as error:
+            yield str(error)
+
+
 def calibration_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """A refit where nothing is lost, or one that would be checked on the text that it was fitted on."""
     graft = settings_from(GraftSettings, config["graft"], "graft")
@@ -182,6 +192,7 @@ def findings(config: Mapping[str, Any], schema: Mapping[str, Any], known_flags: 
         for contradictions in (
             environment_findings,
             donor_findings,
+            demo_findings,
             calibration_findings,
             stage_findings,
             evaluation_findings,

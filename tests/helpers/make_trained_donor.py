@@ -21,15 +21,17 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).res
 import torch  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+from scripts.common.settings import settings_from  # noqa: E402
 from scripts.demo.donor_files import save_weights, start_llm_donor, start_vl_donor  # noqa: E402
 from scripts.demo.donor_training import is_qk_gain  # noqa: E402
 from scripts.demo.qwen_tokenizer import build_tokenizer  # noqa: E402
+from scripts.demo.settings import LanguageSizes, Qwen3Sizes, VisionTowerSizes  # noqa: E402
 
 # Standard deviation of the logarithm of a gain at the start.
 LOG_GAIN_STD = 0.2
 MATRIX_WEIGHT_DECAY = 0.1
 NUM_STEPS_BETWEEN_LINES = 50
-VISION = {"depth": 1, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2}
+VISION = VisionTowerSizes(depth=1, hidden_size=32, intermediate_size=48, num_heads=2)
 
 
 def train(model: Any, ids: torch.Tensor, settings: dict[str, Any]) -> float:
@@ -73,13 +75,19 @@ def make_trained_donors(text_paths: Sequence[Path], settings: dict[str, Any], se
     for name in ("llm", "vl"):
         (output_dir / name).mkdir(parents=True)
     head_dim = settings["language"]["head_dim"]
-    language = {"hidden_size": head_dim, "intermediate_size": head_dim, "num_hidden_layers": 1}
-    language |= {"num_attention_heads": 1, "num_key_value_heads": 1}
-    vl_settings = {"num_base_tokens": settings["num_base_tokens"], "vision": VISION, "language": language}
-    save_weights(start_vl_donor(output_dir / "vl", vl_settings, seed), output_dir / "vl")
+    num_base_tokens = settings["num_base_tokens"]
+    vl_language = LanguageSizes(
+        hidden_size=head_dim,
+        intermediate_size=head_dim,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+    )
+    save_weights(start_vl_donor(output_dir / "vl", num_base_tokens, VISION, vl_language, seed), output_dir / "vl")
 
-    model = start_llm_donor(output_dir / "llm", settings, seed)
-    tokenizer = build_tokenizer(settings["num_base_tokens"], qwen3=True)
+    language = settings_from(Qwen3Sizes, settings["language"], "language")
+    model = start_llm_donor(output_dir / "llm", num_base_tokens, language, seed)
+    tokenizer = build_tokenizer(num_base_tokens, qwen3=True)
     text = "\n\n".join(path.read_text(encoding="utf-8") for path in text_paths)
     loss = train(model, torch.tensor(tokenizer.encode(text).ids), settings)
     save_weights(model, output_dir / "llm")

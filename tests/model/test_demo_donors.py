@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
-from helpers.make_tiny_donors import LLM_SETTINGS, VL_SETTINGS
+from helpers.make_tiny_donors import LLM_LANGUAGE, NUM_BASE_TOKENS, VISION, VL_LANGUAGE
 from scripts.common.files import sha256_of_file
 from scripts.common.safetensors_files import read_checkpoint
 from scripts.demo.donor_files import mrope_section
@@ -31,11 +32,13 @@ from scripts.demo.prompt_texts import (
 
 OPTIONS = ["3", "5", "7", "0"]
 TRAINING = {"num_steps": 3, "batch_size": 4, "learning_rate": 0.002, "weight_decay": 0.01}
-LANGUAGE_DONOR = LLM_SETTINGS | TRAINING | {
+LANGUAGE_DONOR = TRAINING | {
+    "num_base_tokens": NUM_BASE_TOKENS, "language": asdict(LLM_LANGUAGE),
     "adam_beta2": 0.98, "noise": 1.0, "dropout": 0.5, "num_curriculum_steps": 2, "num_steps_per_naming": 2,
     "nums_picture_tokens": [4], "num_gate_picture_tokens": 4, "ending_weight": 0.1, "min_text_accuracy": 0.0,
 }  # fmt: skip
-VISION_DONOR = VL_SETTINGS | TRAINING | {
+VISION_DONOR = TRAINING | {
+    "num_base_tokens": NUM_BASE_TOKENS, "vision": asdict(VISION), "language": asdict(VL_LANGUAGE),
     "picture_px": 56, "max_rotation_degrees": 10, "max_scale_change": 0.1, "max_shift": 0.07, "min_dev_accuracy": 0.0,
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen3ForCausalLM
 
 from helpers.graft_run import graft_donors
-from helpers.make_tiny_donors import LLM_SETTINGS, NUM_BASE_TOKENS
+from helpers.make_tiny_donors import LLM_LANGUAGE, NUM_BASE_TOKENS
 from scripts.common.errors import UserError
 from scripts.demo.donor_files import save_weights, start_llm_donor
 from scripts.demo.prompt_texts import PICTURE_TOKEN
@@ -40,7 +40,7 @@ def half_trained(
 ) -> tuple[Qwen3ForCausalLM, Path]:
     """A donor that answers some calculations in words and not others, and where it was saved."""
     directory = tmp_path_factory.mktemp("llm")
-    model = start_llm_donor(directory, LLM_SETTINGS, seed=0)
+    model = start_llm_donor(directory, NUM_BASE_TOKENS, LLM_LANGUAGE, seed=0)
     english = torch.tensor(conversations.tokenizer.encode("The quick brown fox jumps over the lazy dog. " * 40).ids)
     train(model, conversations, english, TRAINING, seed=0)
     save_weights(model, directory)

@@ -14,7 +14,6 @@ from helpers.tiny_donor_files import (
 )
 from helpers.tiny_graft import run_graft
 from scripts.graft import shard_writer
-from scripts.graft import shard_writer
 from scripts.graft.shard_layout import OutputTensor, lay_out_shards
 from scripts.graft.shard_writer import progress_line, write_shards
 

@@ -74,6 +74,12 @@ def test_a_wrong_key_or_value_is_one_line_that_names_it(
         ("stage2.flags.packing", True, "stage2.flags.packing: True found; packed rows are not counted yet; remove it"),
         ("stage2.flags.bf16", True, "stage2.flags.torch_dtype: float32 contradicts bf16/fp16: true"),
         ("donors.vl", {"kind": "local", "path": "x"}, "donors.vl.kind: local contradicts the other donor's demo"),
+        ("demo.digits.size_px", "112", 'demo.digits.size_px: "112" found; expected int'),
+        (
+            "demo.vision_donor.vision.width",
+            3,
+            "demo.vision_donor.vision.width: unknown key; expected depth, hidden_size",
+        ),
         ("donors.llm", {"kind": "demo", "path": "x"}, "donors.llm.path: contradicts kind demo"),
         ("donors.llm", {"kind": "modelscope", "id": "a/b"}, "donors.llm.revision: missing; kind modelscope needs it"),
         ("evaluate.serve.flags.vllm_max_model_len", 8, "evaluate.serve.flags.vllm_max_model_len: contradicts backend"),
