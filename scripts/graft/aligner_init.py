@@ -1,8 +1,7 @@
 """Initial values of the graft's new tensors: what they are, and how they are made in slabs with bounded memory.
 
-The scheme needs the weights alone, no picture: the aligner's output, that is the picture tokens that the language model
-sees among its text embeddings, shall have the text embeddings' root mean square (rms). docs/graft.md derives it and
-shows the measurement on real pictures.
+The aligner's output is the picture tokens that the language model sees among its text embeddings. They shall have the
+text embeddings' root mean square (rms). The scheme needs no picture, only the weights; docs/graft.md derives it.
 
 - ln_q: ones. An RMS norm, so its output has mean square 1 whatever the vision tower gives.
 - mlp.0: weights N(0, 1 / inputs), zero bias: so its outputs z are N(0, 1).
@@ -108,6 +107,6 @@ def fresh_input_moment(num_inputs: int) -> float:
 def mlp_2_std(embedding: TensorOnDisk, input_moment: float) -> float:
     """Standard deviation of mlp.2's weights: picture tokens get the text embeddings' rms.
 
-    Rounded to four digits, so that the checkpoint's bytes do not hang on the order in which a CPU sums.
+    Rounded to four digits, so that the checkpoint's bytes do not depend on the order in which a CPU sums.
     """
     return float(f"{embedding_rms(embedding) / math.sqrt(input_moment):.4g}")
