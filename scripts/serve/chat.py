@@ -1,6 +1,6 @@
 """Asks a checkpoint about pictures from the terminal: `swift infer` with the evaluation's settings.
 
-In a question `<image>` stands for a picture, whose path is asked for then; `quit` ends. For example
+`<image>` in a question marks the place of a picture, whose path is asked for next; `quit` ends. For example
   <<< <image>Which digit is this?
   Input an image path or URL <<< resources/data/digits/images/test-0000-0.png
 

@@ -58,7 +58,7 @@ def wait_until_ready(server: ModelServer, stop: threading.Event) -> bool:
             return False
         if time.monotonic() - logged_s > SECONDS_BETWEEN_LINES:
             logged_s = time.monotonic()
-            log(f"loading for {duration(logged_s - server.started)}: {last_error(server.log_path)}")
+            log(f"loading for {duration(logged_s - server.started_s)}: {last_error(server.log_path)}")
     return True
 
 

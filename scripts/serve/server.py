@@ -31,7 +31,7 @@ _NUM_ERROR_LINES = 3
 # "(EngineCore pid=7) ERROR 11-26 02:09:31 [core.py:1503] ", before each line of what vLLM's processes log.
 _VLLM_PREFIX = re.compile(r"^(\(\w+ pid=\d+\) )?[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[\w.]+:\d+\] ")
 
-# What vLLM's first process says when another one has failed; the reason stands before it.
+# How vLLM's first process refers to the error of another one, which is logged before it.
 _VLLM_POINTERS = ("See stack trace (above) for the root cause", "See root cause above")
 _NUM_SHOWN_CHARACTERS = 300
 
@@ -56,7 +56,7 @@ def require_free_port(port: int) -> None:
 
 
 def last_error(log_path: Path) -> str:
-    """The exception that a log ends with, else its last lines; of vLLM's, the one that says why."""
+    """The exception that a log ends with, else its last lines; of vLLM's exceptions, the one that gives the reason."""
     lines = [line.strip() for line in log_path.read_text(encoding="utf-8", errors="replace").splitlines()]
     lines = [_VLLM_PREFIX.sub("", line) for line in lines if line]
     exceptions = [line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception|Interrupt|error)\b", line)]
@@ -82,7 +82,7 @@ class ModelServer:
     served_name: str
     log_path: Path
     startup_timeout_s: float
-    started: float = field(default_factory=time.monotonic)
+    started_s: float = field(default_factory=time.monotonic)
     engines: list[psutil.Process] = field(default_factory=list)  # the children it had when it was ready: vLLM's engine
 
     @property
@@ -92,7 +92,7 @@ class ModelServer:
     def require_alive(self) -> None:
         """Raises UserError with the server's last error when it has ended, or an engine of it has.
 
-        Without its engine `swift deploy` lives on, says that it is healthy, and refuses each question with HTTP 400.
+        Without its engine `swift deploy` lives on, answers its health check, and refuses each question with HTTP 400.
         """
         if (status := self.process.poll()) is not None:
             how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
@@ -108,7 +108,7 @@ class ModelServer:
     def is_ready(self) -> bool:
         """Whether this very server answers; raises UserError when it never will."""
         self.require_alive()
-        if time.monotonic() - self.started > self.startup_timeout_s:
+        if time.monotonic() - self.started_s > self.startup_timeout_s:
             raise UserError(
                 f"evaluate.serve.startup_timeout_s: the model server was not ready after {self.startup_timeout_s:g} s "
                 f"(last line: {last_error(self.log_path)}); raise it, or see {self.log_path}"
