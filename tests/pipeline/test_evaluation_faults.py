@@ -17,7 +17,10 @@ from helpers.evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal
 from helpers.graft_run import graft_donors
 from helpers.processes import wait_for
 from helpers.small_file_system import small_file_system
+from scripts.common.settings import settings_from
+from scripts.serve.command import Serving
 from scripts.serve.server import ModelServer, model_server
+from scripts.serve.settings import ServeSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.full]
 
@@ -88,11 +91,10 @@ def graft_dir(root: Path, tiny_vl_dir: Path, tiny_llm_dir: Path, tmp_path_factor
 
 
 @pytest.fixture(scope="module")
-def server(
-    root: Path, train_python: Path, graft_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ModelServer]:
+def server(train_python: Path, graft_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     """The one real model server, behind all proxies."""
-    with model_server(train_python, root, graft_dir, SERVE, os.environ, tmp_path_factory.mktemp("server")) as running:
+    serving = Serving(train_python, graft_dir, settings_from(ServeSettings, SERVE))
+    with model_server(serving, os.environ, tmp_path_factory.mktemp("server")) as running:
         wait_for(running.is_ready)
         yield running
 
