@@ -1,9 +1,11 @@
 """How much room checkpoints take. That a real one takes so much is shown in tests/pipeline/test_training_resume.py."""
 
+import math
 from pathlib import Path
 
 import pytest
 
+from helpers.published_pairs import llm_shapes, vl_shapes
 from scripts.train import checkpoint_space
 from scripts.train.checkpoint_space import checkpoint_bytes, disk_shortage_message, num_checkpoints_to_come
 
@@ -28,6 +30,20 @@ def test_a_checkpoint_holds_weights_and_state_as_deepspeed_divides_them(
     num_trainable: int, deepspeed: str | None, optimizer: str, expected: int
 ) -> None:
     assert checkpoint_bytes(1000, num_trainable, 2, deepspeed, optimizer) == expected
+
+
+def test_the_recipes_checkpoints_take_36_gb_in_stage_1_and_142_gb_in_stage_2() -> None:
+    """Qwen2.5-VL-7B's vision tower on Qwen3-8B, in bfloat16 with zero2: the figures of docs/deviations.md and docs/train.md."""
+    vl, llm = vl_shapes("Qwen2.5-VL-7B-Instruct"), llm_shapes("Qwen3-8B")
+    visual = {name: shape for name, shape in vl.items() if name.startswith("visual.")}
+    width, merged = llm["model.embed_tokens.weight"][1], vl["visual.merger.mlp.0.weight"][0]
+    visual |= {"visual.merger.mlp.2.weight": (width, merged), "visual.merger.mlp.2.bias": (width,)}
+    num_aligner = sum(math.prod(shape) for name, shape in visual.items() if name.startswith("visual.merger."))
+    num_all = sum(map(math.prod, [*visual.values(), *llm.values()]))
+    stage1 = checkpoint_bytes(num_all, num_aligner, 2, "zero2", ADAMW)
+    stage2 = checkpoint_bytes(num_all, num_all, 2, "zero2", ADAMW)
+    assert (round(stage1 / 1e9), round(stage2 / 1e9)) == (36, 142)
+    assert (round(3 * stage2 / 1e12, 2), round(11 * stage2 / 1e12, 2)) == (0.43, 1.56)
 
 
 @pytest.mark.parametrize(
