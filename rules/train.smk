@@ -1,9 +1,9 @@
-# Stage 1 trains the aligner, stage 2 everything; both by `swift sft` through one launcher.
-# The checkpoints of a run lie in `work/` and survive a failure; the exported checkpoint is declared, and comes last. It is
-# declared by its index, not as a directory: another rule writes the model card beside the weights (rules/upload.smk).
+# Stage 1 trains the aligner, stage 2 everything; both by `swift sft` through scripts/train/train.py.
+# The trainer's checkpoints are in `work/` and survive a failure. The exported checkpoint is an output, and is written last.
+# Its index is the output, not its directory, because another rule writes the model card into it (rules/upload.smk).
 
 
-# One rule a stage, because what each asks of a cluster has to stand in its rule (rules/resources.smk).
+# One rule for each stage, because Snakemake wants the resources of a cluster in the rule (rules/resources.smk).
 for stage in STAGES:
 
     rule:
@@ -16,7 +16,7 @@ for stage in STAGES:
             watch=program("train.watch"),
             env=RUN.environment("train"),
             model=lambda wildcards: RUN.checkpoint_identity(before(wildcards.stage)),
-            # A gate: a graft that lost something is not trained. A repeated proof only exports again what `work/` holds.
+            # A graft that lost something is not trained. A repeated check of the graft only repeats the export.
             fidelity=RUN.fidelity,
             dataset=RUN.dataset("{stage}"),
             check=RUN.dataset_check("{stage}"),

@@ -2,7 +2,7 @@
 
 Beside the weights a checkpoint holds the optimizer's state, and DeepSpeed's own copy of the weights. With the recipe's
 settings that is 16 bytes a trained parameter. One checkpoint more than are kept is on the disk at times: the oldest is
-removed when the next one is whole.
+removed when the next one is complete.
 """
 
 import math
@@ -16,7 +16,7 @@ _NUM_MOMENTS = 2
 _ADAMW = ("adamw_torch", "adamw_torch_fused")
 _FLOAT32_BYTES = 4
 
-# The last whole checkpoint must be kept while the next one is written.
+# The last complete checkpoint must be kept while the next one is written.
 _MIN_KEPT = 2
 
 
@@ -69,7 +69,7 @@ def disk_shortage_message(directory: Path, num_bytes: int, num_to_come: int, mos
         return None
     kept = "all are kept"
     if most_kept is not None:
-        kept = f"{most_kept} are kept, and the oldest is removed when the next is whole"
+        kept = f"{most_kept} are kept, and the oldest is removed when the next is complete"
     return (
         f"{directory}: {size(needed)} are needed for checkpoints, {size(free)} are free there; {num_to_come} more than now "
         f"will be there at once, of at least {size(num_bytes)} each ({kept}); "

@@ -1,7 +1,7 @@
-"""Checkpoint directories: which trainer checkpoints are whole, what identifies a model, how one is published.
+"""Checkpoint directories: which ones of the trainer are complete, and how one is published.
 
 A trainer checkpoint counts only with `complete.json`, written when every file of it is on the disk. A published one is
-built beside its place and moved there by one rename.
+built in a temporary directory beside it, which is then renamed.
 """
 
 import os
@@ -60,7 +60,7 @@ def is_complete(checkpoint_dir: Path) -> bool:
 
 
 def trainer_checkpoints(trainer_dir: Path) -> list[Path]:
-    """The checkpoint-N directories, whole or not, by rising N."""
+    """The checkpoint-N directories, complete or not, in the order of N."""
     found = [path for path in trainer_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     return sorted((path for path in found if path.is_dir()), key=step_of)
 

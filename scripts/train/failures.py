@@ -1,4 +1,4 @@
-"""Why the trainer ended, told from the files of its ranks and from its output."""
+"""Why the trainer failed, from the files of its ranks and its output."""
 
 import re
 from pathlib import Path

@@ -19,7 +19,7 @@ OWNED_FLAGS = frozenset({
     "ddp_backend", "ignore_args_error", "create_checkpoint_symlink", "load_args", "logging_nan_inf_filter", "use_hf",
 })  # fmt: skip
 
-# Flags that would break what this program promises (exact resume, whole checkpoints, counted samples): the one value that
+# Flags that would break what this program promises (exact resume, complete checkpoints, counted samples): the one value that
 # does no harm, and why another one does.
 REFUSED_FLAGS: dict[str, tuple[Any, str]] = {
     "streaming": (False, "a stream has no length, so samples could not be counted"),
@@ -115,8 +115,8 @@ def _refused_flags(where: str, flags: Mapping[str, Any]) -> Iterator[str]:
         )
     if flags.get("save_total_limit") == 1:
         yield (
-            f"{where}.save_total_limit: 1 found, at least 2 expected; ms-swift deletes the last whole checkpoint "
-            "before the next one is known to be whole"
+            f"{where}.save_total_limit: 1 found, at least 2 expected; ms-swift deletes the last complete checkpoint "
+            "before the next one is known to be complete"
         )
 
 

@@ -60,7 +60,7 @@ def watch_settings_of(run: Run, resume_from: Path | None) -> WatchSettings:
 
 
 def prepare_start(run: Run, resume_from: Path | None) -> tuple[SwiftCommand, dict[str, str]]:
-    """Clears what an earlier start left, writes the callback's settings, and gives command and whole environment."""
+    """Clears what an earlier start left, writes the callback's settings, and returns the command and the complete environment."""
     run.watch.clear()
     # A compilation that was killed leaves a lock for which torch would wait for ever; no other trainer is here now.
     for path in run.cache_dir.glob("torch_extensions/**/lock"):

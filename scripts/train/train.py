@@ -1,14 +1,14 @@
 """Trains one stage with ms-swift (`swift sft`), resumes it after any interruption, proves what it did, exports the model.
 
 The trainer's checkpoints live in WORK_DIR/SIGNATURE, where the signature covers all that determines the result:
-settings, seed, model, training set, versions. The same command goes on from the last whole checkpoint of its own
-signature; another signature's is never touched. On SIGTERM or Ctrl-C the trainer saves after the step in hand and stops
-(Ctrl-C again, 5 s later, ends it at once); the exit status is then 1, because nothing is finished. Finished means that
-global_step equals max_steps in the last checkpoint; the exit status of the trainer does not say that.
+settings, seed, model, training set, versions. The same command goes on from the last complete checkpoint of its own
+signature; those of other signatures are never touched. On SIGTERM or Ctrl-C the trainer saves after the current step and
+stops (Ctrl-C again, 5 s later, ends it at once); the exit status is then 1, because the training is not finished. It is
+finished when global_step equals max_steps in the last checkpoint; the trainer's exit status does not say that.
 
-What is proven, or the program fails: every weight at the beginning is the input's, bit for bit; exactly what the freeze
-flags leave free has changed; no row was dropped or counted twice; losses go on after a resume. Then OUTPUT_DIR/checkpoint
-(loadable as it stands) appears whole, and after it OUTPUT_DIR/metrics.json.
+The program fails unless every weight at the beginning is the input's, bit for bit; exactly what the freeze flags do not
+freeze has changed; no row was dropped or counted twice; losses go on after a resume. Then OUTPUT_DIR/checkpoint, which
+transformers can load, appears as a whole, and after it OUTPUT_DIR/metrics.json.
 
 By hand:
   .venv/bin/python scripts train.train --config config/demo.yaml --stage stage1
@@ -132,7 +132,7 @@ def main() -> None:
     log(f"{stage}: {num_rows} rows; work directory {run.run_dir}")
     others = [path for path in arguments.work_dir.glob("*/trainer") if path.parent.name != signature]
     if others:
-        log(f"{stage}: {len(others)} training(s) of other settings or inputs beside it stay as they are")
+        log(f"{stage}: {len(others)} training(s) of other settings or inputs stay as they are")
     with StopRequests().listening() as stop, exclusive_work_dir(run.run_dir, stop):
         run.watch.path.mkdir(exist_ok=True)
         checkpoint, argv = train(run, stop, arguments.attempt)

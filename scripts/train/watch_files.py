@@ -1,7 +1,7 @@
 """The small files in RUN_DIR/watch by which the launcher and the trainer's callback tell each other what they need.
 
 The launcher (scripts/train/start.py) writes settings.json and, to stop a training, `stop`. The callback
-(scripts/train/watch.py), which runs inside the trainer, writes all the others.
+(scripts/train/watch.py), which runs inside the trainer, writes the others.
 """
 
 import json

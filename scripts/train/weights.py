@@ -14,7 +14,7 @@ from scripts.train.watch_files import WatchSettings
 
 
 @contextmanager
-def whole(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+def gathered(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     """A parameter with all its values. ZeRO-3 keeps a part on each rank; then every rank must call this."""
     if hasattr(tensor, "ds_id"):
         import deepspeed
@@ -43,7 +43,7 @@ def differing_weights(model: torch.nn.Module, checkpoint_dir: Path) -> list[str]
                     continue
                 seen.update(names_of_tensor[id(tensor)])
                 expected = file.get_tensor(disk_name)
-                with whole(tensor) as found:
+                with gathered(tensor) as found:
                     if expected.shape != found.shape:
                         findings.append(f"{disk_name}: {list(found.shape)} in memory, {list(expected.shape)} on disk")
                     elif not torch.equal(expected.to(device=found.device, dtype=found.dtype), found):

@@ -77,5 +77,5 @@ def test_what_does_not_fit_is_an_error_with_both_sizes_and_the_remedy(
     message = disk_shortage_message(tmp_path, 142_000_000_000, 15, 2)
     assert message is not None
     assert message.endswith(
-        "(2 are kept, and the oldest is removed when the next is whole); make room, or put the results on a larger disk"
+        "(2 are kept, and the oldest is removed when the next is complete); make room, or put the results on a larger disk"
     )
