@@ -24,6 +24,7 @@ from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import sha256_of_file, write_text_atomically
+from scripts.common.logger import log
 
 COMPILE_ADVICE = (
     "compiling needs a C++ compiler and nvcc of the CUDA version that torch was built with (often `module load cuda`); "
@@ -50,7 +51,7 @@ def compile_command(uv_path: Path, lock_path: Path, environment_dir: Path) -> li
 
 def run(command: Sequence[str], lock_path: Path, variables: Mapping[str, str], advice: str) -> None:
     """Runs one command. Raises UserError naming it when it fails."""
-    print("+", " ".join(command), file=sys.stderr, flush=True)
+    log(f"+ {' '.join(command)}")
     status = subprocess.run(command, check=False, env={**os.environ, "UV_NO_PROGRESS": "1", **variables}).returncode
     if status != 0:
         raise UserError(

@@ -10,11 +10,11 @@ By hand:
 import argparse
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import temporary_for
+from scripts.common.logger import log
 
 
 def build(definition_path: Path, image_path: Path, roles: str | None) -> None:
@@ -27,7 +27,7 @@ def build(definition_path: Path, image_path: Path, roles: str | None) -> None:
     arguments = ["--build-arg", f"roles={roles}"] if roles else []
     with temporary_for(image_path) as temporary:
         command = ["apptainer", "build", *arguments, str(temporary), str(definition_path)]
-        print("+", " ".join(command), file=sys.stderr, flush=True)
+        log(f"+ {' '.join(command)}")
         status = subprocess.run(command).returncode
         if status != 0:
             raise UserError(

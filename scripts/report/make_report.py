@@ -8,12 +8,13 @@ By hand: .venv/bin/python scripts report.make_report --config config/demo.yaml
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+from scripts.common import units
 from scripts.common.commit import Commit, current_commit
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import write_text_atomically
+from scripts.common.logger import log
 from scripts.report.inputs import read_inputs
 from scripts.report.page import render, render_curve
 
@@ -34,7 +35,7 @@ def make(config_path: Path, page_path: Path, curves_dir: Path, commit: Commit) -
     for metrics in inputs.stages:
         write_text_atomically(curves_dir / f"{metrics.stage}.svg", render_curve(metrics))
     write_text_atomically(page_path, page)
-    print(f"{page_path}: {num_bytes / 1000:,.0f} kB", file=sys.stderr)
+    log(f"{page_path}: {units.size(num_bytes)}")
 
 
 def main() -> None:

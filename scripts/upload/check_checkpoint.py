@@ -18,14 +18,15 @@ import os
 import re
 import stat
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.common import units
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import read_json, write_json_atomically
+from scripts.common.logger import log
 from scripts.common.root import ROOT
 from scripts.common.safetensors_files import INDEX_NAME, SINGLE_NAME, read_checkpoint
 from scripts.upload.front_matter import read_front_matter
@@ -236,10 +237,9 @@ def main() -> None:
     arguments = parser.parse_args()
     found = check(arguments.checkpoint_dir, arguments.python)
     write_json_atomically(arguments.output, found)
-    print(
-        f"{arguments.checkpoint_dir}: {found['num_files']} files, {found['num_bytes']:,} bytes, ready to be uploaded; "
-        f"{found['model']} with code of {found['code_from']} answered a picture; license: {found['license']}",
-        file=sys.stderr,
+    log(
+        f"{arguments.checkpoint_dir}: {found['num_files']} files, {units.size(found['num_bytes'])}, ready to be uploaded; "
+        f"{found['model']} with code of {found['code_from']} answered a picture; license: {found['license']}"
     )
 
 

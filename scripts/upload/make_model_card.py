@@ -17,6 +17,7 @@ from pathlib import Path
 from scripts.common.commit import Commit, current_commit
 from scripts.common.errors import run_program
 from scripts.common.files import write_text_atomically
+from scripts.common.logger import log
 from scripts.common.settings import json_settings
 from scripts.upload.card import render
 from scripts.upload.inputs import read_card_inputs
@@ -45,7 +46,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     card_path = make(arguments.stage, arguments.configuration, current_commit())
-    print(f"{card_path}: {len(card_path.read_text(encoding='utf-8').splitlines())} lines")
+    log(f"{card_path}: {len(card_path.read_text(encoding='utf-8').splitlines())} lines")
 
 
 if __name__ == "__main__":

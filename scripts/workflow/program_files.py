@@ -2,33 +2,38 @@
 
 Snakemake does not track a program that a `shell:` calls, so rules name these files as inputs: editing one of them reruns
 what the program makes, and nothing else.
+
+Import lines are found by a pattern, because parsing every module would take a tenth of the time of a dry run. A test compares
+the result with Python's own parser.
 """
 
-import ast
 import functools
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
+# `from a.b import c, d` with the names on one line or in parentheses, and `import a.b, c`.
+_IMPORT = re.compile(
+    r"^[ \t]*(?:from[ ]+([\w.]+)[ ]+import[ ]+(?:\(([^)]*)\)|([^(\n]*))|import[ ]+([^\n]*))", re.MULTILINE
+)
+_NAME = re.compile(r"(?:^|,)\s*([\w.]+)")
+_COMMENT = re.compile(r"#[^\n]*")
 
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Every statement in a module; its expressions, most of the tree, hold no import."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
-            yield child
-            yield from _statements(child)
+
+def imported_names(text: str) -> set[str]:
+    """Dotted names of all modules that a text imports, `from a.b import c` counting as both a.b and a.b.c."""
+    names: set[str] = set()
+    for module, in_parentheses, on_line, modules in _IMPORT.findall(text):
+        listed = _NAME.findall(_COMMENT.sub("", in_parentheses or on_line or modules))
+        names.update([module, *(f"{module}.{name}" for name in listed)] if module else listed)
+    return names
 
 
 @functools.cache
-def imported_modules(path: Path) -> frozenset[str]:
-    """Dotted names of all modules that the file imports, `from a.b import c` counting as both a.b and a.b.c."""
-    names: set[str] = set()
-    for node in _statements(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return frozenset(names)
+def imported_files(path: Path, root: Path) -> frozenset[Path]:
+    """The files below `root` that a file imports."""
+    names = imported_names(path.read_text(encoding="utf-8"))
+    candidates = (root / f"{name.replace('.', '/')}.py" for name in names)
+    return frozenset(candidate for candidate in candidates if candidate.exists())
 
 
 def program_files(program_path: Path, root: Path) -> list[str]:
@@ -37,11 +42,7 @@ def program_files(program_path: Path, root: Path) -> list[str]:
     waiting = [program_path]
     while waiting:
         path = waiting.pop()
-        if path in found:
-            continue
-        found.add(path)
-        for name in imported_modules(path):
-            candidate = root.joinpath(*name.split(".")).with_suffix(".py")
-            if candidate.exists():
-                waiting.append(candidate)
+        if path not in found:
+            found.add(path)
+            waiting += imported_files(path, root)
     return [str(program_path), *sorted(str(path) for path in found - {program_path})]

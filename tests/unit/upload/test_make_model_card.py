@@ -19,7 +19,6 @@ from helpers.card_inputs import (
     write_json,
 )
 from helpers.report_inputs import FIDELITY, LAYOUT
-from scripts.common.local_paths import without_local_paths
 from scripts.common.model_files import model_sha256
 from scripts.upload.front_matter import read_front_matter
 
@@ -105,20 +104,6 @@ def test_no_path_of_the_machine_and_no_name_of_its_user_gets_into_the_card(input
     for place in (str(inputs.directory), "/home", "somebody", "secret", str(Path.cwd())):
         assert place not in whole
     assert "own.jsonl#20" in row(body.partition("### stage2")[2], "data")
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("/home/me/train.jsonl#100", "train.jsonl#100"),
-        ("~/x/train.jsonl", "train.jsonl"),
-        ("resources/data/train.jsonl", "resources/data/train.jsonl"),
-        ("swift/llava-data:llava_instruct", "swift/llava-data:llava_instruct"),
-        ({"a": ["/x/y", 3]}, {"a": ["y", 3]}),
-    ],
-)
-def test_a_path_from_the_root_is_said_by_its_last_part(value: Any, expected: Any) -> None:
-    assert without_local_paths(value) == expected
 
 
 def test_a_license_that_no_file_states_is_not_invented(inputs: CardInputs) -> None:

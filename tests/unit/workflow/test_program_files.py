@@ -1,8 +1,42 @@
-"""Rules learn from a program's imports which files it is made of."""
+"""The files of a program are found by its imports."""
 
+import ast
 from pathlib import Path
 
-from scripts.workflow.program_files import program_files
+from scripts.workflow.program_files import imported_names, program_files
+
+
+def names_by_parser(text: str) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+    return names
+
+
+def test_imports_are_found_in_every_form() -> None:
+    text = (
+        '"""Text that imports nothing."""\n'
+        "import a, b.c as d  # import x\n"
+        "from e.f import g, h as i\n"
+        "from j import (\n    k,\n    l,  # a comment, with a comma\n)\n"
+        "def late() -> None:\n    from m import n\n"
+    )
+    assert imported_names(text) == names_by_parser(text)
+
+
+def of_this_repository(names: set[str]) -> set[str]:
+    return {name for name in names if name.split(".")[0] in ("scripts", "study", "benchmarks")}
+
+
+def test_pythons_own_parser_finds_the_same_imports_of_ours_in_every_module(root: Path) -> None:
+    paths = [*root.glob("scripts/*/*.py"), *root.glob("study/*.py"), *root.glob("benchmarks/*.py")]
+    assert len(paths) > 100
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        assert of_this_repository(imported_names(text)) == of_this_repository(names_by_parser(text)), path
 
 
 def test_a_program_is_itself_and_the_modules_that_it_imports(tmp_path: Path) -> None:
