@@ -1,5 +1,5 @@
-# The graft: config.json derived from both donors, tensors streamed from their shards, and the proof that nothing was lost;
-# for `calibration: affine` also the refit that takes the place of q and k.
+# The graft: config.json derived from both donors, tensors streamed from their shards, and the comparison with the
+# language donor; for `calibration: affine` also the refit that replaces q and k.
 
 
 rule graft_config:

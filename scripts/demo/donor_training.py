@@ -1,4 +1,4 @@
-"""What the trainings of small donors share: a learning rate, and digits shown as badly as an aligner shows them. Needs torch."""
+"""What the trainings of small donors share: a learning rate, and digits shown as imperfectly as an aligner shows them. Needs torch."""
 
 import math
 
@@ -14,7 +14,7 @@ def learning_rate_at(step: int, num_steps: int, peak: float) -> float:
 
 
 def disturbed(shown: torch.Tensor, rms: torch.Tensor, noise: float, dropout: float) -> torch.Tensor:
-    """Embeddings that stand for pictures [pictures, tokens, hidden], with noise added, some tokens (never all) replaced by it.
+    """Embeddings shown in place of pictures, [pictures, tokens, hidden], with noise added; some tokens, never all, are noise.
 
     `noise` is the largest ratio of noise to `rms`, the embeddings' root mean square; each picture draws its own, and its own
     share of lost tokens up to `dropout`.

@@ -1,8 +1,8 @@
 """Makes the demo's language donor: a small Qwen3 that answers four-choice questions about digits, from text alone.
 
-Its text is the later conversation token for token, with digits standing where a picture's tokens will stand. Their
-embeddings are disturbed, and some replaced by noise, so that it learns to take the digit from whichever of them shows
-it; options grow from two to four. Every few batches it only names the digit; without that the aligner learns far less
+Its text is the later conversation token for token, with digits in the places of a picture's tokens. Their embeddings are
+disturbed, and some replaced by noise, so that it learns to take the digit from whichever token shows it; the number of
+options grows from two to four. Every few batches it only names the digit; without that the aligner learns far less
 (docs/log.md). It is trained on exactly the tokens that ms-swift puts a loss on, the line break at
 the end too. A donor below the demanded accuracy is refused: the aligner could never make up for it.
 
@@ -88,7 +88,7 @@ class Questions:
         return self.templates[key]
 
     def draw(self, num: int, num_options: int, num_picture_tokens: int) -> Batch:
-        """`num` conversations, each with its own digit and options, in text: the digit stands for its picture."""
+        """`num` conversations, each with its own digit and options, in text: the digit in place of its picture."""
         template = self.template(num_options, num_picture_tokens)
         digits = torch.randint(len(DIGIT_NAMES), (num,))
         if num_options == 0:

@@ -1,7 +1,7 @@
 """Makes the demo's vision donor: a small Qwen2.5-VL whose vision tower has learned to read handwritten digits.
 
-The tower is trained on the training scans, moved and turned anew at each step, so that *each* merged token of a picture
-knows the digit: what the later aligner needs is then in every token it is given. The language model in it stays random
+The tower is trained on the training scans, moved and turned differently at each step, so that *each* merged token of a picture
+knows the digit: the later aligner then finds it in every token. The language model in it stays random
 (the graft drops it). A tower that reads too few dev pictures is refused: stage 1 could not repair it.
 
 By hand (half a minute on one core): .venv/bin/python scripts demo.make_demo_vision_donor --config config/demo.yaml

@@ -39,7 +39,7 @@ def text_before_answer(user_content: str) -> str:
 
 
 def picture_text(num_tokens: int) -> str:
-    """A picture of `num_tokens` merged tokens as it stands in the text before its embeddings are put in."""
+    """A picture of `num_tokens` merged tokens in the text, before its embeddings are put in."""
     return PICTURE_START + PICTURE_TOKEN * num_tokens + PICTURE_END
 
 

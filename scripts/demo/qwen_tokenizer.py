@@ -93,7 +93,7 @@ def read_ranks(num_base_tokens: int) -> dict[bytes, int]:
 
 
 def byte_to_character() -> dict[int, str]:
-    """GPT-2's printable stand-in for each byte, as byte-level vocabularies are written."""
+    """GPT-2's printable character for each byte, as byte-level vocabularies are written."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}

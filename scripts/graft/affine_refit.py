@@ -1,11 +1,11 @@
-"""The best affine stand-in for a normalised projection: W' x + b' ≈ RMSNorm(W x) · γ, by least squares. Needs torch.
+"""The best affine approximation of a normalised projection: W' x + b' ≈ RMSNorm(W x) · γ, by least squares. Needs torch.
 
 Qwen3 normalises each head of q and k; Qwen2.5-VL's attention cannot, but has biases. Over many tokens the norm is well
 approached by an affine map, since a head's rms varies little and what it varies with is mostly linear in x. Two fits are
 stacked, in float64:
 
   1. a head alone: t ≈ A y + c with y the head before its norm, head_dim x head_dim unknowns, so few tokens suffice;
-  2. what that leaves, from all of x, with a ridge that draws the correction towards zero where the text says little.
+  2. what that leaves, from all of x, with a ridge that draws the correction towards zero where the text determines little.
 
 Everything is centred first, so that the bias is exact: b' = mean(t) - W' mean(x), with W' as it will be stored.
 """

@@ -7,7 +7,7 @@ time: the hidden states of all calibration tokens go through it, give its inputs
 so that no layer is fitted to the errors of an earlier one. One sequence of eight is not fitted but measured.
 
 After each layer its result and the hidden states are on disk, in WORK_DIR/SIGNATURE, where the signature covers all that
-determines the result: a killed run goes on after its last whole layer, and other settings begin anew. The same text,
+determines the result: a killed run goes on after its last whole layer, and a run with other settings begins again. The same text,
 donor, settings, versions and number of threads give the same bytes on a CPU; another number of threads sums in another
 order and may change last digits.
 

@@ -25,12 +25,12 @@ COPY_BLOCK_BYTES = 1 << 24
 
 
 def bytes_of(values: torch.Tensor) -> memoryview:
-    """A tensor's bytes as they stand in a file."""
+    """A tensor's bytes as a file holds them."""
     return memoryview(values.detach().cpu().contiguous().view(torch.uint8).numpy().reshape(-1))
 
 
 class Progress:
-    """What is done so far, in a directory of its own: hidden states before layer k, and the results of earlier layers."""
+    """What is done so far, in one directory: hidden states before layer k, and the results of earlier layers."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -57,7 +57,7 @@ class Progress:
         with open(self.hidden_path(number), "rb") as file:
             num_read = file.readinto(bytes_of(hidden))
         if num_read != hidden.nbytes:
-            raise UserError(f"{self.hidden_path(number)}: cut off; remove {self.directory} to begin anew")
+            raise UserError(f"{self.hidden_path(number)}: cut off; remove {self.directory} to begin again")
         return hidden
 
     def store(self, number: int, fits: Mapping[str, Refit], figures: LayerFigures, hidden: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What the donors' config.json files log, in either style of the hubs.
+"""Reads the donors' config.json files, in either style of the hubs.
 
 transformers 4 publishes a flat file (`rope_theta`, `rope_scaling: {type: mrope, mrope_section}`, `torch_dtype`; for
 Qwen2.5-VL the language model's keys at the top level), transformers 5 a nested one (`text_config`, `rope_parameters`,
@@ -205,7 +205,7 @@ def language_shape(text: ConfigReader, tie_word_embeddings: bool) -> LanguageSha
 
 
 def tied(config: ConfigReader) -> bool:
-    """Whether the embeddings are tied; a nested file may say so in text_config only (transformers before 5)."""
+    """Whether the embeddings are tied; a nested file may have the key in text_config only (transformers before 5)."""
     if config.values.get("tie_word_embeddings"):
         return config.boolean("tie_word_embeddings")
     return text_section(config).boolean("tie_word_embeddings", default=config.get("tie_word_embeddings", False))

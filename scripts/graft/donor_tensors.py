@@ -1,4 +1,4 @@
-"""A donor's tensors, held against the names and shapes that its config.json implies."""
+"""A donor's tensors, compared with the names and shapes that its config.json implies."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -148,7 +148,7 @@ def _over_layers(values: list[float]) -> ResidualFigures:
 
 
 def refit_figures(gate: Gate) -> RefitFigures:
-    """What fidelity.json says of the refit."""
+    """The refit's part of fidelity.json."""
     report = gate.calibration
     layers = report.layers
     return RefitFigures(

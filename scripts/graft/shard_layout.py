@@ -1,7 +1,7 @@
 """Which tensor lies where in the files of a checkpoint that is to be written.
 
 A donor's file whose tensors all go into the result under their own names is mirrored: the result has the very same
-file, header and all, so that it can be linked, or copied as one piece. The other tensors are laid out anew, in the
+file, header and all, so that it can be linked, or copied as one piece. The other tensors are laid out in new files, in the
 order in which they lie in their donors, so that those are read from front to back.
 """
 

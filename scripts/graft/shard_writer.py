@@ -20,6 +20,7 @@ from pathlib import Path
 
 from scripts.common.disk_space import free_bytes
 from scripts.common.errors import UserError
+from scripts.common.units import duration, size
 from scripts.graft.shard_layout import OutputTensor, Shard
 
 SLAB_BYTES = 1 << 20  # of new tensors
@@ -39,7 +40,7 @@ _MIN_THREADS, _MAX_THREADS = 2, 16
 _BYTES_BETWEEN_SYNCS = 256 << 20
 FILE_MODE = 0o644
 
-# What a target answers that is full or may not grow; any other error of a copy in the kernel is tried again by hand.
+# The errors of a target that is full or may not grow. After any other error the buffer is tried instead of the kernel.
 _TARGET_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _BAR_WIDTH = 30
 
@@ -59,7 +60,7 @@ class _Copy:
 
 
 class _Stopped(Exception):
-    """Another thread failed; this one gives up quietly."""
+    """Another thread failed; this one stops without an error of its own."""
 
 
 def check_free_space(directory: Path, num_bytes: int) -> None:
@@ -75,12 +76,9 @@ def progress_line(label: str, num_done_bytes: int, num_total_bytes: int, elapsed
     """A bar, how much, how fast, and how long it will take."""
     part = num_done_bytes / num_total_bytes if num_total_bytes else 1.0
     rate = num_done_bytes / max(elapsed_s, 1e-9)
-    left = f"{(num_total_bytes - num_done_bytes) / rate:.0f} s left" if rate else "starting"
+    left = f"{duration((num_total_bytes - num_done_bytes) / rate)} left" if rate else "starting"
     bar = "#" * int(part * _BAR_WIDTH)
-    return (
-        f"{label}: [{bar:-<{_BAR_WIDTH}}] {num_done_bytes / 1e9:.2f} of {num_total_bytes / 1e9:.2f} GB, "
-        f"{rate / 1e6:.0f} MB/s, {left}"
-    )
+    return f"{label}: [{bar:-<{_BAR_WIDTH}}] {size(num_done_bytes)} of {size(num_total_bytes)}, {size(int(rate))}/s, {left}"
 
 
 def _copies(tensors: Sequence[OutputTensor], shards: Sequence[Shard]) -> Iterator[_Copy]:
@@ -244,7 +242,7 @@ class _Stream:
         self.digests[name] = digest.hexdigest()
 
     def account(self, num_bytes: int, target: int) -> None:
-        """Counts progress and lets the kernel write behind our back from time to time."""
+        """Counts progress and makes the kernel write in the background from time to time."""
         with self.lock:
             self.num_done_bytes += num_bytes
             self.num_unsynced_bytes += num_bytes
@@ -258,7 +256,7 @@ class _Stream:
         print(line, file=sys.stderr, flush=True, end=_BACK_TO_START if sys.stderr.isatty() else "\n")
 
     def end_report(self) -> None:
-        """Gives the terminal's line free."""
+        """Clears the progress line of a terminal."""
         if sys.stderr.isatty():
             print(_CLEAR_LINE, file=sys.stderr, flush=True, end="")
 
@@ -270,7 +268,7 @@ def write_shards(
     label: str,
     report_interval_s: float = 1.0,
 ) -> dict[str, str]:
-    """Writes the shards into `directory`, synced, and returns the sha256 of each tensor that was made anew.
+    """Writes the shards into `directory`, synced, and returns the sha256 of each new tensor.
 
     A file that exists there already is an error; on any error the caller removes `directory`.
     """

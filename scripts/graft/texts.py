@@ -41,6 +41,6 @@ def read_texts(path: Path, key: str, tokenizer: Any) -> Iterator[str]:
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
             raise UserError(
                 f'{path}, row {number}: no row of training data; expected {{"messages": [{{"role": ..., "content": '
-                "...}]}; mend the row or name a plain text"
+                "...}]}; correct the row or name a plain text"
             ) from None
         yield tokenizer.apply_chat_template(plain, tokenize=False)

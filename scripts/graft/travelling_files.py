@@ -1,4 +1,4 @@
-"""The files beside the weights that make the grafted directory usable as it stands.
+"""The files beside the weights that make the grafted directory usable without further work.
 
 The tokenizer and generation_config.json come from the language donor, picture and video processing and the chat
 template from the vision donor: the language donor's own template turns pictures into nothing.

@@ -1,4 +1,4 @@
-"""The checksums of a donor are those of its bytes, and a file that changed is told from one that was only touched."""
+"""The checksums of a donor are those of its bytes, and a touched file is not taken for a changed one."""
 
 import hashlib
 import os
