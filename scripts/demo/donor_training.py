@@ -1,4 +1,4 @@
-"""What the trainings of small donors share: a learning rate, and digits shown as imperfectly as an aligner shows them. Needs torch."""
+"""What the trainings of small donors share: a learning rate, and digits shown as imperfectly as by an aligner. Needs torch."""
 
 import math
 
