@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Prints how far each training is: where it runs, step, loss, samples/s, time left, last checkpoint.
 
 It reads files only and asks neither Slurm nor the trainer, so it also works when they are gone. Whether a trainer is running
