@@ -1,6 +1,7 @@
 """The grafted model's config.json, derived from those of both donors, and what a pair of donors must satisfy."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,16 @@ def check_stock_head_dim(shape: LanguageShape, llm_path: Path) -> None:
         )
 
 
-def picture_token_ids(
-    vl: ConfigReader, vocab_size: int, tokenizers: Mapping[str, tuple[Path, dict[str, int] | None]]
-) -> dict[str, int]:
+@dataclass(frozen=True)
+class AddedTokens:
+    """The added tokens of a donor's tokenizer with their ids; None where no file of the directory lists them."""
+
+    role: str
+    directory: Path
+    ids: dict[str, int] | None
+
+
+def picture_token_ids(vl: ConfigReader, vocab_size: int, tokenizers: Sequence[AddedTokens]) -> dict[str, int]:
     """The ids of the picture tokens, after checking that both donors' tokenizers mean the same tokens by them."""
     ids: dict[str, int] = {}
     for key, token in PICTURE_TOKENS.items():
@@ -91,12 +99,13 @@ def picture_token_ids(
                 f"{vl.where(key)} is {token_id}, beyond the language donor's vocabulary of {vocab_size}; these donors "
                 "do not fit; take a language donor whose vocabulary has the picture tokens (all published Qwen3 do)"
             )
-        for role, (directory, tokens) in tokenizers.items():
-            if tokens is None or tokens.get(token) == token_id:
+        for tokenizer in tokenizers:
+            if tokenizer.ids is None or tokenizer.ids.get(token) == token_id:
                 continue
-            found = f"has it as {tokens[token]}" if token in tokens else "does not have it"
+            found = f"has it as {tokenizer.ids[token]}" if token in tokenizer.ids else "does not have it"
             raise UserError(
-                f"{vl.where(key)} is {token_id}, meant as {token}, but the {role}'s tokenizer in {directory} {found}; "
+                f"{vl.where(key)} is {token_id}, meant as {token}, but the {tokenizer.role}'s tokenizer in "
+                f"{tokenizer.directory} {found}; "
                 "expected the same id in both donors, since the language donor's tokenizer travels with the graft; "
                 "take donors of one tokenizer family"
             )
@@ -119,25 +128,9 @@ def text_token_ids(llm: ConfigReader, vocab_size: int) -> dict[str, Any]:
     return ids
 
 
-def derive_config(
-    vl: ConfigReader,
-    llm: ConfigReader,
-    settings: GraftSettings,
-    tokenizers: Mapping[str, tuple[Path, dict[str, int] | None]],
-) -> dict[str, Any]:
-    """The grafted model's config.json; raises UserError where the donors or settings do not fit."""
-    check_language_donor(llm)
-    dtype_name(vl)
-    llm.integer("head_dim")  # Qwen3's class would otherwise assume 128
-    shape = language_shape(llm, llm.boolean("tie_word_embeddings"))
-    mrope_section = mrope_section_for(vl, shape.head_dim, llm.path)
-    vision = vl.child("vision_config")
-    vision_shape(vision)
-    picture_ids = picture_token_ids(vl, shape.vocab_size, tokenizers)
-    text_ids = text_token_ids(llm, shape.vocab_size)
-    theta_section = llm if "rope_theta" in llm.values else ConfigReader(rope_section(llm), llm.path, "rope_parameters.")
-    rope_theta = theta_section.number("rope_theta")
-    common = {
+def language_values(llm: ConfigReader, shape: LanguageShape) -> dict[str, Any]:
+    """The language model's keys that both architectures have."""
+    return {
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.intermediate_size,
@@ -153,26 +146,59 @@ def derive_config(
         "use_cache": llm.boolean("use_cache", default=True),
         "use_sliding_window": False,
         "sliding_window": None,
-        **text_ids,
+        **text_token_ids(llm, shape.vocab_size),
     }
-    # Without it transformers takes the tokenizer beside it for an early Mistral's and warns that it tokenizes wrongly.
-    written_by = {key: llm.values[key] for key in ("transformers_version",) if key in llm.values}
-    if settings.architecture == "qwen2_5_vl":
-        check_stock_head_dim(shape, llm.path)
-        stock_vision = {k: v for k, v in vision.values.items() if k not in ("model_type", "dtype", "torch_dtype")}
-        return {
-            "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-            "model_type": "qwen2_5_vl",
-            **written_by,
-            **common,
-            "rope_theta": rope_theta,
-            "rope_scaling": {"type": "mrope", "mrope_section": mrope_section},
-            "tie_word_embeddings": shape.tie_word_embeddings,
-            "torch_dtype": dtype_name(llm),
-            **picture_ids,
-            "vision_config": {**VISION_DEFAULTS, **stock_vision, "out_hidden_size": shape.hidden_size},
-        }
-    vision_keys = {k: v for k, v in vision.values.items() if k not in ("dtype", "torch_dtype")}
+
+
+def rope_theta_of(llm: ConfigReader) -> float:
+    """`rope_theta` of the language donor, at the top level (transformers 4) or in its section (transformers 5)."""
+    section = llm if "rope_theta" in llm.values else ConfigReader(rope_section(llm), llm.path, "rope_parameters.")
+    return section.number("rope_theta")
+
+
+def written_by(llm: ConfigReader) -> dict[str, Any]:
+    """`transformers_version`, where the language donor has it.
+
+    Without it transformers takes the tokenizer beside it for an early Mistral's and warns that it tokenizes wrongly.
+    """
+    return {key: llm.values[key] for key in ("transformers_version",) if key in llm.values}
+
+
+@dataclass(frozen=True)
+class DerivedParts:
+    """What both architectures' config.json are made of."""
+
+    llm: ConfigReader
+    vision: ConfigReader
+    shape: LanguageShape
+    mrope_section: list[int]
+    picture_ids: dict[str, int]
+    language: dict[str, Any]
+    rope_theta: float
+
+
+def stock_config(parts: DerivedParts) -> dict[str, Any]:
+    """For `architecture: qwen2_5_vl`: flat, with published keys alone."""
+    shape = parts.shape
+    vision = {k: v for k, v in parts.vision.values.items() if k not in ("model_type", "dtype", "torch_dtype")}
+    return {
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "model_type": "qwen2_5_vl",
+        **written_by(parts.llm),
+        **parts.language,
+        "rope_theta": parts.rope_theta,
+        "rope_scaling": {"type": "mrope", "mrope_section": parts.mrope_section},
+        "tie_word_embeddings": shape.tie_word_embeddings,
+        "torch_dtype": dtype_name(parts.llm),
+        **parts.picture_ids,
+        "vision_config": {**VISION_DEFAULTS, **vision, "out_hidden_size": shape.hidden_size},
+    }
+
+
+def qwen3_config(parts: DerivedParts) -> dict[str, Any]:
+    """For `architecture: qwen3`: nested, with the classes of the model code that travels with it."""
+    shape, dtype = parts.shape, dtype_name(parts.llm)
+    vision = {k: v for k, v in parts.vision.values.items() if k not in ("dtype", "torch_dtype")}
     return {
         "architectures": ["Qwen2_5_VLQwen3ForConditionalGeneration"],
         "auto_map": {
@@ -182,25 +208,55 @@ def derive_config(
             "AutoModelForImageTextToText": f"modeling_{CODE_NAME}.Qwen2_5_VLQwen3ForConditionalGeneration",
         },
         "model_type": CODE_NAME,
-        **written_by,
-        "dtype": dtype_name(llm),
+        **written_by(parts.llm),
+        "dtype": dtype,
         "tie_word_embeddings": shape.tie_word_embeddings,
-        **picture_ids,
+        **parts.picture_ids,
         "text_config": {
             "model_type": f"{CODE_NAME}_text",
-            **common,
+            **parts.language,
             "head_dim": shape.head_dim,
             "attention_bias": False,
             "layer_types": ["full_attention"] * shape.num_layers,
-            "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta, "mrope_section": mrope_section},
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": parts.rope_theta,
+                "mrope_section": parts.mrope_section,
+            },
             "tie_word_embeddings": shape.tie_word_embeddings,
-            "dtype": dtype_name(llm),
+            "dtype": dtype,
         },
         "vision_config": {
             **VISION_DEFAULTS,
-            **vision_keys,
+            **vision,
             "model_type": "qwen2_5_vl_vision",
-            "in_channels": vision_shape(vision).in_channels,
+            "in_channels": vision_shape(parts.vision).in_channels,
             "out_hidden_size": shape.hidden_size,
         },
     }
+
+
+def derive_config(
+    vl: ConfigReader, llm: ConfigReader, settings: GraftSettings, tokenizers: Sequence[AddedTokens] = ()
+) -> dict[str, Any]:
+    """The grafted model's config.json; raises UserError where the donors do not fit each other or the architecture."""
+    check_language_donor(llm)
+    dtype_name(vl)  # raises UserError where it is not one that the graft can write
+    llm.integer("head_dim")  # Qwen3's class would otherwise assume 128
+    shape = language_shape(llm, llm.boolean("tie_word_embeddings"))
+    mrope_section = mrope_section_for(vl, shape.head_dim, llm.path)
+    vision = vl.child("vision_config")
+    vision_shape(vision)
+    parts = DerivedParts(
+        llm=llm,
+        vision=vision,
+        shape=shape,
+        mrope_section=mrope_section,
+        picture_ids=picture_token_ids(vl, shape.vocab_size, tokenizers),
+        language=language_values(llm, shape),
+        rope_theta=rope_theta_of(llm),
+    )
+    if settings.architecture == "qwen2_5_vl":
+        check_stock_head_dim(shape, llm.path)
+        return stock_config(parts)
+    return qwen3_config(parts)

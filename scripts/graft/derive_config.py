@@ -14,7 +14,7 @@ from typing import Any
 from scripts.common.errors import run_program
 from scripts.common.files import read_json, write_json_atomically
 from scripts.common.settings import json_settings
-from scripts.graft.config import derive_config
+from scripts.graft.config import AddedTokens, derive_config
 from scripts.graft.donor_configs import read_language_donor, read_vision_donor
 from scripts.graft.settings import GraftSettings
 
@@ -44,10 +44,10 @@ def read_added_tokens(directory: Path) -> dict[str, int] | None:
 
 def derive_from_donors(vl_dir: Path, llm_dir: Path, settings: GraftSettings) -> dict[str, Any]:
     """Reads both donors' config.json and tokenizers (where there are any) and derives the grafted configuration."""
-    tokenizers = {
-        "vision donor": (vl_dir, read_added_tokens(vl_dir)),
-        "language donor": (llm_dir, read_added_tokens(llm_dir)),
-    }
+    tokenizers = [
+        AddedTokens("vision donor", vl_dir, read_added_tokens(vl_dir)),
+        AddedTokens("language donor", llm_dir, read_added_tokens(llm_dir)),
+    ]
     return derive_config(read_vision_donor(vl_dir), read_language_donor(llm_dir), settings, tokenizers)
 
 

@@ -96,7 +96,7 @@ def prepare(job: GraftJob) -> PreparedGraft:
             "expected a refit for affine, and none otherwise; give calibrate.py's output, or correct the setting"
         )
     vl, llm = read_vision_donor(job.vl_dir), read_language_donor(job.llm_dir)
-    derived = derive_config(vl, llm, job.settings, tokenizers={})
+    derived = derive_config(vl, llm, job.settings)
     check_config(job.config_path, derived)
     check_output_dir(job.output_dir, (job.vl_dir, job.llm_dir))
     plan = make_plan(job.vl_dir, job.llm_dir, DonorConfigs(vl, llm, derived), job.settings, job.refit_path)

@@ -82,7 +82,7 @@ def test_the_planned_result_is_what_the_derived_configurations_class_holds(
     tmp_path: Path, vl_name: str, llm_name: str, architecture: str
 ) -> None:
     donors = read_vision_donor(CONFIGS_DIR / vl_name), read_language_donor(CONFIGS_DIR / llm_name)
-    derived = derive_config(*donors, graft_settings(architecture=architecture), tokenizers={})
+    derived = derive_config(*donors, graft_settings(architecture=architecture))
     (tmp_path / "config.json").write_text(json.dumps(derived))
     classes = {"qwen3": Qwen2_5_VLQwen3ForConditionalGeneration, "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration}
     model = on_meta(classes[architecture], classes[architecture].config_class.from_pretrained(tmp_path))

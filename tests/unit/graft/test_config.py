@@ -13,7 +13,7 @@ from scripts.graft.donor_configs import VISION_DEFAULTS, read_language_donor, re
 
 def derived(vl_name: str, llm_name: str, architecture: str) -> dict[str, Any]:
     donors = read_vision_donor(CONFIGS_DIR / vl_name), read_language_donor(CONFIGS_DIR / llm_name)
-    return derive_config(*donors, graft_settings(architecture=architecture), tokenizers={})
+    return derive_config(*donors, graft_settings(architecture=architecture))
 
 
 @pytest.mark.parametrize(("vl_name", "llm_name"), [pair for pair in PAIRS if pair[1] not in STOCK_LLM_NAMES])

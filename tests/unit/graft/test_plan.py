@@ -15,7 +15,7 @@ from scripts.graft.plan import PlannedTensor, plan_graft
 
 def derived(vl_name: str, llm_name: str, architecture: str) -> dict[str, Any]:
     donors = read_vision_donor(CONFIGS_DIR / vl_name), read_language_donor(CONFIGS_DIR / llm_name)
-    return derive_config(*donors, graft_settings(architecture=architecture), tokenizers={})
+    return derive_config(*donors, graft_settings(architecture=architecture))
 
 
 def plan(vl_name: str, llm_name: str, architecture: str, aligner: str) -> list[PlannedTensor]:
