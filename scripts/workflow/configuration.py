@@ -96,6 +96,14 @@ def flag_findings(where: str, flags: Mapping[str, Any], command: str, known_flag
             yield f"{where}.{flag}: {json.dumps(value)} found, {known[flag]['type']} expected"
 
 
+def section_findings(cls: type, section: Mapping[str, Any], where: str) -> Iterator[str]:
+    """The error with which a program would refuse its section."""
+    try:
+        settings_from(cls, section, where)
+    except UserError as error:
+        yield from str(error).splitlines()
+
+
 def donor_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """Donors whose keys do not go with their kind, and a demo donor beside another one."""
     for role, donor in config["donors"].items():
@@ -113,10 +121,7 @@ def donor_findings(config: Mapping[str, Any]) -> Iterator[str]:
 def demo_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """The first wrong key of the section `demo`, which may be absent; its shape is not in the schema."""
     if "demo" in config:
-        try:
-            settings_from(DemoSettings, config["demo"], "demo")
-        except UserError as error:
-            yield str(error)
+        yield from section_findings(DemoSettings, config["demo"], "demo")
 
 
 def calibration_findings(config: Mapping[str, Any]) -> Iterator[str]:
@@ -134,14 +139,6 @@ def stage_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """Options of the two stages that contradict each other."""
     for stage in ("stage1", "stage2"):
         yield from stage_settings.findings(stage, settings_from(stage_settings.StageSettings, config[stage], stage))
-
-
-def section_findings(cls: type, section: Mapping[str, Any], where: str) -> Iterator[str]:
-    """What a program says of its section when it reads it."""
-    try:
-        settings_from(cls, section, where)
-    except UserError as error:
-        yield from str(error).splitlines()
 
 
 def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
