@@ -3,11 +3,9 @@
 The fields are in alphabetical order, as they stand in the records' provenance.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
-
-from scripts.common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -23,9 +21,10 @@ class VlmevalkitSettings:
     temperature: float
     video_llm: bool
 
-    def __post_init__(self) -> None:
+    def findings(self, where: str) -> Iterator[str]:
+        """What would break a promise of the evaluation."""
         if self.reuse:
-            raise UserError("evaluate.vlmevalkit.reuse: true would take old answers for new ones; expected false")
+            yield f"{where}.reuse: true would take old answers for new ones; expected false"
 
 
 @dataclass(frozen=True)
@@ -39,15 +38,14 @@ class NativeSettings:
     open_prompt: str
     temperature: float
 
-    def __post_init__(self) -> None:
-        lines = [
-            f"evaluate.native.{key}: cannot be filled ({reason}); expected no fields but {{question}}, {{options}}, {{letters}}; "
-            "a brace that is meant as such is written twice: {{ }}"
-            for key, prompt in (("choice_prompt", self.choice_prompt), ("open_prompt", self.open_prompt))
-            if (reason := _reason_not_to_fill(prompt))
-        ]
-        if lines:
-            raise UserError("\n".join(lines))
+    def findings(self, where: str) -> Iterator[str]:
+        """Prompts that cannot be filled, a line each."""
+        for key, prompt in (("choice_prompt", self.choice_prompt), ("open_prompt", self.open_prompt)):
+            if reason := _reason_not_to_fill(prompt):
+                yield (
+                    f"{where}.{key}: cannot be filled ({reason}); expected no fields but {{question}}, {{options}}, {{letters}}; "
+                    "a brace that is meant as such is written twice: {{ }}"
+                )
 
     def prompt(self, question: str, options: Mapping[str, str]) -> str:
         """The text that is asked: a question with its options by letter, or an open one."""

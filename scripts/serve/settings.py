@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scripts.common.errors import UserError
-
 # The name that the published recipe serves under. VLMEvalKit treats some names specially (those with "step", "o1", "gemini" …).
 DEFAULT_SERVED_NAME = "Qwen3-VL"
 
@@ -24,23 +22,15 @@ class ServeSettings:
     flags: Mapping[str, Any]  # of `swift deploy`
     startup_timeout_s: float
 
-    def __post_init__(self) -> None:
-        if lines := list(self._findings()):
-            raise UserError("\n".join(lines))
-
-    def _findings(self) -> Iterator[str]:
+    def findings(self, where: str) -> Iterator[str]:
         """Settings that contradict each other or our own, a line each."""
         for flag in sorted(self.flags.keys() & OWNED_FLAGS):
-            yield (
-                f"evaluate.serve.flags.{flag}: set by vlgraft itself from the rest of the configuration; remove it here"
-            )
+            yield f"{where}.flags.{flag}: set by vlgraft itself from the rest of the configuration; remove it here"
         if self.backend != "vllm":
             for flag in sorted(flag for flag in self.flags if flag.startswith("vllm_")):
-                yield (
-                    f"evaluate.serve.flags.{flag}: contradicts backend {self.backend}; remove it or set backend: vllm"
-                )
+                yield f"{where}.flags.{flag}: contradicts backend {self.backend}; remove it or set backend: vllm"
         if self.num_replicas > 1 and "port" in self.flags:
-            yield "evaluate.serve.flags.port: contradicts num_replicas above 1, which need a port each; remove it"
+            yield f"{where}.flags.port: contradicts num_replicas above 1, which need a port each; remove it"
 
     @property
     def served_name(self) -> str:

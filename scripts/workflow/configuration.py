@@ -144,8 +144,10 @@ def stage_findings(config: Mapping[str, Any]) -> Iterator[str]:
 def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """Options of the evaluation that contradict each other."""
     evaluate = config["evaluate"]
-    for key, cls in {"serve": ServeSettings, **HARNESS_SETTINGS}.items():
-        yield from section_findings(cls, evaluate[key], f"evaluate.{key}")
+    yield from settings_from(ServeSettings, evaluate["serve"], "evaluate.serve").findings("evaluate.serve")
+    for backend, cls in HARNESS_SETTINGS.items():
+        where = f"evaluate.{backend}"
+        yield from settings_from(cls, evaluate[backend], where).findings(where)
     if config["donors"]["vl"]["kind"] == "demo" and any(m.startswith("parent") for m in evaluate["models"]):
         yield "evaluate.models: parent contradicts donors.vl.kind demo: the demo's vision donor has no trained language model"
     if evaluate["num_seeds"] > 1 and evaluate[evaluate["backend"]]["temperature"] == 0:

@@ -1,5 +1,6 @@
 """What `evaluate.serve` may say."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import yaml
 
 from helpers.evaluation_inputs import serve_settings
 from scripts.common.errors import UserError
-from scripts.common.settings import settings_from
+from scripts.common.settings import json_settings, settings_from
 from scripts.serve.settings import ServeSettings
 
 
@@ -46,7 +47,13 @@ def test_a_name_and_a_port_may_be_chosen() -> None:
         ),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused_a_line_each(changes: dict[str, Any], lines: list[str]) -> None:
-    with pytest.raises(UserError) as refusal:
-        serve_settings(**changes)
-    assert str(refusal.value).splitlines() == lines
+def test_settings_that_contradict_each_other_are_found_a_line_each(changes: dict[str, Any], lines: list[str]) -> None:
+    assert list(serve_settings(**changes).findings("evaluate.serve")) == lines
+
+
+def test_a_section_given_by_hand_is_checked_too() -> None:
+    section = {**vars(serve_settings()), "flags": {"vllm_max_model_len": 8}}
+    with pytest.raises(
+        UserError, match=r"evaluate\.serve\.flags\.vllm_max_model_len: contradicts backend transformers"
+    ):
+        json_settings(ServeSettings, "evaluate.serve")(json.dumps(section))
