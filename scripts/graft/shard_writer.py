@@ -25,12 +25,12 @@ from scripts.graft.shard_layout import OutputTensor, Shard
 
 SLAB_BYTES = 1 << 20  # of new tensors
 
-# Fits a processor's second cache. 1 GiB that lay 256 bytes off its source's place in a page took 0.4 to 0.7 s of CPU time
+# Fits a processor's second cache. 1 GiB that lay 256 bytes off its source's position in a page took 0.4 to 0.7 s of CPU time
 # through it and 0.8 to 1.2 s by copy_file_range, which then moves two parts for each page; in place 0.3 to 0.6 s (docs/log.md).
 _BUFFER_BYTES = 256 << 10
 _PAGE_BYTES = mmap.PAGESIZE
 
-# How often the progress, and a failure elsewhere, are looked at.
+# Copied at a time; between two such parts a thread counts its progress and stops if another one failed.
 _COPY_BYTES = 64 << 20
 
 # Two threads at least, since one waits for the disk now and then.
@@ -205,7 +205,7 @@ class _Stream:
         return position
 
     def read(self, copy: _Copy, position: int, source: int) -> memoryview:
-        """The next part of a stretch, in a buffer of this thread's, where it lies in a page as it will in the shard."""
+        """The next part of a stretch, in this thread's buffer, at the position in a page that it will have in the shard."""
         if not hasattr(self.local, "buffer"):
             self.local.buffer = mmap.mmap(-1, _BUFFER_BYTES + _PAGE_BYTES)
         begin = (copy.offset + position) % _PAGE_BYTES
