@@ -41,8 +41,8 @@ rule flash_attention_environment:
 
 rule image:
     input:
-        # One that is there is never built anew by itself: it may come from elsewhere. Whether it is of these locks is checked
-        # when it is entered.
+        # An existing image is never rebuilt: it may come from elsewhere. The rule below checks that it was built from these
+        # locks.
         script=ancient(program("environments.build_image")),
         definition=ancient(shipped("envs/vlgraft.def")),
     output:

@@ -1,5 +1,5 @@
 # What needs a network, for clusters whose compute nodes have none: `snakemake --profile slurm prefetch` on a login node.
-# In a call of its own: what is made with an environment would otherwise be made anew in the call that builds it.
+# A call of its own, because a call that builds an environment also makes anew what is made with it.
 
 
 rule prefetch:

@@ -1,4 +1,4 @@
-# One page a person opens first: what was run, curves, the table with intervals, pictures with questions and answers.
+# The page to open first: the run, its curves, the scores with intervals, pictures with questions and answers.
 REPORT_FILES = sorted(str(path) for path in Path(shipped("scripts/report")).glob("*.*"))
 SCORES = {
     "scores": [RUN.scores(benchmark) for benchmark in RUN.benchmarks],

@@ -1,8 +1,8 @@
-# What makes a stage's checkpoint ready to be published: its model card, and the proof that it can be used without this repository.
+# The model card of a stage's checkpoint, and the proof that the checkpoint can be used without this repository.
 
 
 rule model_card:
-    # After the tables, since it holds the scores; no part of what identifies the model, so nothing is made from it.
+    # Made after the tables, because it holds the scores. It is no part of the model's identity, so nothing is made from it.
     input:
         **SCORES,
         script=program("upload.make_model_card"),
