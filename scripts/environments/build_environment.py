@@ -37,7 +37,7 @@ def install_commands(uv_path: Path, lock_path: Path, environment_dir: Path, pyth
     inside = str(environment_dir / "bin" / "python")
     return [
         [str(uv_path), "venv", "--quiet", "--clear", "--python", str(python_path), str(environment_dir)],
-        [str(uv_path), "pip", "sync", "--python", inside, "--require-hashes", str(lock_path)],
+        [str(uv_path), "pip", "sync", "--compile-bytecode", "--python", inside, "--require-hashes", str(lock_path)],
     ]
 
 
