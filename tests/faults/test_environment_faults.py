@@ -45,6 +45,14 @@ def test_an_environment_is_exactly_its_lock(root: Path, small_lock_path: Path, t
 
 
 @pytest.mark.needs_network
+def test_an_environment_is_compiled_when_it_is_built(root: Path, small_lock_path: Path, tmp_path: Path) -> None:
+    """Or each process compiles all that it imports, where an image is read-only or PYTHONDONTWRITEBYTECODE is set."""
+    finished = build(root, tmp_path, "--lock", small_lock_path)
+    assert finished.returncode == 0, finished.stderr
+    assert list(tmp_path.glob("env/lib/*/site-packages/iniconfig/__pycache__/*.pyc"))
+
+
+@pytest.mark.needs_network
 def test_a_package_with_another_hash_is_refused(root: Path, small_lock_path: Path, tmp_path: Path) -> None:
     forged = tmp_path / "train.lock"
     forged.write_text(re.sub(r"sha256:[0-9a-f]{64}", f"sha256:{'0' * 64}", small_lock_path.read_text()))
