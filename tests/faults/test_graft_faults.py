@@ -248,6 +248,40 @@ def test_a_tensor_of_another_shape_is_refused(workplace: Workplace) -> None:
     )
 
 
+def test_a_tensor_that_lies_on_its_side_is_refused(workplace: Workplace) -> None:
+    name = "visual.blocks.0.attn.qkv.weight"
+    path = read_checkpoint(workplace.vl_dir)[name].path
+    rewrite_shard(path, lambda arrays: arrays.update({name: arrays[name].T.copy()}))
+    assert "has shape [32, 96]" in workplace.refused()
+
+
+def test_a_file_that_goes_on_behind_its_tensors_is_refused(workplace: Workplace) -> None:
+    path = workplace.llm_dir / SECOND_SHARD
+    num_bytes = path.stat().st_size
+    path.write_bytes(path.read_bytes() + b"\0" * 16)
+    assert workplace.refused().startswith(f"{path}: {num_bytes + 16} bytes found, {num_bytes} expected")
+
+
+def test_a_header_whose_places_do_not_fit_its_shapes_is_refused(workplace: Workplace) -> None:
+    path = workplace.llm_dir / SECOND_SHARD
+    name = next(iter(read_shard(path)))
+    data = path.read_bytes()
+    # The same bytes, called something else of another size.
+    path.write_bytes(data.replace(b'"dtype": "BF16"', b'"dtype": "F32" ', 1))
+    assert workplace.refused().startswith(f"{path}: the header places tensor {name} at bytes 0")
+
+
+def test_a_tensor_that_the_index_places_elsewhere_is_refused(workplace: Workplace) -> None:
+    path = workplace.llm_dir / INDEX
+    index = json.loads(path.read_text())
+    name = next(name for name, file in index["weight_map"].items() if file == SECOND_SHARD)
+    del index["weight_map"][name]
+    write_json(path, index)
+    assert workplace.refused().startswith(
+        f"{workplace.llm_dir / SECOND_SHARD}: holds tensor {name}, which {INDEX} does"
+    )
+
+
 def test_a_quantised_tensor_is_refused(workplace: Workplace) -> None:
     path = workplace.llm_dir / SECOND_SHARD
     name = next(iter(read_shard(path)))

@@ -119,7 +119,7 @@ def test_a_table_that_does_not_sum_up_its_records_is_refused(inputs: ReportInput
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
     [
-        ("accuracy", "0.987654", "contradicts"),
+        ("accuracy", "0.987654", "accuracy 0.987654 contradicts"),
         ("accuracy", "nan", "expected a number"),
         ("ci95_low", "0.999", "outside its interval"),
         ("num_correct", "7000", "no more correct ones"),

@@ -24,7 +24,7 @@ from scripts.graft.calibrate import CalibrationPaths
 from scripts.graft.calibration_report import CalibrationReport
 from scripts.graft.check_fidelity import check_fidelity
 from scripts.graft.fidelity import Fidelity, Gate, RefitFigures
-from scripts.graft.layer_fit import advance
+from scripts.graft.layer_fit import advance, fit_layer
 from scripts.graft.settings import CalibrationSettings, FidelitySettings
 
 EPSILON = 1e-6
@@ -90,6 +90,16 @@ def test_moments_that_are_not_finite_are_refused() -> None:
     moments.add(torch.full((8, 4), torch.nan), torch.zeros(8, 4))
     with pytest.raises(ValueError, match="not positive definite"):
         factor(moments, 1e-3)
+
+
+def test_a_direction_that_the_text_says_nothing_of_is_left_as_the_donor_has_it() -> None:
+    """Without the ridge there would be no solution at all."""
+    inputs, weight = random(2000, 24, seed=0), random(16, 24, seed=1)
+    inputs[:, 20:] = 0
+    found = fit(inputs, random(2000, 16, seed=2), weight, head_dim=8, ridge=1e-4)
+    by_head = fit(inputs, random(2000, 16, seed=2), weight, head_dim=8, ridge=1e6)  # nothing but the first fit
+    assert torch.allclose(found.weight[:, 20:], by_head.weight[:, 20:], atol=1e-4)
+    assert not torch.allclose(found.weight[:, :20], by_head.weight[:, :20], atol=1e-2)
 
 
 class Workplace:
@@ -185,6 +195,44 @@ def test_other_settings_do_not_go_on_with_what_is_there(workplace: Workplace, mo
     other = workplace.run(ridge=1.0)
     assert other.signature != left.name
     assert workplace.work_dirs() == [left]
+
+
+def test_another_donor_does_not_go_on_with_what_is_there(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(calibrate, "assemble", die)
+    for value in (0.25, 0.5):
+        spoil(workplace.llm_dir, "model.layers.0.mlp.up_proj.weight", value)
+        with pytest.raises(KeyboardInterrupt):
+            workplace.run()
+    assert len(workplace.work_dirs()) == 2
+
+
+def test_sequences_that_are_held_out_are_measured_and_enter_no_fit(workplace: Workplace) -> None:
+    donor = calibration_donor.open_donor(workplace.llm_dir)
+    layer = calibration_donor.load_layer(donor, 0, torch.float32, "cpu")
+    target = calibration_donor.target_of(donor, 0, "cpu")
+    hidden = random(16, 64, 64, seed=0)
+    others = hidden.clone()
+    others[::8] = random(2, 64, 64, seed=1) + 1
+    first, second = (fit_layer(layer, target, each, 1e-4, torch.float32, "cpu") for each in (hidden, others))
+    for p in ("q", "k"):
+        assert torch.equal(first.fits[p].weight, second.fits[p].weight)
+        assert torch.equal(first.fits[p].bias, second.fits[p].bias)
+        assert first.figures[p].relative_residual == second.figures[p].relative_residual
+        assert first.figures[p].relative_residual_held_out != second.figures[p].relative_residual_held_out
+
+
+def test_what_is_fitted_is_the_donors_own_norm(workplace: Workplace) -> None:
+    donor = calibration_donor.open_donor(workplace.llm_dir)
+    layer = calibration_donor.load_layer(donor, 1, torch.float32, "cpu")
+    inputs = random(5, 64, seed=0)
+    attention, shape = layer.self_attn, (5, -1, 16)
+    queries = attention.q_norm(attention.q_proj(inputs).view(shape)).flatten(1)
+    keys = attention.k_norm(attention.k_proj(inputs).view(shape)).flatten(1)
+    found = calibration_donor.target_of(donor, 1, "cpu").of(inputs)
+    assert torch.allclose(found, torch.cat([queries, keys], dim=1), atol=1e-5)
 
 
 def test_too_short_a_text_is_refused_with_the_number_it_needs(workplace: Workplace) -> None:

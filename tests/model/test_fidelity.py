@@ -18,8 +18,11 @@ from helpers.tiny_donor_files import TEXT_TEMPLATE, edit_json, write_tiny_donors
 from helpers.tiny_graft import SECTION
 from scripts.common.errors import UserError
 from scripts.graft import check_fidelity
+from scripts.graft.calibration_report import CalibrationReport
+from scripts.graft.fidelity import Gate
 from scripts.graft.logit_comparison import compare
 from scripts.graft.picture_check import picture_problem
+from scripts.graft.settings import CalibrationSettings
 
 TEXT = "The quick brown fox jumps over the lazy dog.\n\nTwo paragraphs,\nthe second of two lines.\n\n\nA third one."
 Run = Callable[..., dict[str, Any]]
@@ -148,6 +151,72 @@ def test_the_figures_are_those_of_torchs_own_functions() -> None:
     assert figures.top1_agreement == pytest.approx((p.argmax(-1) == q.argmax(-1)).double().mean().item())
     assert figures.max_abs_difference == pytest.approx((torch.cat(donor) - torch.cat(graft)).abs().max().item())
     assert str(figures.first_difference).startswith("text 1, token 0, vocabulary entry 0: donor ")
+
+
+def test_a_difference_in_the_padded_batch_alone_is_a_difference() -> None:
+    texts = [torch.arange(5), torch.arange(3)]
+    donor = [torch.randn(length, 11, generator=torch.Generator().manual_seed(length)) for length in (5, 3, 8)]
+    graft = [values.clone() for values in donor]
+    assert compare(texts, donor, graft).bit_equal
+    graft[2][6, 4] += 0.5
+    figures = compare(texts, donor, graft)
+    assert not figures.bit_equal
+    assert str(figures.first_difference).startswith("left-padded batch, token 6, vocabulary entry 4: donor ")
+    assert figures.max_abs_difference == pytest.approx(0.5)
+
+
+def test_texts_of_two_lengths_are_padded_on_the_left_and_the_padding_is_masked() -> None:
+    batch = check_fidelity.left_padded([torch.tensor([5, 6, 7, 8]), torch.tensor([9, 10])])
+    assert batch["input_ids"].tolist() == [[0, 0, 9, 10], [5, 6, 7, 8]]
+    assert batch["attention_mask"].tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
+    assert batch["position_ids"].tolist() == [[0, 0, 0, 1], [0, 1, 2, 3]]
+    one = check_fidelity.left_padded([torch.tensor([5, 6, 7, 8])])
+    assert one["attention_mask"].sum(1).tolist() == [2, 4], "of a single length one is made shorter"
+
+
+def gate_of(text: Path) -> Gate:
+    """The report of a refit that was made on a text."""
+    settings = CalibrationSettings(
+        device="cpu", dtype="float32", max_tokens=4096, ridge=1e-4, sequence_length=64, text=str(text)
+    )
+    report = CalibrationReport(
+        settings=settings,
+        text_sha256="ab",
+        donor_sha256={},
+        versions={},
+        signature="cd",
+        num_threads=1,
+        refit_sha256="ef",
+        num_tokens=90,
+        num_tokens_held_out=10,
+        peak_memory_bytes=0,
+        layers=[],
+    )
+    return Gate(report, 0.05)
+
+
+@pytest.mark.parametrize("calibration", ["affine", "none"])
+def test_a_gate_is_asked_for_by_what_the_graft_says_of_itself(tmp_path: Path, calibration: str) -> None:
+    section = {**SECTION, "architecture": "qwen2_5_vl", "calibration": calibration}
+    (tmp_path / "settings.json").write_text(json.dumps({"graft": section, "seed": 0}))
+    right: Gate | None = gate_of(tmp_path / "fitted.txt")
+    wrong: Gate | None = None
+    if calibration == "none":
+        right, wrong = wrong, right
+    check_fidelity.check_is_gated(tmp_path, right)
+    with pytest.raises(UserError, match=f"calibration is '{calibration}', and"):
+        check_fidelity.check_is_gated(tmp_path, wrong)
+
+
+def test_a_refit_is_not_measured_on_a_paragraph_that_it_was_fitted_on(tmp_path: Path) -> None:
+    shared = "A paragraph that is long enough not to be the same by chance."
+    (tmp_path / "fitted.txt").write_text(f"One of its own.\n\n{shared}\n")
+    (tmp_path / "measured.txt").write_text("Short.\n\nAnother one.\n")
+    gate = gate_of(tmp_path / "fitted.txt")
+    check_fidelity.check_held_out(tmp_path / "measured.txt", gate, None)
+    (tmp_path / "measured.txt").write_text(f"Short.\n\n{shared}\n")
+    with pytest.raises(UserError, match=r"measured\.txt: shares 1 paragraphs with"):
+        check_fidelity.check_held_out(tmp_path / "measured.txt", gate, None)
 
 
 def test_no_more_tokens_are_read_than_asked_for(lossless: tuple[Path, Path], run: Run) -> None:

@@ -2,12 +2,17 @@
 would not. Runs in the train environment."""
 
 # ruff: noqa: E402 - the imports come after the check that there is a torch to import
+import json
+import math
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -17,8 +22,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from scripts.common.errors import UserError
+from scripts.common.processes import this_process
 from scripts.train.step_counter import StepCounter
-from scripts.train.watch_files import WatchSettings
+from scripts.train.watch import WatchCallback
+from scripts.train.watch_files import WATCH_VARIABLE, WatchSettings, write_watch_settings
 from scripts.train.weights import check_groups, count_parameters, differing_weights, load_weights, tied_names
 
 
@@ -165,3 +172,256 @@ def test_ms_swift_can_load_the_callback_from_anywhere_by_its_path_alone(root: Pa
         cwd=tmp_path, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert loaded.stdout.splitlines()[-1:] == ["WatchCallback"], loaded.stderr
+
+
+# --- the trainer's events ---
+
+
+NUM_ROWS = 10
+FROZEN = {"freeze_vit": True, "freeze_llm": True, "freeze_aligner": False, "custom_freezing": False}
+
+
+def stage1_model() -> SmallGraft:
+    model = SmallGraft()
+    model.requires_grad_(False)
+    model.model.visual.merger.requires_grad_(True)
+    return model
+
+
+class Training:
+    """A callback, and of ms-swift's trainer, its arguments and its state what the callback touches."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, model: SmallGraft, **settings: Any) -> None:
+        self.model = model
+        self.watch_dir = directory / "watch"
+        self.watch_dir.mkdir()
+        self.output_dir = directory / "trainer"
+        self.output_dir.mkdir()
+        model_dir = save_on_disk_names(model, directory / "model")
+        about: dict[str, Any] = {
+            "watch_dir": str(self.watch_dir), "stop_file": str(self.watch_dir / "stop"), "deepspeed": None,
+            "launcher": this_process(), "model_dir": str(model_dir), "dataset": "rows.jsonl", "num_rows": NUM_ROWS,
+            "resume_from": None, **FROZEN, **settings,
+        }  # fmt: skip
+        write_watch_settings(WatchSettings(**about))
+        monkeypatch.setenv(WATCH_VARIABLE, str(self.watch_dir / "settings.json"))
+        self.args = SimpleNamespace(
+            process_index=0, local_process_index=0, world_size=1, device="cpu", optimizer=None,
+            optim=SimpleNamespace(value="adamw_torch"), save_strategy="steps", save_total_limit=2,
+            output_dir=str(self.output_dir), gradient_accumulation_steps=1, dataloader_drop_last=False,
+        )  # fmt: skip
+        self.state = SimpleNamespace(global_step=0, max_steps=5, num_train_epochs=1, save_steps=5, log_history=[])
+        trainer = SimpleNamespace(model=model, train_dataset=[{}] * NUM_ROWS, _train_batch_size=2, _save=None)
+        self.trainer = trainer
+        self.callback = WatchCallback(self.args, trainer)
+
+    def begin(self) -> dict[str, Any]:
+        """What the launcher is told of a training that has begun."""
+        self.callback.on_train_begin(self.args, self.state, None, model=self.model)
+        begin: dict[str, Any] = json.loads((self.watch_dir / "begin.json").read_text())
+        return begin
+
+    def end_step(self) -> SimpleNamespace:
+        """What the trainer is to do after one more step."""
+        self.state.global_step += 1
+        control = SimpleNamespace(should_save=False, should_log=False, should_training_stop=False)
+        self.callback.on_step_end(self.args, self.state, control)
+        return control
+
+    def log(self, **logs: float) -> None:
+        self.callback.on_log(self.args, self.state, None, logs)
+
+
+@pytest.fixture
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Training]]:
+    """Makes trainings of stage 1 with 10 rows; the signals are handled as before afterwards."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield lambda **settings: Training(tmp_path, monkeypatch, stage1_model(), **settings)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def refused(training: Training, match: str) -> None:
+    """No step is trained, and the launcher is not told that it has begun."""
+    with pytest.raises(UserError, match=match):
+        training.begin()
+    assert not (training.watch_dir / "begin.json").exists()
+
+
+def test_a_sound_training_begins_and_tells_what_each_step_is_to_see(training: Callable[..., Training]) -> None:
+    begin = training().begin()
+    assert begin["samples_per_step"] == [2] * 5
+    assert begin["num_trainable_parameters"] == {"vision_tower": 0, "aligner": 6, "language_model": 0}
+    assert begin["trainable"] == ["model.visual.merger.bias", "model.visual.merger.weight"]
+
+
+def test_a_training_of_which_rows_were_dropped_does_not_begin(training: Callable[..., Training]) -> None:
+    refused(training(num_rows=NUM_ROWS + 1), "rows.jsonl: ms-swift kept 10 of 11 rows")
+
+
+def test_a_training_with_weights_that_are_not_those_on_disk_does_not_begin(training: Callable[..., Training]) -> None:
+    run = training()
+    with torch.no_grad():
+        run.model.lm_head.weight[0, 0] += 1
+    refused(run, "weights in memory are not those on disk: 1 tensor .*lm_head.weight: other values")
+
+
+def test_a_training_whose_groups_are_not_those_of_the_flags_does_not_begin(training: Callable[..., Training]) -> None:
+    refused(training(freeze_llm=False), "language_model: 0 of 16 parameters train; expected 16")
+
+
+def test_a_training_that_was_to_be_resumed_and_begins_anew_does_not_begin(
+    training: Callable[..., Training], tmp_path: Path
+) -> None:
+    refused(training(resume_from=str(tmp_path / "checkpoint-3")), "training would begin at step 0, expected 3")
+
+
+def test_a_training_that_was_not_to_be_resumed_begins_at_no_later_step(training: Callable[..., Training]) -> None:
+    run = training()
+    run.state.global_step = 3
+    refused(run, "training would begin at step 3, expected 0")
+
+
+def test_a_resumed_training_is_held_against_its_checkpoint_and_not_against_the_input(
+    training: Callable[..., Training], tmp_path: Path
+) -> None:
+    run = training(resume_from=str(tmp_path / "checkpoint-3"))
+    with torch.no_grad():
+        run.model.model.visual.merger.bias += 1
+    save_on_disk_names(run.model, tmp_path / "checkpoint-3")
+    run.state.global_step, run.state.log_history = 3, [{"step": 3, "loss": 1.0}]
+    assert run.begin()["first_step"] == 3
+
+
+def test_a_problem_of_another_rank_ends_this_one_too(
+    training: Callable[..., Training], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = training()
+    monkeypatch.setattr(
+        run.callback, "_all_reduce_max", lambda value: 1
+    )  # of all ranks' values, of which another one's is 1
+    refused(run, "another rank has ended the run")
+
+
+def test_too_little_room_for_the_checkpoints_ends_the_run_before_a_step(
+    training: Callable[..., Training], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.train.checkpoint_space.free_bytes", lambda directory: 10)
+    refused(training(), "are needed for checkpoints, 10 B are free")
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_the_run(training: Callable[..., Training], loss: float) -> None:
+    run = training()
+    run.begin()
+    run.log(loss=2.0)
+    run.log(learning_rate=0.1)  # a line without a loss is none of its business
+    with pytest.raises(UserError, match=f"step 0: the loss is {loss}"):
+        run.log(loss=loss)
+
+
+def test_a_first_loss_after_a_resume_that_does_not_go_on_ends_the_run_and_a_later_one_does_not(
+    training: Callable[..., Training], tmp_path: Path
+) -> None:
+    run = training(resume_from=str(tmp_path / "checkpoint-3"))
+    save_on_disk_names(run.model, tmp_path / "checkpoint-3")
+    run.state.global_step, run.state.log_history = 3, [{"step": step, "loss": 1.0} for step in (1, 2, 3)]
+    run.begin()
+    with pytest.raises(UserError, match=r"the first loss after the resume is 9\.0000, at most 2\.5000"):
+        run.log(loss=9.0)
+    run.log(loss=1.1)
+    run.log(loss=9.0)
+
+
+def test_each_step_is_recorded_with_what_went_into_the_model(training: Callable[..., Training]) -> None:
+    run = training()
+    run.begin()
+    for hook in run.model._forward_pre_hooks.values():
+        hook(run.model, (), {"input_ids": torch.zeros(2, 7, dtype=torch.long)})
+    assert not run.end_step().should_save
+    run.end_step()
+    lines = (run.watch_dir / "steps-rank0.jsonl").read_text().split("\n")
+    records = [json.loads(line) for line in lines if line]
+    assert [(r["step"], r["num_samples"], r["num_tokens"]) for r in records] == [(1, 2, 14), (2, 0, 0)]
+    assert json.loads((run.watch_dir / "progress.json").read_text())["num_samples"] == 2
+
+
+def test_the_last_step_is_saved_whatever_the_interval(training: Callable[..., Training]) -> None:
+    run = training()
+    run.begin()
+    controls = [run.end_step() for _ in range(5)]
+    assert [control.should_save for control in controls] == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize("asked_by", ["signal", "stop file", "launcher is gone"])
+def test_a_run_that_is_to_stop_saves_after_the_step_in_hand(training: Callable[..., Training], asked_by: str) -> None:
+    run = training()
+    run.begin()
+    assert not run.end_step().should_training_stop
+    if asked_by == "signal":
+        signal.raise_signal(signal.SIGTERM)
+    elif asked_by == "stop file":
+        (run.watch_dir / "stop").touch()
+    else:
+        launcher = {**run.callback.settings.launcher, "start_time": "0"}  # its number is another process's now
+        run.callback.settings = replace(run.callback.settings, launcher=launcher)
+    control = run.end_step()
+    assert (control.should_save, control.should_training_stop) == (True, True)
+
+
+def test_a_run_stops_where_another_rank_is_to(
+    training: Callable[..., Training], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = training()
+    run.begin()
+    monkeypatch.setattr(run.callback, "_all_reduce_max", lambda value: 1)
+    assert run.end_step().should_training_stop
+
+
+def save(run: Training, step_on_disk: int) -> Path:
+    checkpoint_dir = run.output_dir / f"checkpoint-{run.state.global_step}"
+    checkpoint_dir.mkdir()
+    state = {"global_step": step_on_disk, "max_steps": 5, "log_history": []}
+    (checkpoint_dir / "trainer_state.json").write_text(json.dumps(state))
+    run.callback.on_save(run.args, run.state, None)
+    return checkpoint_dir
+
+
+def test_a_checkpoint_is_marked_whole_once_it_is_saved_and_not_saved_again_at_the_end_of_its_epoch(
+    training: Callable[..., Training],
+) -> None:
+    run = training()
+    run.begin()
+    run.end_step()
+    assert json.loads((save(run, 1) / "complete.json").read_text())["files"].keys() == {"trainer_state.json"}
+    control = SimpleNamespace(should_save=True)
+    assert not run.callback.on_epoch_end(run.args, run.state, control).should_save
+    run.end_step()
+    control.should_save = True
+    assert run.callback.on_epoch_end(run.args, run.state, control).should_save
+
+
+def test_a_checkpoint_that_holds_another_step_is_not_marked_whole(training: Callable[..., Training]) -> None:
+    run = training()
+    run.begin()
+    run.end_step()
+    with pytest.raises(UserError, match="holds another step than 1"):
+        save(run, 0)
+    assert not (run.output_dir / "checkpoint-1/complete.json").exists()
+
+
+def test_a_resume_and_a_save_are_those_that_know_the_names_on_disk(
+    training: Callable[..., Training], tmp_path: Path
+) -> None:
+    run = training()
+    saved: list[Any] = []
+    run.trainer._save = lambda output_dir, state_dict: saved.append(state_dict)
+    run.callback._save_tied_weights_once(run.trainer)
+    run.trainer.model = SmallGraft(tied=True)
+    run.trainer._save("somewhere", dict(run.trainer.model.state_dict()))
+    assert "lm_head.weight" not in saved[0]
+    assert "model.language_model.embed_tokens.weight" in saved[0]
+    other = SmallGraft()
+    save_on_disk_names(other, tmp_path / "other")
+    run.trainer._load_from_checkpoint(str(tmp_path / "other"), run.model)
+    assert differing_weights(run.model, tmp_path / "other") == []

@@ -10,6 +10,11 @@ from scripts.common.errors import UserError
 from scripts.data.sources import chosen_rows, parse_source, parse_sources
 
 
+def test_rows_are_drawn_from_all_that_there_are() -> None:
+    drawn = {index for seed in range(40) for index in chosen_rows(num_rows=30, num_wanted=5, seed=seed)}
+    assert drawn == set(range(30))
+
+
 def test_more_rows_than_there_are_repeat_every_row_as_often_and_draw_the_rest() -> None:
     counts = Counter(chosen_rows(num_rows=8, num_wanted=19, seed=0))
     assert sorted(counts.values()) == [2] * 5 + [3] * 3

@@ -75,6 +75,60 @@ def test_how_fast_it_is_asked_decides_no_answer(identities: Callable[..., Identi
     assert identities(settings=native_settings(max_tokens=9)) != identities()
 
 
+def test_answers_are_known_by_everything_that_decides_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "versions", lambda *of: {"torch": "2"})
+    tsv = write_rows(benchmark_rows(2), tmp_path / "b.tsv")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+
+    def key(**changes: Any) -> str:
+        return identity_of(job_in(tmp_path, tsv, **changes)).key()
+
+    keys = [key()]
+    for changes in (
+        {"backend": "vlmevalkit"}, {"benchmark": "c"}, {"control": "blind"}, {"control": "shuffled"},
+        {"settings": native_settings(temperature=1)}, {"serve": serve_settings(flags={"max_new_tokens": 8})},
+        {"serve": serve_settings(environment={"MAX_PIXELS": 1})}, {"serve": serve_settings(backend="vllm")},
+    ):  # fmt: skip
+        keys.append(key(**changes))
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    keys.append(key())
+    tsv.write_text(tsv.read_text().replace("Which digit?", "What digit?"))
+    keys.append(key())
+    monkeypatch.setattr(job, "versions", lambda *of: {"torch": "3"})
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
+    for changes in ({"model_name": "other"}, {"num_seeds": 4}, {"serve": serve_settings(num_replicas=8)}):
+        assert key(**changes) == keys[-1], "who it is for and how fast it comes decides no answer"
+
+
+@pytest.mark.parametrize("control", ["none", "blind", "shuffled"])
+def test_a_control_is_asked_with_its_own_pictures_or_without_any(tmp_path: Path, control: str) -> None:
+    tsv = write_rows(benchmark_rows(6), tmp_path / "b.tsv")
+    table = read_benchmark(tsv)
+    for name in ("plain", "control"):
+        (tmp_path / name).mkdir()
+    plain = prepare_task(job_in(tmp_path, tsv), table, tmp_path / "plain", "key")
+    task = prepare_task(job_in(tmp_path, tsv, control=control), table, tmp_path / "control", "key")
+    shown, own = ([question.image_sha256 for question in each.questions] for each in (task, plain))
+    assert (task.is_blind, task.is_original) == (control == "blind", control != "shuffled")
+    if control == "blind":
+        assert shown == [None] * 6
+    else:
+        assert all(shown)
+        assert [one == other for one, other in zip(shown, own, strict=True)] == [control == "none"] * 6
+    asked_table = read_benchmark(task.lmu_data / "b.tsv")
+    assert list(asked_table["image"] == table["image"]) == [control != "shuffled"] * 6
+
+
+def test_each_question_is_asked_for_each_seed_from_the_first_on(tmp_path: Path) -> None:
+    tsv = write_rows(benchmark_rows(6), tmp_path / "b.tsv")
+    (tmp_path / "work").mkdir()
+    several = job_in(tmp_path, tsv, seed=3, num_seeds=2)
+    task = prepare_task(several, read_benchmark(tsv), tmp_path / "work", "key")
+    assert (list(task.seeds), task.num_answers) == ([3, 4], 12)
+
+
 def test_a_benchmark_without_any_picture_is_refused(tmp_path: Path) -> None:
     rows = [{**row, "image": ""} for row in benchmark_rows(3)]
     tsv = write_rows(rows, tmp_path / "b.tsv")
@@ -90,6 +144,7 @@ def test_the_shares_of_several_nodes_are_all_questions_and_none_twice(tmp_path: 
         directory.mkdir()
         task = prepare_task(job_in(tmp_path, tsv), read_benchmark(tsv), directory, "key", Share(number, 3))
         shares.append([question.index for question in task.questions])
+        assert task.indices == set(shares[-1])
     assert shares == [["0", "3", "6"], ["1", "4"], ["2", "5"]]
 
 
@@ -97,15 +152,3 @@ def test_more_nodes_than_questions_are_refused_by_the_key(tmp_path: Path) -> Non
     tsv = write_rows(benchmark_rows(2), tmp_path / "b.tsv")
     with pytest.raises(UserError, match=r"evaluate\.serve\.num_nodes: 3 found, but .* has 2 questions"):
         prepare_task(job_in(tmp_path, tsv), read_benchmark(tsv), tmp_path, "key", Share(2, 3))
-
-
-def test_a_blind_question_shows_no_picture_and_a_shuffled_one_another(tmp_path: Path) -> None:
-    tsv = write_rows(benchmark_rows(6), tmp_path / "b.tsv")
-    shown = {}
-    for control in ("none", "blind", "shuffled"):
-        directory = tmp_path / control
-        directory.mkdir()
-        task = prepare_task(job_in(tmp_path, tsv, control=control), read_benchmark(tsv), directory, "key")
-        shown[control] = [question.image_sha256 for question in task.questions]
-    assert shown["blind"] == [None] * 6
-    assert all(one != other for one, other in zip(shown["none"], shown["shuffled"], strict=True))

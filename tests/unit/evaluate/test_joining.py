@@ -116,3 +116,10 @@ def test_a_judgement_of_a_question_that_was_not_asked_is_refused() -> None:
 def test_a_judgement_of_another_answer_is_refused(stale) -> None:
     with pytest.raises(UserError, match="stale judgement"):
         make_records([question()], [answer()], [stale])
+
+
+@pytest.mark.parametrize(("score", "is_correct"), [(0.0, False), (0.5, False), (0.99, False), (1.0, True)])
+def test_an_answer_is_correct_at_the_full_score_alone(score: float, is_correct: bool) -> None:
+    verdict = judgement(score=score, metric="anls", log=None)
+    (record,) = make_records([question()], [answer()], [verdict])
+    assert (record.score, record.correct, record.metric) == (score, is_correct, "anls")

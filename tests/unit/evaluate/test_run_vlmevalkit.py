@@ -262,3 +262,12 @@ def test_the_published_evaluation_is_given_key_by_key(root: Path) -> None:
     rest = {key: published[key] for key in ("data", "mode", "reuse", "nproc", "judge")}
     assert rest.items() <= config.items()
     assert config["model"][0]["api_base"] == "http://127.0.0.1:1/v1/chat/completions"
+
+
+def test_each_request_of_the_evaluation_carries_the_seed_and_is_tried_three_times(root: Path) -> None:
+    section = yaml.safe_load((root / "config.yaml").read_text())["evaluate"]["vlmevalkit"]
+    settings = settings_from(VlmevalkitSettings, section, "evaluate.vlmevalkit")
+    for seed in (0, 7):
+        config = run_vlmevalkit.eval_config("b", "http://127.0.0.1:1/v1", "Qwen3-VL", settings, seed=seed)
+        (model,) = config["model"]
+        assert (model["seed"], model["retry"], model["temperature"]) == (seed, 3, settings.temperature)

@@ -45,9 +45,9 @@ def test_questions_without_groups_give_overall_rows_only() -> None:
 def test_unparsed_and_truncated_answers_are_counted() -> None:
     lines = records()
     lines[5] = record(5, status="unparsed", extracted=None, correct=False)
-    lines[6] = record(6, status="truncated")
+    lines[6:8] = [record(index, status="truncated") for index in (6, 7)]
     row = next(row for row in scores_of("stage1", lines) if row.split == "test")
-    assert (row.num_unparsed, row.num_truncated, row.num_correct) == (1, 1, 4)
+    assert (row.num_unparsed, row.num_truncated, row.num_correct) == (1, 2, 4)
 
 
 def test_shares_have_six_decimals_and_wilsons_interval() -> None:

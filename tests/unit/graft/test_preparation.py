@@ -1,5 +1,6 @@
 """What a graft takes from its donors is checked before a byte is written: config.json, manifests, a tied head."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -30,6 +31,19 @@ def test_a_config_json_that_was_changed_by_hand_is_refused(root: Path, tmp_path:
     config["text_config"]["num_hidden_layers"] = 1
     write_json(job.config_path, config)
     with pytest.raises(UserError, match=r"config.json: text_config.num_hidden_layers is 1; .* imply 2; delete"):
+        graft(job)
+
+
+def test_a_config_json_with_a_key_too_many_or_too_few_is_refused(root: Path, tmp_path: Path) -> None:
+    donors = write_tiny_donors(tmp_path)
+    job = graft_job(root, donors, tmp_path / "graft")
+    config = derive_from_donors(*donors, graft_settings())
+    write_json(job.config_path, config | {"attn_factor": 2})
+    with pytest.raises(UserError, match="attn_factor is 2; the donors and settings imply None"):
+        graft(job)
+    del config["text_config"]["head_dim"]
+    write_json(job.config_path, config)
+    with pytest.raises(UserError, match=r"text_config\.head_dim is None; the donors and settings imply 16"):
         graft(job)
 
 
@@ -82,6 +96,16 @@ def test_with_manifests_the_ledger_is_the_same_and_no_donor_is_read_for_it(
     record(*donors)
     monkeypatch.setattr("scripts.donors.checksums.record_file", None)
     assert (run_graft(root, donors, tmp_path / "with") / "ledger.tsv").read_text() == expected
+
+
+@pytest.mark.parametrize("link", ["auto", "never"])
+def test_the_ledgers_checksums_which_are_the_manifests_are_those_of_the_bytes_in_the_result(
+    root: Path, donors: tuple[Path, Path], tmp_path: Path, link: str
+) -> None:
+    record(*donors)
+    graft_dir = run_graft(root, donors, tmp_path / "graft", link=link)
+    stated = {row.output_name: row.sha256 for row in read_ledger(graft_dir / "ledger.tsv") if row.output_name}
+    assert stated == {name: hashlib.sha256(blob).hexdigest() for name, blob in read_bytes(graft_dir).items()}
 
 
 def test_a_donor_that_changed_after_it_was_recorded_is_refused(

@@ -1,19 +1,23 @@
 """Shards that go into the result unchanged are linked where the file systems allow it, else copied to the same bytes."""
 
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from helpers import debian_packages
 from helpers.small_file_system import small_file_system
 from helpers.tiny_donor_files import write_tiny_donors
-from helpers.tiny_graft import run_graft
+from helpers.tiny_graft import graft_job, read_bytes, run_graft
 from scripts.common.safetensors_files import read_checkpoint, read_shard
+from scripts.graft.graft import graft
+from scripts.graft.ledger import read_ledger
 
 
 def shard_hashes(directory: Path) -> dict[str, str]:
@@ -166,3 +170,47 @@ def test_a_second_graft_into_the_same_directory_leaves_nothing_of_the_first(root
     assert [path.name for path in graft_dir.glob("*.safetensors")] == ["model-00001-of-00001.safetensors"]
     assert not list(graft_dir.glob("*.py"))
     assert not (graft_dir / ".graft.partial").exists()
+
+
+class Killed(BaseException):
+    """The end of the process, at any place."""
+
+
+def test_wherever_a_graft_is_killed_what_its_index_and_its_ledger_name_is_there_whole(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    donors = write_tiny_donors(tmp_path)
+    earlier = run_graft(root, donors, tmp_path / "earlier", architecture="qwen2_5_vl", max_shard_gb=3e-5)
+    replace, unlink = os.replace, Path.unlink
+    num_left, num_with_index, num_with_ledger = 0, 0, 0
+
+    def or_die(function: Any) -> Any:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal num_left
+            num_left -= 1
+            if num_left < 0:
+                raise Killed
+            return function(*arguments, **options)
+
+        return counted
+
+    for num_steps in range(200):
+        graft_dir = shutil.copytree(earlier, tmp_path / f"killed{num_steps}")
+        job, num_left = graft_job(root, donors, graft_dir), num_steps
+        with monkeypatch.context() as patched, contextlib.suppress(Killed):
+            patched.setattr(os, "replace", or_die(replace))
+            patched.setattr(Path, "unlink", or_die(unlink))
+            graft(job)
+        has_index, has_ledger = ((graft_dir / name).exists() for name in ("model.safetensors.index.json", "ledger.tsv"))
+        assert has_index or not has_ledger
+        # An index without its shards, or beside those of another graft, is refused here.
+        blobs = read_bytes(graft_dir) if has_index else {}
+        if has_ledger:
+            rows = [row for row in read_ledger(graft_dir / "ledger.tsv") if row.output_name]
+            assert {row.output_name: row.sha256 for row in rows} == {
+                name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()
+            }
+        num_with_index, num_with_ledger = num_with_index + has_index, num_with_ledger + has_ledger
+        if num_left >= 0:
+            break
+    assert num_steps > num_with_index > num_with_ledger > 1  # before the first removal, and after the last move

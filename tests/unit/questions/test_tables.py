@@ -95,6 +95,30 @@ def test_an_answer_that_is_no_option_is_named(tmp_path: Path, wrong: str) -> Non
         require_scorable(read_benchmark(path), path)
 
 
+def test_an_answer_that_is_an_option_of_other_questions_alone_is_named(tmp_path: Path) -> None:
+    rows = benchmark_rows(5)
+    rows[3] |= {"D": "", "answer": "D"}
+    rows[0]["D"] = "none of them"
+    path = write_rows(rows, tmp_path / "b.tsv")
+    with pytest.raises(UserError, match=r"the answer of question 3 is 'D'; expected the letter .*\(A, B, C\)"):
+        require_scorable(read_benchmark(path), path)
+
+
+def test_the_fingerprint_is_of_all_pictures_of_a_question(tmp_path: Path) -> None:
+    rows = benchmark_rows(6)
+    first, second, third = (row["image"] for row in rows[:3])
+    rows[4]["image"], rows[5]["image"] = repr([first, second]), repr([first, third])
+    one, other = questions_from(rows, tmp_path / "b.tsv")[4:]
+    assert one.image_sha256 != other.image_sha256
+
+
+def test_a_question_may_name_another_ones_picture(tmp_path: Path) -> None:
+    rows = benchmark_rows(4)
+    rows[3]["image"] = "2"
+    questions = questions_from(rows, tmp_path / "b.tsv")
+    assert questions[3].image_sha256 == questions[2].image_sha256 != questions[1].image_sha256
+
+
 def test_numbers_that_would_be_shown_with_a_fraction_are_refused(tmp_path: Path) -> None:
     rows = benchmark_rows(5)
     require_scorable(read_benchmark(write_rows(rows, tmp_path / "b.tsv")), tmp_path / "b.tsv")

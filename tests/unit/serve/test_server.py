@@ -1,9 +1,11 @@
 """A server is watched while it starts and serves; its failures are reported with its last error."""
 
+import json
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -78,3 +80,32 @@ def test_a_server_without_the_process_that_computed_is_not_alive(tmp_path: Path)
         with pytest.raises(UserError, match=f"its child process {engine.pid} is gone.*RuntimeError: out of memory"):
             server.require_alive()
         leader.kill()
+
+
+@pytest.mark.parametrize(
+    ("content", "is_sound"),
+    [
+        ([{"logprob": -0.5}], True),
+        ([{"logprob": float("nan")}], False),
+        ([{"logprob": None}], False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_a_server_is_ready_once_its_first_answer_about_a_picture_has_a_finite_probability(
+    tmp_path: Path, content: Any, is_sound: bool
+) -> None:
+    asked: list[Any] = []
+
+    class Answering(ModelServer):
+        def ask(self, body: Any, timeout_s: float = 300.0) -> dict[str, Any]:
+            asked.append(body)
+            return {"choices": [{"logprobs": None if content is None else {"content": content}}]}
+
+    server = Answering(None, 1, "model", tmp_path / "server.log", 60)  # type: ignore[arg-type]
+    if is_sound:
+        server.require_sound_answer("cGljdHVyZQ==")
+    else:
+        with pytest.raises(UserError, match="the first question got no finite probability"):
+            server.require_sound_answer("cGljdHVyZQ==")
+    assert "base64,cGljdHVyZQ==" in json.dumps(asked)

@@ -127,3 +127,12 @@ def test_a_checkpoint_of_the_last_step_is_finished(tmp_path: Path) -> None:
     (checkpoint / "trainer_state.json").write_text(json.dumps(state))
     assert not is_finished(checkpoint)
     assert read_trainer_state(checkpoint) == TrainerState(4, 8, [LossPoint(4, 0.5)])
+
+
+def test_a_training_is_finished_at_the_last_step_alone(tmp_path: Path) -> None:
+    for step, global_step, max_steps in ((4, 4, 5), (4, 5, 5), (5, 4, 5), (5, 5, 5)):
+        checkpoint = tmp_path / f"{global_step}-of-{max_steps}/checkpoint-{step}"
+        checkpoint.mkdir(parents=True)
+        state = {"global_step": global_step, "max_steps": max_steps, "log_history": []}
+        (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+        assert is_finished(checkpoint) == (step == global_step == max_steps)

@@ -64,13 +64,17 @@ def test_a_machine_without_a_gpus_device_file_has_none(monkeypatch: pytest.Monke
 
 
 def test_a_trainer_does_not_inherit_another_trainings_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"):
+    names = {
+        "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "NPROC_PER_NODE",
+    }  # fmt: skip
+    for name in names:
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
     environment = inherited_environment(stage_settings(environment={"MAX_PIXELS": 5}))
     assert environment["MAX_PIXELS"] == "5"
-    assert environment["HOME"] == "/home/somebody"
-    assert environment.keys().isdisjoint({"RANK", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"})
+    assert (environment["HOME"], environment["OMP_NUM_THREADS"]) == ("/home/somebody", "5")
+    assert environment.keys().isdisjoint(names)
 
 
 def test_our_own_srun_gets_the_job_and_none_of_its_steps_options() -> None:
@@ -78,6 +82,8 @@ def test_our_own_srun_gets_the_job_and_none_of_its_steps_options() -> None:
         "SLURM_JOB_ID": "7",
         "SLURM_CONF": "/etc/slurm",
         "SLURM_NTASKS": "3",
+        "SLURM_CPU_BIND": "cores",
+        "SBATCH_PARTITION": "cpu",
         "SRUN_DEBUG": "1",
         "PATH": "/bin",
     }

@@ -58,3 +58,15 @@ def test_a_trainer_that_ends_early_is_an_error_that_is_recorded(run: Run, monkey
         train.train(run, StopRequests(), attempt=1)
     assert [failed.message[:7] for failed in read_failed_starts(run.run_dir)] == ["stage1:"]
     assert not run.watch.steps(0).exists()
+
+
+def test_a_trainer_that_ended_without_an_error_before_its_last_step_has_not_finished(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half_way(*_: object) -> list[str]:
+        add_checkpoint(run, 2, max_steps=5)
+        return ["the command"]
+
+    monkeypatch.setattr(train, "run_trainer_at_free_port", half_way)
+    with pytest.raises(UserError, match=r"not at the last step \(saved at step 2 of 5\)"):
+        train.train_to_the_end(run, None, StopRequests())

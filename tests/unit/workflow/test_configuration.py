@@ -56,6 +56,9 @@ def test_every_shipped_configuration_is_valid(root: Path, name: str) -> None:
         ("stage2.flags.output_dir", "x", "stage2.flags.output_dir: set by vlgraft itself"),
         ("stage2.flags.weight_decay", "much", 'stage2.flags.weight_decay: "much" found, float expected'),
         ("evaluate.models", ["stage3"], "evaluate.models[0]: 'stage3' does not match"),
+        ("evaluate.serve.flags.max_new_tokns", 8, "evaluate.serve.flags.max_new_tokns: unknown flag of `swift deploy` (did you"),
+        ("evaluate.serve.flags.learning_rate", 1.0, "evaluate.serve.flags.learning_rate: unknown flag of `swift deploy`"),
+        ("evaluate.serve.flags.host", "0.0.0.0", "evaluate.serve.flags.host: set by vlgraft itself"),
     ],
 )  # fmt: skip
 def test_a_wrong_key_or_value_is_one_line_that_names_it(

@@ -109,3 +109,30 @@ def test_a_directory_with_jobs_is_not_run_where_slurm_cannot_be_asked(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"squeue: not found on this machine, but .*slurm_logs shows"):
         jobs_of(tmp_path)
+
+
+@pytest.mark.parametrize("state", ["REQUEUE_HOLD", "SPECIAL_EXIT"])
+def test_a_job_that_is_held_after_a_failed_start_is_cancelled_though_slurm_does_not_call_it_pending(
+    slurm: Path, tmp_path: Path, state: str
+) -> None:
+    slurm.write_text(f"7|{NAME}|{state}|rule_stage2_wildcards_stage2|{tmp_path}\n")
+    end_leftover_jobs(tmp_path)
+    assert (tmp_path / "cancelled").read_text().split() == ["7"]
+
+
+def test_a_job_that_runs_is_waited_for_and_not_cancelled(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm.write_text(f"7|{NAME}|RUNNING|rule_stage2_wildcards_stage2|{tmp_path}\n")
+    looks: list[float] = []
+
+    def sleep(duration_s: float) -> None:
+        looks.append(duration_s)
+        if len(looks) == 3:
+            slurm.write_text("")  # it has ended
+
+    monkeypatch.setattr("scripts.workflow.one_run.time.sleep", sleep)
+    end_leftover_jobs(tmp_path)
+    assert len(looks) == 3
+    assert not (tmp_path / "cancelled").exists()
+    assert capsys.readouterr().err.count("Slurm job 7 (stage2_wildcards_stage2) of an earlier run is running") == 1

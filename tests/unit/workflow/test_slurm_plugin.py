@@ -168,6 +168,18 @@ def test_a_job_that_will_never_start_is_given_up_with_slurms_reason_and_not_subm
     assert (tmp_path / "cancelled").read_text() == "1\n"
 
 
+@pytest.mark.parametrize("reason", ["JobHeldUser", "JobHeldAdmin", "Resources", "QOSMaxGRESPerUser", "Dependency"])
+def test_a_job_that_a_person_or_time_can_let_go_on_is_waited_for(
+    slurm: Callable[[str, str], None], tmp_path: Path, reason: str
+) -> None:
+    slurm("squeue", f"echo '1|{reason}|1|gpu'")
+    slurm("scancel", f'echo "$@" >> {tmp_path}/cancelled')
+    executor = Executor()
+    left, attempts = look(executor, "1")
+    assert (left, attempts, executor.errors) == (["1"], {"1": 1}, {})
+    assert not (tmp_path / "cancelled").exists()
+
+
 def test_more_nodes_than_a_partition_gives_are_hopeless_and_nodes_that_are_down_are_not(
     slurm: Callable[[str, str], None],
 ) -> None:
