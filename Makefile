@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SNAKEMAKE = . .venv/bin/activate && snakemake --cores all
 ROLES = train evaluate
 
-.PHONY: demo serve chat study test test-rest test-all test-unit test-model test-serving test-pipeline test-cluster lint bench environments status
+.PHONY: demo serve chat study test test-rest test-all test-unit test-model test-serving test-pipeline test-cluster mutants lint bench environments status
 
 # The environments in a call of their own: one that was deleted is built again without rerunning what was made with it.
 demo: environments
@@ -44,6 +44,10 @@ test-pipeline:
 
 test-cluster:
 	.venv/bin/pytest tests/cluster $(TIER)
+
+# Whether the tests notice: deliberate faults, one at a time, in copies of the tree.
+mutants: .venv/ok environments
+	.venv/bin/python tests/mutants/run_mutants.py
 
 lint: .venv/ok
 	.venv/bin/ruff format --check .

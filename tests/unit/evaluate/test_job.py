@@ -78,11 +78,13 @@ def test_how_fast_it_is_asked_decides_no_answer(identities: Callable[..., Identi
 def test_answers_are_known_by_everything_that_decides_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "versions", lambda *of: {"torch": "2"})
     tsv = write_rows(benchmark_rows(2), tmp_path / "b.tsv")
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    model_dir = tmp_path / "model"
+    model_dir.mkdir()
+    (model_dir / "config.json").write_text("{}")
+    (model_dir / "model.safetensors").write_bytes(b"weights")
 
     def key(**changes: Any) -> str:
-        return identity_of(job_in(tmp_path, tsv, **changes)).key()
+        return identity_of(job_in(model_dir, tsv, **changes)).key()
 
     keys = [key()]
     for changes in (
@@ -91,7 +93,7 @@ def test_answers_are_known_by_everything_that_decides_them(tmp_path: Path, monke
         {"serve": serve_settings(environment={"MAX_PIXELS": 1})}, {"serve": serve_settings(backend="vllm")},
     ):  # fmt: skip
         keys.append(key(**changes))
-    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    (model_dir / "model.safetensors").write_bytes(b"other weights")
     keys.append(key())
     tsv.write_text(tsv.read_text().replace("Which digit?", "What digit?"))
     keys.append(key())

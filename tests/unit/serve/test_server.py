@@ -1,9 +1,11 @@
 """A server is watched while it starts and serves; its failures are reported with its last error."""
 
+import contextlib
 import json
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,28 +52,34 @@ def test_the_last_error_of_a_log_is_the_exception_in_it(tmp_path: Path, log: str
     assert last_error(tmp_path / "server.log") == expected
 
 
+@contextlib.contextmanager
+def running(code: str) -> Iterator[psutil.Popen]:
+    """A Python program that has said so, and ends with its children when the test does, however that ends."""
+    with psutil.Popen(
+        [sys.executable, "-c", f"{code}; print('started', flush=True); time.sleep(3600)"], stdout=subprocess.PIPE
+    ) as process:
+        try:
+            process.stdout.readline()
+            yield process
+        finally:
+            for each in [*process.children(), process]:
+                each.kill()
+
+
 def test_a_port_that_another_process_took_meanwhile_is_not_believed(tmp_path: Path) -> None:
     (tmp_path / "server.log").touch()
-    with (
-        socket.socket() as other,
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"]) as loading,
-    ):
+    with socket.socket() as other, running("import time") as loading:
         other.bind(("127.0.0.1", 0))
         server = ModelServer(loading, other.getsockname()[1], "model", tmp_path / "server.log", 60)
         assert not server.is_ready()
         other.listen()
         with pytest.raises(UserError, match="was taken by another process"):
             server.is_ready()
-        loading.kill()
 
 
 def test_a_server_without_the_process_that_computed_is_not_alive(tmp_path: Path) -> None:
     (tmp_path / "server.log").write_text("RuntimeError: out of memory\n")
-    code = (
-        "import subprocess, time; subprocess.Popen(['sleep', '3600']); print('started', flush=True); time.sleep(3600)"
-    )
-    with psutil.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as leader:
-        leader.stdout.readline()
+    with running("import subprocess, time; subprocess.Popen(['sleep', '3600'])") as leader:
         (engine,) = leader.children()
         server = ModelServer(leader, 1, "model", tmp_path / "server.log", 60, engines=[engine])
         server.require_alive()
@@ -79,7 +87,6 @@ def test_a_server_without_the_process_that_computed_is_not_alive(tmp_path: Path)
         wait_for(lambda: has_ended(engine))
         with pytest.raises(UserError, match=f"its child process {engine.pid} is gone.*RuntimeError: out of memory"):
             server.require_alive()
-        leader.kill()
 
 
 @pytest.mark.parametrize(
