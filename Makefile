@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SNAKEMAKE = . .venv/bin/activate && snakemake --cores all
 ROLES = train evaluate
 
-.PHONY: demo serve chat study test test-rest test-all test-unit test-model test-serving test-pipeline test-cluster mutants lint bench environments status
+.PHONY: demo serve chat study test test-rest test-all test-unit test-model test-serving test-pipeline test-cluster mutants lint bench environments status docs/steps.svg
 
 # The environments in a call of their own: one that was deleted is built again without rerunning what was made with it.
 demo: environments
@@ -81,6 +81,10 @@ bench: demo
 	.venv/bin/python benchmarks/seeds.py
 	$(SNAKEMAKE) .venvs/serve_cpu.ok --configfile config/demo.yaml
 	.venv/bin/python benchmarks/throughput.py
+
+# The picture of the steps in the README; needs graphviz.
+docs/steps.svg: .venv/ok
+	. .venv/bin/activate && snakemake --rulegraph dot --configfile config.yaml | tred | dot -Grankdir=LR -Gbgcolor=white -Tsvg > $@
 
 # The workflow's own environment: pip alone, from the hashed lock; the other environments are made by a rule, with uv.
 .venv/ok: envs/workflow.lock
