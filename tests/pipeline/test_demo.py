@@ -190,7 +190,7 @@ def test_environments_built_again_from_the_same_locks_rerun_nothing(finished_dem
 
 
 def test_an_edited_program_reruns_what_it_makes(finished_demo: WorkflowRun) -> None:
-    program_path = finished_demo.directory / "scripts", "report.make_report"
+    program_path = finished_demo.directory / "scripts/report/make_report.py"
     original = program_path.read_text()
     try:
         program_path.write_text(original + "\n# edited\n")
