@@ -23,11 +23,11 @@ rule demo_vision_donor:
         env=RUN.environment("train"),
         digits=f"{DIGITS_DIR}/train.jsonl",
     output:
-        f"{RUN.donor_dir('vl')}/config.json",
+        f"{RUN.demo_donor_dir('vl')}/config.json",
     log:
-        f"logs/donors/make-{RUN.donor_name('vl')}.log",
+        f"logs/donors/make-{RUN.demo_donor_name('vl')}.log",
     benchmark:
-        RUN.donor_time("vl")
+        RUN.demo_donor_time("vl")
     threads: 1
     params:
         run=run("demo.make_demo_vision_donor"),
@@ -40,11 +40,11 @@ rule demo_language_donor:
         script=program("demo.make_demo_language_donor"),
         env=RUN.environment("train"),
     output:
-        f"{RUN.donor_dir('llm')}/config.json",
+        f"{RUN.demo_donor_dir('llm')}/config.json",
     log:
-        f"logs/donors/make-{RUN.donor_name('llm')}.log",
+        f"logs/donors/make-{RUN.demo_donor_name('llm')}.log",
     benchmark:
-        RUN.donor_time("llm")
+        RUN.demo_donor_time("llm")
     threads: 1
     params:
         run=run("demo.make_demo_language_donor"),

@@ -6,7 +6,7 @@ def donor_files(wildcards):
     role = RUN.role_of_donor[wildcards.donor]
     donor = config["donors"][role]
     if donor["kind"] == "demo":
-        return f"{RUN.donor_dir(role)}/config.json"
+        return f"{RUN.demo_donor_dir(role)}/config.json"
     if donor["kind"] == "local":
         return sorted(str(path) for path in Path(donor["path"]).glob("*") if path.suffix in (".json", ".safetensors"))
     return []

@@ -91,11 +91,18 @@ class Layout:
 
     # Donors (vl: the vision donor, llm: the language donor)
 
+    def demo_donor_name(self, role: str) -> str:
+        """Of the donor that the demo makes. Never a path of the user's, also where the donors are not the demo's."""
+        return f"demo-{role}-seed{self.config['seed']}"
+
+    def demo_donor_dir(self, role: str) -> str:
+        return f"{DONORS_DIR}/{self.demo_donor_name(role)}"
+
     def donor_name(self, role: str) -> str:
         """Named by its source, so that runs with different donors do not share files."""
         donor = self.config["donors"][role]
         if donor["kind"] == "demo":
-            return f"demo-{role}-seed{self.config['seed']}"
+            return self.demo_donor_name(role)
         if donor["kind"] == "local":
             return f"local-{role}-{Path(donor['path']).name}"
         return "--".join([donor["kind"], *Path(donor["id"]).parts, donor["revision"]])
@@ -110,8 +117,12 @@ class Layout:
 
     def donor_time(self, role: str) -> str:
         """How long it took to make a donor, or to fetch it and record its checksums."""
-        how = "made" if self.config["donors"][role]["kind"] == "demo" else "recorded"
-        return f"{DONORS_DIR}/{self.donor_name(role)}.{how}.tsv"
+        if self.config["donors"][role]["kind"] == "demo":
+            return self.demo_donor_time(role)
+        return f"{DONORS_DIR}/{self.donor_name(role)}.recorded.tsv"
+
+    def demo_donor_time(self, role: str) -> str:
+        return f"{self.demo_donor_dir(role)}.made.tsv"
 
     @property
     def role_of_donor(self) -> dict[str, str]:

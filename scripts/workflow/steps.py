@@ -57,12 +57,12 @@ def demo_make_digits(layout: Layout) -> Step:
 
 def demo_make_demo_vision_donor(layout: Layout) -> Step:
     settings = {"settings": layout.config["demo"]["vision_donor"], "seed": layout.config["seed"]}
-    return Step("train", {"digits-dir": DIGITS_DIR, **settings, "output-dir": layout.donor_dir("vl")})
+    return Step("train", {"digits-dir": DIGITS_DIR, **settings, "output-dir": layout.demo_donor_dir("vl")})
 
 
 def demo_make_demo_language_donor(layout: Layout) -> Step:
     settings = {"settings": layout.config["demo"]["language_donor"], "seed": layout.config["seed"]}
-    return Step("train", {**settings, "output-dir": layout.donor_dir("llm")})
+    return Step("train", {**settings, "output-dir": layout.demo_donor_dir("llm")})
 
 
 # Donors and data

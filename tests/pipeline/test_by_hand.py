@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from helpers.workflow_run import WorkflowRun
+from scripts.evaluate.model_names import pipeline_order
 from scripts.evaluate.scores import read_scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.full]
@@ -50,5 +51,5 @@ def test_the_lines_of_the_page_come_from_two_donors_to_the_table(make_checkout: 
     assert finished.returncode == 0, finished.stderr[-4000:]
     models = yaml.safe_load(config_path.read_text())["evaluate"]["models"]
     overall = [score for score in read_scores(checkout / "results/demo/eval/digits.csv") if score.group == "overall"]
-    assert [score.model for score in overall] == sorted(models, key=models.index)
+    assert [score.model for score in overall] == sorted(models, key=pipeline_order)
     assert all(f"{score.model}" in finished.stdout for score in overall)

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
 
 from helpers.workflow_run import WorkflowRun, planned_jobs, planned_rules
 
@@ -124,3 +126,17 @@ def test_steps_that_would_use_this_machines_gpus_go_one_at_a_time(
     output = checkout.run("-n", "results/eval/mmmu.csv")
     asking = re.findall(r"^rule (\w+):(?:\n    .*)*?\n    resources: .*gpu_machine=(\d)", output, re.MULTILINE)
     assert dict(asking) == dict.fromkeys(("stage1", "stage2", "evaluate"), str(expected))
+
+
+def test_a_users_own_donors_are_made_by_no_rule(checkout: WorkflowRun, tmp_path: Path) -> None:
+    """Also with the demo's configuration, whose rules make donors: of a directory that is given, nothing is an output."""
+    donors = {role: {"kind": "local", "path": str(tmp_path / role)} for role in ("vl", "llm")}
+    for role in donors:
+        (tmp_path / role).mkdir()
+        (tmp_path / role / "config.json").write_text("{}")
+    (checkout.directory / "own.yaml").write_text(yaml.safe_dump({"donors": donors}))
+    output = checkout.run("-n", "--configfile", "config/demo.yaml", "own.yaml")
+    assert "donor" in planned_rules(output)
+    assert not planned_rules(output) & {"demo_vision_donor", "demo_language_donor"}
+    written = [line for line in output.splitlines() if line.strip().startswith("output:")]
+    assert written and not any(str(tmp_path) in line for line in written)

@@ -62,3 +62,14 @@ def test_files_of_the_repository_are_found_from_another_directory(
     (tmp_path / "LICENSE").touch()
     assert text_path("LICENSE") == "LICENSE"
     assert text_path("my/text.txt") == "my/text.txt"
+
+
+def test_the_demo_makes_its_donors_in_a_place_of_its_own_whatever_the_donors_are(config: dict[str, Any]) -> None:
+    config["seed"] = 3
+    config["donors"] = {role: {"kind": "local", "path": f"/models/{role}"} for role in ("vl", "llm")}
+    layout = Layout(config)
+    assert layout.demo_donor_dir("vl") == "resources/donors/demo-vl-seed3"
+    assert layout.donor_dir("vl") == "/models/vl"
+    config["donors"] = {role: {"kind": "demo"} for role in ("vl", "llm")}
+    assert Layout(config).donor_dir("llm") == Layout(config).demo_donor_dir("llm") == "resources/donors/demo-llm-seed3"
+    assert Layout(config).donor_time("llm") == "resources/donors/demo-llm-seed3.made.tsv"
