@@ -148,7 +148,7 @@ def test_the_same_command_is_refused_while_the_first_lives_and_waits_for_its_job
         with run.held("stage1", 95, first):
             num_starts = len(run.starts("stage1"))
             output = run.run(run.target("stage1"), status=1)
-            assert re.search(rf"at work in this directory already: process {first.pid} on ", output)
+            assert re.search(rf"Snakemake runs in this directory already: process {first.pid} on ", output)
             end(first)
             second = training.process = run.start(run.target("stage1"))
             words = re.compile(r"Slurm job \d+ \(stage1.*\) of an earlier run is running")
