@@ -13,7 +13,7 @@ all in one loss, on exactly the tokens that ms-swift puts a loss on. A donor tha
 could make up for it. Beside the donor's files stands training.json: how well it does, and how far the gains went.
 
 By hand (the settings are those of study/config.yaml, sizes.NAME.language_donor; minutes of one core):
-  .venvs/train/bin/python -m study.make_language_donor --seed 0 --english results/study/texts/english.txt \
+  .venvs/train/bin/python -m study.make_language_donor --seed 0 --english resources/study/texts/learned.txt \
     --output-dir resources/study/small-seed0-llm --settings '{"num_base_tokens": 512, …}'
 """
 

@@ -8,9 +8,9 @@ A package that is published as source and compiled against the environment's tor
 built last: it needs nvcc and a C++ compiler, but no GPU.
 
 By hand:
-    .venv/bin/python scripts environments.build_environment \\
+    .venv/bin/python scripts environments.build_environment \
         --lock envs/train.lock --marker .venvs/train.ok
-    .venv/bin/python scripts environments.build_environment --lock envs/train.lock --compiled-lock envs/flash_attn.lock \\
+    .venv/bin/python scripts environments.build_environment --lock envs/train.lock --compiled-lock envs/flash_attn.lock \
         --marker .venvs/train_flash_attn.ok
 """
 

@@ -5,7 +5,7 @@ directory in which it is started, and, as usual with Apptainer, the home directo
 elsewhere, a scratch file system) is named in APPTAINER_BIND.
 
 By hand:
-  .venv/bin/python scripts environments.enter_image \\
+  .venv/bin/python scripts environments.enter_image \
     --image .venvs/vlgraft.sif --lock envs/train.lock --marker .venvs/image/train.ok
 """
 

@@ -9,7 +9,7 @@ fault ends the check with one message. This needs the memory of the model in its
 By hand: .venv/bin/python scripts upload.check_checkpoint --config config/demo.yaml --stage stage2
 For any directory:
   .venv/bin/python scripts upload.check_checkpoint --checkpoint-dir results/demo/stage2/checkpoint \
-    --python .venvs/train/bin/python --output /tmp/check.json
+    --python .venvs/train/bin/python --output check.json
 """
 
 import argparse

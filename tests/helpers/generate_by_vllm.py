@@ -1,7 +1,7 @@
 """Greedy tokens from vLLM, offline, for test_vllm_cpu.py. Runs in the environment serve_cpu.
 
 By hand, from the repository root (a minute), with requests.json as [{"prompt": "...", "pictures": ["a.png"]}, ...]:
-  .venvs/serve_cpu/bin/python tests/helpers/generate_by_vllm.py --model-dir results/demo/graft --model-impl transformers \\
+  .venvs/serve_cpu/bin/python tests/helpers/generate_by_vllm.py --model-dir results/demo/graft --model-impl transformers \
       --trust-remote-code --num-tokens 16 --requests requests.json --output tokens.json
 """
 
