@@ -1,7 +1,7 @@
 """From the death of a training's Slurm job to the start of the next one: what waits for Snakemake's next look, what is ours.
 
 A Slurm of two nodes on this machine (tests/helpers/slurm_cluster.py) trains the demo's stage 1 in a fresh clone of the last
-commit, whose job is cancelled three times. Noticed is when Snakemake's log tells of the failure: up to one polling interval after
+commit, whose job is cancelled three times. Noticed is when Snakemake's log shows the failure: up to one polling interval after
 the death. Ours is from there to the start of the trainer in the next job: submission,
 Slurm's scheduling, Snakemake's start in the job, and the launcher's checks.
 
@@ -54,7 +54,7 @@ def job_end_s(run: ClusterRun, job_id: str) -> float:
 
 
 def noticed_times_s(workflow_log: str) -> list[float]:
-    """When Snakemake told of each failure."""
+    """When Snakemake logged each failure."""
     stamps = re.findall(r"^\[(.+)\]\nError in rule stage1:$", workflow_log, re.MULTILINE)
     return [datetime.datetime.strptime(stamp, "%a %b %d %H:%M:%S %Y").timestamp() for stamp in stamps]
 

@@ -56,7 +56,7 @@ def make_weights(directory: Path, shapes: Shapes, holes: frozenset[str]) -> None
 
 
 def make_donors(directory: Path, vl_name: str, llm_name: str, with_holes: bool) -> tuple[Path, Path]:
-    """Donors in the hubs' format with the published configurations; a tiny tokenizer, and its ids, stand for theirs."""
+    """Donors in the hubs' format with the published configurations; a tiny tokenizer and its ids replace theirs."""
     vl_dir, llm_dir = write_tiny_donors(directory)
     for donor_dir, name in ((vl_dir, vl_name), (llm_dir, llm_name)):
         config_path = donor_dir / "config.json"

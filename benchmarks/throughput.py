@@ -133,7 +133,7 @@ def write_requests(tsv_path: Path, num_questions: int, directory: Path) -> tuple
 
     table = read_benchmark(tsv_path).head(num_questions)
     if len(table) < num_questions:
-        raise UserError(f"{tsv_path}: {len(table)} questions found; expected {num_questions}; lower --num-questions")
+        raise UserError(f"{tsv_path}: {len(table)} questions found; expected {num_questions}; make the demo again")
     subset_path, list_path = directory / "lmu_data" / "throughput.tsv", directory / "requests.jsonl"
     write_benchmark(table, subset_path)
     lines = []

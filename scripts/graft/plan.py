@@ -139,7 +139,7 @@ def plan_graft(
             plan.append(dropped(vl, name, "the vision donor's language model; replaced by the language donor"))
     if refit:
         check_refit(refit, llm, output_shapes)
-    lost = "the refitted q and k stand for them" if refit else "their effect is lost"
+    lost = "the refitted q and k replace them" if refit else "their effect is lost"
     for name in llm.shapes:
         if name in refit:
             plan.append(dropped(llm, name, "calibration: affine; refitted"))

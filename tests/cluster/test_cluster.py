@@ -50,7 +50,7 @@ def test_a_cancelled_job_saves_first_is_submitted_again_and_ends_with_the_undist
 def test_a_stage_on_two_nodes_has_its_processes_on_both(finished: ClusterRun) -> None:
     assert finished.metrics("stage2")["num_processes"] == 4
     hosts = [rank["host"] for rank in finished.ranks("stage2")]
-    # Which node has the first ranks is for the rendezvous to say.
+    # The rendezvous decides which node has the first ranks.
     assert hosts in (["node1", "node1", "node2", "node2"], ["node2", "node2", "node1", "node1"])
 
 

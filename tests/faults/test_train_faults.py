@@ -122,7 +122,9 @@ def test_a_row_longer_than_max_length_ends_the_run_and_is_named(run: TrainingRun
 
 @pytest.mark.slow
 @pytest.mark.full
-def test_a_trainer_that_is_killed_is_told_and_its_checkpoints_are_kept(run: TrainingRun, trainable_dir: Path) -> None:
+def test_a_trainer_that_is_killed_is_reported_and_its_checkpoints_are_kept(
+    run: TrainingRun, trainable_dir: Path
+) -> None:
     run.model_dir, run.dataset = trainable_dir, write_dataset(run.dataset.parent / "more", num_rows=40)
 
     def kill_trainer(launcher_pid: int) -> None:
@@ -136,7 +138,7 @@ def test_a_trainer_that_is_killed_is_told_and_its_checkpoints_are_kept(run: Trai
 
 @pytest.mark.slow
 @pytest.mark.full
-def test_a_disk_that_fills_up_loses_one_checkpoint_and_a_disk_with_too_little_room_is_told_of_before_a_step(
+def test_a_disk_that_fills_up_loses_one_checkpoint_and_a_disk_that_is_too_small_is_refused_before_a_step(
     run: TrainingRun, trainable_dir: Path
 ) -> None:
     run.model_dir, run.dataset = trainable_dir, write_dataset(run.directory / "pictures")
@@ -157,7 +159,7 @@ def test_a_disk_that_fills_up_loses_one_checkpoint_and_a_disk_with_too_little_ro
         assert "going on from step 18" in said
         assert "trainer: 1.39 MB are needed for checkpoints, 1." in error
         assert "1 more than now will be there at once, of at least 1.39 MB each (4 are kept" in error
-        assert run.steps_done() == 24  # told of by the first start alone
+        assert run.steps_done() == 24  # recorded by the first start alone
 
         remount(run.work_dir, "size=20m")
         said = run.run()

@@ -133,7 +133,7 @@ class ClusterRun(WorkflowRun):
         return found[0] if found else None
 
     def step(self, stage: str) -> int:
-        """The last step that the first rank has told of."""
+        """The last step that the first rank has recorded."""
         watch_dir = self.watch_dir(stage)
         path = watch_dir / "steps-rank0.jsonl" if watch_dir else None
         if path is None or not path.exists():
@@ -197,8 +197,8 @@ class ClusterRun(WorkflowRun):
         resume_step = self.starts(stage)[number + 1]["resume_step"]
         assert resume_step >= reached
         messages = [failure["message"] for failure in self.failures(stage)]
-        told = f"stopped by SIGTERM; saved at step {resume_step} of {NUM_STEPS[stage]}"
-        assert any(told in message for message in messages), messages
+        expected = f"stopped by SIGTERM; saved at step {resume_step} of {NUM_STEPS[stage]}"
+        assert any(expected in message for message in messages), messages
 
 
 @dataclass(frozen=True)

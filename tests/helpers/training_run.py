@@ -113,7 +113,7 @@ class TrainingRun:
         return {path.name: path.read_bytes() for path in files}
 
     def step_lines(self) -> list[int]:
-        """The steps that rank 0 has told of, in the order of their running; one that ran twice is there twice."""
+        """The steps that rank 0 has recorded, in the order of their running; one that ran twice is there twice."""
         lines = [
             line for path in self.work_dir.glob("*/watch/steps-rank0.jsonl") for line in path.read_text().splitlines()
         ]

@@ -109,7 +109,7 @@ def test_interrupted_four_times_it_ends_with_the_same_bits(make_run: MakeRun, un
     assert metrics["num_samples_seen"] == 2 * NUM_ROWS
     starts = [json.loads(line)["resume_step"] for line in (run.run_dir / "attempts.jsonl").read_text().splitlines()]
     assert len(starts) == 5
-    # The start that the power cut ended came to no new checkpoint, so the one after it went on from the same step.
+    # The start that the power cut ended saved no new checkpoint, so the one after it went on from the same step.
     assert [resume["step"] for resume in metrics["resumes"]] == sorted(set(starts) - {0})
     assert metrics["checkpoint_sha256"] == undisturbed.metrics["checkpoint_sha256"]
 

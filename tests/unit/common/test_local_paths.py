@@ -17,5 +17,5 @@ from scripts.common.local_paths import without_local_paths
         ({"a": ["/x/y", 3]}, {"a": ["y", 3]}),
     ],
 )
-def test_a_path_from_the_root_is_said_by_its_last_part(value: Any, expected: Any) -> None:
+def test_a_path_from_the_root_is_shown_by_its_last_part(value: Any, expected: Any) -> None:
     assert without_local_paths(value) == expected

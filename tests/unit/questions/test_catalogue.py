@@ -1,4 +1,4 @@
-"""What `evaluate.benchmarks` may hold, and what each entry stands for."""
+"""What `evaluate.benchmarks` may hold, and what each entry means."""
 
 from pathlib import Path
 from typing import Any

@@ -181,7 +181,7 @@ def test_neither_the_parent_nor_a_control_is_the_best_row_but_the_parent_is_comp
     assert "clearly more" in said(*rows)
 
 
-def test_a_best_row_that_is_not_the_last_is_said_to_be_so() -> None:
+def test_a_best_row_that_is_not_the_last_is_pointed_out() -> None:
     text = said(score("stage1", 0.9), score("stage2", 0.7))
     assert "It is the best row, not the last: stage2 reaches 70.0 %" in text
     assert "not the last" not in said(score("stage1", 0.7), score("stage2", 0.9))

@@ -218,7 +218,7 @@ def test_a_run_with_a_parent_two_splits_and_no_control_has_a_page(tmp_path: Path
     assert "No control with shuffled pictures or without any was run" in text
 
 
-def test_memory_of_a_gpu_is_told_where_one_was_used(tmp_path: Path) -> None:
+def test_memory_of_a_gpu_is_shown_where_one_was_used(tmp_path: Path) -> None:
     inputs = build(tmp_path)
     assert "Most memory of a GPU, GiB 61.5 61.5" in Page(inputs.page()).text
     for stage in ("stage1", "stage2"):
@@ -238,7 +238,7 @@ def test_questions_without_options_or_subjects_have_a_place(tmp_path: Path) -> N
     assert "by subject" not in text
 
 
-def test_uncommitted_changes_are_said_at_the_top(inputs: ReportInputs) -> None:
+def test_uncommitted_changes_are_shown_at_the_top(inputs: ReportInputs) -> None:
     text = inputs.page(commit=replace(COMMIT, is_dirty=True))
     assert "To keep in mind" in text
     assert "with uncommitted changes" in text

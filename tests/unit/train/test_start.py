@@ -41,7 +41,7 @@ def test_the_callback_reads_the_settings_that_the_launcher_wrote(tmp_path: Path)
     assert found.files == run.watch
 
 
-def test_the_callback_is_told_ms_swifts_own_defaults_of_what_is_frozen(tmp_path: Path) -> None:
+def test_the_callback_gets_ms_swifts_own_defaults_of_what_is_frozen(tmp_path: Path) -> None:
     settings = stage_settings()
     bare = make_run(tmp_path, type(settings)(**{**vars(settings), "flags": {}}))
     found = start.watch_settings_of(bare, None)

@@ -87,7 +87,7 @@ def test_a_trained_group_that_did_not_change_is_an_error() -> None:
         check_changes("stage1", changes, {"visual.merger.mlp.2.weight": True})
 
 
-def test_a_trained_tensor_that_kept_its_bits_is_an_error_at_32_bits_and_told_at_16() -> None:
+def test_a_trained_tensor_that_kept_its_bits_is_an_error_at_32_bits_and_reported_at_16() -> None:
     names = ["visual.merger.mlp.2.weight", "visual.merger.ln_q.weight"]
     trainable = dict.fromkeys(names, True)
     with pytest.raises(UserError, match=r"1 tensor \(visual.merger.ln_q.weight\) did not change though trained"):

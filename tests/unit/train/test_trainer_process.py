@@ -53,7 +53,7 @@ def killing(holder: subprocess.Popen[str]) -> Callable[[], bool]:
     return kill
 
 
-def test_a_second_launcher_says_for_whom_it_waits_and_goes_on_when_that_one_has_died(
+def test_a_second_launcher_names_the_one_it_waits_for_and_goes_on_when_that_one_has_died(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = hold_in_another_process(tmp_path / LAUNCHER_LOCK_NAME, fcntl.LOCK_EX)

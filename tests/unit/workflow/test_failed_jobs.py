@@ -67,7 +67,7 @@ def test_a_job_without_an_error_of_ours_is_named_by_its_last_lines() -> None:
     assert reason_in(output) == ["training, step 5/60", "slurmstepd: error: *** JOB 6 ON node1 CANCELLED ***"]
 
 
-def test_output_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+def test_output_that_is_gone_is_reported(tmp_path: Path) -> None:
     assert "its output cannot be read (No such file or directory)" in failure_summary(
         WORKFLOW_LOG.format(directory=tmp_path)
     )

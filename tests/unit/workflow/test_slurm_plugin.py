@@ -68,7 +68,7 @@ def test_the_plugins_own_question_is_asked_and_its_answer_corrected() -> None:
     assert duration_s is not None
 
 
-def test_where_slurm_does_not_answer_nothing_is_known_of_any_job_and_that_is_said_once(
+def test_where_slurm_does_not_answer_nothing_is_known_of_any_job_and_that_is_logged_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     query = with_known_states(plugin.query_job_status)
@@ -89,13 +89,13 @@ def test_sacct_is_asked_where_it_answers(slurm: Callable[[str, str], None]) -> N
     assert status_command("sacct", 40, 2) == "sacct"
 
 
-def test_squeue_is_asked_where_there_is_no_accounting_and_that_is_said(
+def test_squeue_is_asked_where_there_is_no_accounting_and_that_is_logged(
     slurm: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     slurm("sacct", "echo Slurm accounting storage is disabled >&2; exit 1")
     assert status_command("sacct", 40, 300) == "squeue"
     assert status_command("sacct", 40, 0) == "squeue", "0 is never"
-    assert status_command("sacct", 40, None) == "squeue", "that no cluster answers is for the first submission to say"
+    assert status_command("sacct", 40, None) == "squeue", "the first submission reports that no cluster answers"
     assert "sacct does not answer (Slurm accounting storage is disabled); squeue" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""The order of the house: which folder holds what, and who imports whom."""
+"""The layout of the repository: which folder holds what, and who imports whom."""
 
 import ast
 from pathlib import Path
