@@ -41,8 +41,8 @@ from scripts.evaluate.question_loop import (  # noqa: E402
     Task,
     harness_command,
     harness_environment,
-    let_it_ask,
     require_running,
+    send_addresses,
 )
 from scripts.evaluate.settings import HarnessSettings, NativeSettings, VlmevalkitSettings  # noqa: E402
 from scripts.questions.native_samples import data_url, letters_of  # noqa: E402
@@ -210,7 +210,7 @@ class Bench:
         command = harness_command(str(self.evaluate_python), task, start_dir)
         environment = harness_environment({**os.environ, **ENVIRONMENT_OF_CLIENTS}, task.lmu_data)
         with process_group(command, environment, start_dir, log_path) as harness:
-            let_it_ask(harness, [base_url])
+            send_addresses(harness, [base_url])
             harness.wait()
             ended_s = time.time()
             require_running(harness, log_path)

@@ -13,7 +13,7 @@ NO_ROOM_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_ROOM_TEXT = re.compile(r"No space left on device|Disk quota exceeded|inline_container\.cc.*unexpected pos")
 
 
-def says_no_room(line: str) -> bool:
+def reports_full_disk(line: str) -> bool:
     """Whether a line of a program's output reports a full disk."""
     return bool(_NO_ROOM_TEXT.search(line))
 

@@ -216,7 +216,7 @@ def watch_answers(
     return started_s
 
 
-def let_it_ask(harness: subprocess.Popen[bytes], base_urls: Sequence[str]) -> None:
+def send_addresses(harness: subprocess.Popen[bytes], base_urls: Sequence[str]) -> None:
     """Sends EvalScope the servers' addresses, for which it waits."""
     assert harness.stdin
     with contextlib.suppress(BrokenPipeError):  # it has ended; require_running gives the reason
@@ -255,10 +255,10 @@ def ask_once(task: Task, start_dir: Path, num_kept: int, log: Log) -> Timing:
         if num_left:
             with ready_servers(task, harness, start_dir, log) as servers:
                 log(f"ready after {duration(time.monotonic() - started_s)}; asking {num_left} questions")
-                let_it_ask(harness, [server.base_url for server in servers])
+                send_addresses(harness, [server.base_url for server in servers])
                 asking_started_s = watch_answers(servers, harness, task, start_dir, log)
         else:
-            let_it_ask(harness, [CLOSED_PORT_URL])
+            send_addresses(harness, [CLOSED_PORT_URL])
             asking_started_s = watch_answers([], harness, task, start_dir, log)
     num_asked = sum(map(len, task.answers().values())) - num_kept
     return Timing(asking_started_s - started_s, time.monotonic() - asking_started_s, num_asked)

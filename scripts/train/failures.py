@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from scripts.common.disk_space import free_bytes, says_no_room
+from scripts.common.disk_space import free_bytes, reports_full_disk
 from scripts.common.units import size
 from scripts.train.checkpoint_space import disk_space_remedy
 from scripts.train.checkpoints import last_complete, remove_incomplete, step_of
@@ -32,7 +32,7 @@ def output_since(log: Path, log_start: int) -> list[str]:
 
 def full_disk_message(run: Run, log_start: int) -> str | None:
     """Error text if a full disk has cut a checkpoint off, else None. Removes that checkpoint, or the disk would stay full."""
-    is_full = free_bytes(run.run_dir) < FULL_DISK_BYTES or any(map(says_no_room, output_since(run.log, log_start)))
+    is_full = free_bytes(run.run_dir) < FULL_DISK_BYTES or any(map(reports_full_disk, output_since(run.log, log_start)))
     removed = remove_incomplete(run.trainer_dir) if is_full else []
     if not removed:
         return None

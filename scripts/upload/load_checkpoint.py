@@ -32,7 +32,7 @@ class Fault(Exception):
     """A fault of the checkpoint, in one line."""
 
 
-def check_that_nothing_helps(repository: Path) -> None:
+def check_repository_is_not_loaded(repository: Path) -> None:
     """Raises Fault when a module of the repository can be found or was loaded."""
     if importlib.util.find_spec(PACKAGE) is not None:
         raise Fault(f"a module {PACKAGE} is installed in {sys.prefix}; expected an environment without it")
@@ -102,11 +102,11 @@ def answer(processor: Any, model: Any) -> tuple[int, str]:
 def main() -> None:
     directory, repository = map(Path, sys.argv[1:])
     try:
-        check_that_nothing_helps(repository)
+        check_repository_is_not_loaded(repository)
         num_results = read_card(directory)
         processor, model = load(directory)
         num_picture_tokens, text = answer(processor, model)
-        check_that_nothing_helps(repository)
+        check_repository_is_not_loaded(repository)
     except Fault as fault:
         print(json.dumps({"fault": str(fault)}))
         return

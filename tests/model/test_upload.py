@@ -81,4 +81,4 @@ def test_a_module_of_this_repository_among_the_loaded_ones_is_named(
 ) -> None:
     monkeypatch.setattr(load_checkpoint, "PACKAGE", "no_such_package")  # the real one is importable beside other tests
     with pytest.raises(load_checkpoint.Fault, match=r"module .* was loaded from .*expected nothing of the repository"):
-        load_checkpoint.check_that_nothing_helps(root)
+        load_checkpoint.check_repository_is_not_loaded(root)

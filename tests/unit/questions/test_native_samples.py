@@ -109,7 +109,7 @@ def test_content_of_null_is_refused_and_an_empty_one_is_not() -> None:
         require_content(response(None))
 
 
-def test_the_reason_that_an_answer_ended_has_one_word_in_each_backend() -> None:
+def test_reasons_that_an_answer_ended_translate_back_to_themselves() -> None:
     assert [stop_reason_of(theirs) for theirs in FINISH_REASONS.values()] == list(FINISH_REASONS)
 
 
