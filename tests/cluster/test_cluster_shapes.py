@@ -50,9 +50,11 @@ def test_a_stage_that_fails_each_time_is_not_tried_for_ever_and_the_login_node_s
         stage2={"num_processes_per_node": 1, "flags": OVERLAY["stage2"]["flags"] | {"max_length": 8}},
     ):
         output = run.run(run.target("stage2"), status=1)
-    said = output.partition("stage2, Slurm job ")[2]
-    assert re.search(r"said:\n  error: stage2: the last 2 starts saved no checkpoint beyond step 0", said)
-    assert re.search(r"It said: stage2: .*set max_length or truncation_strategy \(all output: .*stage2.log\)", said)
+    said = output.partition("stage2 (Slurm job ")[2]
+    assert re.search(r"failed:\n  error: stage2: the last 2 starts saved no checkpoint beyond step 0", said)
+    assert re.search(
+        r"Last failure: stage2: .*set max_length or truncation_strategy \(all output: .*stage2.log\)", said
+    )
     assert len(run.starts("stage2")) == 2
 
 

@@ -11,6 +11,7 @@ from dashscope.tokenizers import get_tokenizer
 from transformers import AutoTokenizer
 
 from helpers.tiny_donor_files import write_json
+from helpers.tiny_graft import graft_settings
 from scripts.common.errors import UserError
 from scripts.demo.qwen_tokenizer import (
     NUM_QWEN_BASE_TOKENS,
@@ -69,7 +70,7 @@ def test_transformers_does_not_take_the_whole_vocabulary_for_a_broken_mistrals(r
     # It looks for that above 100,000 tokens, so the demo's vocabulary would not show it.
     save_tokenizer(build_tokenizer(NUM_QWEN_BASE_TOKENS, qwen3=True), tmp_path, QWEN3_CHAT_TEMPLATE)
     published = [root / "tests/data/configs" / name for name in ("Qwen2.5-VL-7B-Instruct", "Qwen3-8B")]
-    config = derive_from_donors(*published, {"architecture": "qwen3", "calibration": "none"})
+    config = derive_from_donors(*published, graft_settings(architecture="qwen3", calibration="none"))
     assert "incorrect tokenization" not in messages_while_loading(tmp_path, config)
     del config["transformers_version"]
     assert "incorrect tokenization" in messages_while_loading(tmp_path, config)
