@@ -1,5 +1,8 @@
 # The page to open first: the run, its curves, the scores with intervals, pictures with questions and answers.
-REPORT_FILES = sorted(str(path) for path in Path(shipped("scripts/report")).glob("*.*"))
+# Templates, styles and the script of the pages; Python modules are found by their imports.
+REPORT_FILES = sorted(
+    str(path) for path in Path(shipped("scripts/report")).glob("*.*") if path.suffix in (".j2", ".css", ".js")
+)
 SCORES = {
     "scores": [RUN.scores(benchmark) for benchmark in RUN.benchmarks],
     "provenances": [RUN.scores_provenance(benchmark) for benchmark in RUN.benchmarks],
