@@ -94,8 +94,3 @@ def first_repeated(names: list[str]) -> str | None:
             return name
         seen.add(name)
     return None
-
-
-def require_integers(value: Any, key: str, where: str) -> dict[str, int]:
-    found = require(value, key, dict, where)
-    return {name: require(found, name, int, f"{where}: {key}") for name in found}

@@ -10,14 +10,11 @@ By hand (also: make chat CHECKPOINT=results/demo/stage2/checkpoint):
 
 import argparse
 import os
-from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import run_program
-from scripts.common.settings import json_settings
 from scripts.common.swift import flag_arguments
-from scripts.serve.command import Serving, model_arguments, server_environment
-from scripts.serve.settings import ServeSettings
+from scripts.serve.command import Serving, add_arguments, model_arguments, server_environment
 
 # What `swift deploy` has and `swift infer` has not (ms-swift 4.6.0, swift/arguments/deploy_args.py).
 DEPLOY_ONLY_FLAGS = frozenset({
@@ -38,15 +35,7 @@ def infer_command(serving: Serving) -> list[str]:
 def main() -> None:
     """Becomes `swift infer`, so that the terminal and its signals are its own."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--checkpoint-dir", required=True, type=Path)
-    parser.add_argument(
-        "--serve",
-        required=True,
-        type=json_settings(ServeSettings, "evaluate.serve"),
-        metavar="JSON",
-        help="evaluate.serve",
-    )
-    parser.add_argument("--serve-python", required=True, type=Path, help="interpreter of the server's environment")
+    add_arguments(parser)
     arguments = parser.parse_args()
     serving = Serving(arguments.serve_python.absolute(), arguments.checkpoint_dir.absolute(), arguments.serve)
     serving.require_servable()

@@ -1,5 +1,6 @@
 """The command and the environment that serve a checkpoint with ms-swift. Pure: nothing is started here."""
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from scripts.common.errors import UserError
 from scripts.common.files import read_json
 from scripts.common.gpus import visible_gpus
 from scripts.common.root import ROOT
+from scripts.common.settings import json_settings
 from scripts.common.swift import OWN_IDS_TEMPLATE, flag_arguments, model_type, template
 from scripts.serve.settings import ServeSettings
 
@@ -35,6 +37,19 @@ class Serving:
                 f"{self.python}: not found; expected the environment that serves; build it: "
                 f"snakemake --cores all {self.python.parent.parent}.ok"
             )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the programs that serve a checkpoint to people."""
+    parser.add_argument("--checkpoint-dir", required=True, type=Path)
+    parser.add_argument(
+        "--serve",
+        required=True,
+        type=json_settings(ServeSettings, "evaluate.serve"),
+        metavar="JSON",
+        help="evaluate.serve",
+    )
+    parser.add_argument("--serve-python", required=True, type=Path, help="interpreter of the server's environment")
 
 
 def model_arguments(model_dir: Path) -> dict[str, Any]:

@@ -23,9 +23,8 @@ from PIL import Image
 from scripts.common.errors import run_program
 from scripts.common.logger import log
 from scripts.common.processes import STOP_SIGNALS
-from scripts.common.settings import json_settings
 from scripts.common.units import duration
-from scripts.serve.command import Serving
+from scripts.serve.command import Serving, add_arguments
 from scripts.serve.server import ModelServer, last_error, model_server
 from scripts.serve.settings import ServeSettings
 
@@ -65,15 +64,7 @@ def wait_until_ready(server: ModelServer, stop: threading.Event) -> bool:
 def main() -> None:
     """Serves until a signal; 0 when it was ended by one, 1 when the server died."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--checkpoint-dir", required=True, type=Path)
-    parser.add_argument(
-        "--serve",
-        required=True,
-        type=json_settings(ServeSettings, "evaluate.serve"),
-        metavar="JSON",
-        help="evaluate.serve",
-    )
-    parser.add_argument("--serve-python", required=True, type=Path, help="interpreter of the server's environment")
+    add_arguments(parser)
     parser.add_argument("--port", type=int, help="instead of one that the kernel chooses")
     arguments = parser.parse_args()
     settings: ServeSettings = arguments.serve

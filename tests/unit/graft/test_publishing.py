@@ -4,14 +4,12 @@ import contextlib
 import hashlib
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers import debian_packages
 from helpers.small_file_system import small_file_system
 from helpers.tiny_donor_files import write_tiny_donors
 from helpers.tiny_graft import graft_job, read_bytes, run_graft
@@ -41,23 +39,6 @@ def mounted_dir(tmp_path: Path) -> Iterator[Path]:
     """Another file system, in memory, where the test may mount one."""
     with small_file_system(tmp_path / "mounted", "128m") as directory:
         yield directory
-
-
-@pytest.fixture
-def xfs_dir(tmp_path: Path) -> Iterator[Path]:
-    """A file system that knows reflinks, in a file, where the test may mount one."""
-    if os.geteuid() or not debian_packages.can_have(["mkfs.xfs"]):
-        pytest.skip("a file system with reflinks can be made and mounted by root alone")
-    debian_packages.install(["mkfs.xfs"], ["xfsprogs"])
-    image_path, directory = tmp_path / "xfs.img", tmp_path / "xfs"
-    directory.mkdir()
-    with open(image_path, "wb") as file:
-        file.truncate(320 << 20)
-    subprocess.run(["mkfs.xfs", "-q", str(image_path)], check=True)
-    if subprocess.run(["mount", "-o", "loop", str(image_path), str(directory)], capture_output=True).returncode:
-        pytest.skip("mounting a file system is not permitted here")
-    yield directory
-    subprocess.run(["umount", str(directory)], check=True)
 
 
 def test_shards_of_the_language_donor_are_linked_and_their_donor_stays_as_it_was(
