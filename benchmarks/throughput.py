@@ -33,7 +33,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from helpers.graft_run import make_graft  # noqa: E402
-from scripts.common.child_processes import process_group  # noqa: E402
 from scripts.common.errors import UserError, run_program  # noqa: E402
 from scripts.common.files import write_text_atomically  # noqa: E402
 from scripts.environments.installed_packages import versions_in  # noqa: E402
@@ -48,6 +47,7 @@ from scripts.evaluate.settings import HarnessSettings, NativeSettings, Vlmevalki
 from scripts.questions.native_samples import data_url, letters_of  # noqa: E402
 from scripts.questions.pictures import pictures_of  # noqa: E402
 from scripts.questions.tables import questions_of, read_benchmark, rows_of, write_benchmark  # noqa: E402
+from scripts.serve.child_processes import process_group  # noqa: E402
 from scripts.serve.command import Serving  # noqa: E402
 from scripts.serve.server import model_server  # noqa: E402
 from scripts.serve.settings import ServeSettings  # noqa: E402

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(workflow.current_basedir).parent))
 
 from scripts.common.errors import UserError
 from scripts.common.gpus import may_have_gpus
+from scripts.common.ownership import announce_run, forget_run
 from scripts.common.root import ROOT
 from scripts.evaluate.model_names import base_of
 from scripts.questions.catalogue import pictures_named_in
@@ -31,6 +32,9 @@ try:
 except UserError as error:
     raise WorkflowError(str(error))
 
+# What a job of Slurm inherits from the run that submitted it.
+forget_run()
+
 # Where everything lies.
 RUN = Layout(config)
 MODEL_PACKAGE = sorted(str(path) for path in Path(shipped("model/qwen2_5_vl_qwen3")).glob("*.py"))
@@ -39,7 +43,9 @@ MODEL_PACKAGE = sorted(str(path) for path in Path(shipped("model/qwen2_5_vl_qwen
 onstart:
     if workflow.is_main_process:
         try:
-            claim_directory(Path(".snakemake"))
+            claim_directory(Path(".snakemake/vlgraft.lock"))
+            claim_directory(Path(RUN.result(".vlgraft.lock")))
+            announce_run()
             patch_slurm_plugin(workflow.executor_settings)
             end_leftover_jobs(Path.cwd())
         except UserError as error:

@@ -1,5 +1,6 @@
 """Files that are either whole or absent: temporary name, fsync, rename, fsync of the directory."""
 
+import glob
 import hashlib
 import json
 import os
@@ -50,6 +51,14 @@ def temporary_for(path: Path, *, is_synced: bool = True) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(output: Path) -> None:
+    """Removes temporary files that killed programs left beside an output, or in it; nobody may be writing it."""
+    left = [*output.parent.glob(f".{glob.escape(output.name)}.*.tmp"), *output.glob(".*.tmp")]
+    for path in left:
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,13 +1,14 @@
-"""Processes of this machine: identity, life, signals and locks."""
+"""Processes of this machine: identity, life and signals."""
 
 import ctypes
-import fcntl
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from types import FrameType
+from typing import Any
 
 from scripts.common.errors import UserError
 
@@ -27,14 +28,19 @@ def start_time_of(pid: int) -> str | None:
 
 def this_process() -> dict[str, Any]:
     """Identity of this process, by which `is_alive` finds it."""
-    return {"pid": os.getpid(), "host": socket.gethostname(), "start_time": start_time_of(os.getpid())}
+    return {**_where(), "pid": os.getpid(), "start_time": start_time_of(os.getpid())}
 
 
 def is_alive(process: Mapping[str, Any]) -> bool:
-    """Whether a process described by `this_process` lives; assumed of one on another machine."""
-    if process["host"] != socket.gethostname():
+    """Whether a process described by `this_process` lives; assumed of one on another machine or in another container."""
+    if any(process.get(name, value) != value for name, value in _where().items()):
         return True
     return start_time_of(process["pid"]) == process["start_time"]
+
+
+def _where() -> dict[str, str]:
+    """What process numbers belong to."""
+    return {"host": socket.gethostname(), "pid_namespace": str(Path("/proc/self/ns/pid").readlink())}
 
 
 def die_with_parent(signal_number: int) -> None:
@@ -42,19 +48,22 @@ def die_with_parent(signal_number: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
 
 
-def try_lock(file: IO[str], kind: int) -> bool:
-    """Takes a lock without waiting; raises UserError where the file system has none."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise UserError(
-            f"{file.name}: this file system cannot lock files ({error.strerror}); "
-            "two trainers could write the same checkpoints; put the work directory elsewhere"
-        ) from None
-    return True
-
-
 def described(holder: Mapping[str, Any]) -> str:
     return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """SIGTERM, SIGINT and SIGHUP end the block through its `finally` blocks; later signals do not interrupt them."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in STOP_SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise UserError(f"ended by {signal.Signals(number).name}; run the same command again")
+
+    before = {each: signal.signal(each, stop) for each in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -19,6 +19,7 @@ from typing import Any
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import sha256_of_file
 from scripts.common.logger import log
+from scripts.common.ownership import owned
 from scripts.data.dataset_check import DatasetCheck, spread, write_dataset_check
 from scripts.data.pictures import read_pictures
 from scripts.data.row_problems import ROLES, images_of, row_problems
@@ -168,9 +169,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    report = check(arguments.dataset, arguments.num_workers)
-    write_dataset_check(arguments.output, report)
-    log(f"{arguments.output}: {report.num_rows} rows and {report.num_pictures} pictures are sound")
+    with owned(arguments.output):
+        report = check(arguments.dataset, arguments.num_workers)
+        write_dataset_check(arguments.output, report)
+        log(f"{arguments.output}: {report.num_rows} rows and {report.num_pictures} pictures are sound")
 
 
 if __name__ == "__main__":

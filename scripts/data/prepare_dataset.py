@@ -18,6 +18,7 @@ from pathlib import Path
 from scripts.common.errors import run_program
 from scripts.common.files import open_atomically
 from scripts.common.logger import log
+from scripts.common.ownership import owned
 from scripts.data.local_rows import read_local
 from scripts.data.registered_rows import read_registered
 from scripts.data.rows import Row
@@ -40,14 +41,15 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     pictures_dir = arguments.output.with_suffix(".pictures")
-    num_rows = 0
-    with open_atomically(arguments.output) as file:
-        for source in arguments.sources:
-            first = num_rows + 1
-            for row in read_source(source, arguments.seed, pictures_dir):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                num_rows += 1
-            log(f"{arguments.output}: rows {first} to {num_rows} are from {source.text}")
+    with owned(arguments.output, pictures_dir):
+        num_rows = 0
+        with open_atomically(arguments.output) as file:
+            for source in arguments.sources:
+                first = num_rows + 1
+                for row in read_source(source, arguments.seed, pictures_dir):
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    num_rows += 1
+                log(f"{arguments.output}: rows {first} to {num_rows} are from {source.text}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from scripts.common.errors import UserError
 from scripts.common.files import fsync_directory
+from scripts.common.ownership import owned
 
 
 @contextmanager
@@ -27,13 +28,14 @@ def whole_directory(output_dir: Path, own_names: Collection[str]) -> Iterator[Pa
             "move it away or choose another directory"
         )
     temporary = output_dir.with_name(f".{output_dir.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        if output_dir.exists():
-            shutil.rmtree(output_dir)
-        temporary.rename(output_dir)
-        fsync_directory(output_dir.parent)
-    finally:
+    with owned(output_dir):
         shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            if output_dir.exists():
+                shutil.rmtree(output_dir)
+            temporary.rename(output_dir)
+            fsync_directory(output_dir.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -17,9 +17,9 @@ from scripts.common.errors import UserError
 from scripts.common.files import sha256_of_file
 from scripts.common.logger import log
 from scripts.common.safetensors_files import DTYPE_BYTES, TensorOnDisk, read_shard
-from scripts.common.tensor_values import FLOAT_DTYPES, first_non_finite
 from scripts.common.units import size
 from scripts.donors.manifest import FileRecord, read_manifest
+from scripts.donors.tensor_values import FLOAT_DTYPES, first_non_finite
 
 # What a checkpoint needs to be loaded: weights, configurations, tokenizer, chat template. Not *.bin or *.gguf, which
 # hold the same weights again.

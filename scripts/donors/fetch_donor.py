@@ -18,6 +18,7 @@ from pathlib import Path
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import read_json
 from scripts.common.logger import log
+from scripts.common.ownership import owned
 from scripts.common.safetensors_files import read_checkpoint
 from scripts.common.settings import json_settings
 from scripts.common.units import size
@@ -149,14 +150,15 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     role, source, directory = arguments.role, arguments.source, arguments.dir
-    if source.kind in HUB_NAMES:
-        fetch(role, source, directory)
-    check_whole(directory, role)
-    records = record_files(needed_files(directory))
-    if source.kind != "demo":  # the demo's donors are made again whenever their settings change
-        check_unchanged(records, arguments.manifest, source, directory)
-    write_manifest(arguments.manifest, DonorManifest(role, source, str(directory), records))
-    log(f"{arguments.manifest}: {len(records)} files recorded")
+    with owned(arguments.manifest, *([directory] if source.kind in HUB_NAMES else [])):
+        if source.kind in HUB_NAMES:
+            fetch(role, source, directory)
+        check_whole(directory, role)
+        records = record_files(needed_files(directory))
+        if source.kind != "demo":  # the demo's donors are made again whenever their settings change
+            check_unchanged(records, arguments.manifest, source, directory)
+        write_manifest(arguments.manifest, DonorManifest(role, source, str(directory), records))
+        log(f"{arguments.manifest}: {len(records)} files recorded")
 
 
 if __name__ == "__main__":

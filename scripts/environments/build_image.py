@@ -15,6 +15,7 @@ from pathlib import Path
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import temporary_for
 from scripts.common.logger import log
+from scripts.common.ownership import owned
 
 
 def build(definition_path: Path, image_path: Path, roles: str | None) -> None:
@@ -42,7 +43,8 @@ def main() -> None:
     parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--roles", help="environments to put in, separated by blanks; all of them when not given")
     arguments = parser.parse_args()
-    build(arguments.definition, arguments.image, arguments.roles)
+    with owned(arguments.image):
+        build(arguments.definition, arguments.image, arguments.roles)
 
 
 if __name__ == "__main__":

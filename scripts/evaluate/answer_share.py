@@ -15,10 +15,10 @@ import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scripts.common.child_processes import end_on_signals
 from scripts.common.errors import run_program
 from scripts.common.files import write_json_atomically
 from scripts.common.logger import make_logger
+from scripts.common.ownership import owned
 from scripts.common.units import duration
 from scripts.evaluate.answer_log import require_no_failures
 from scripts.evaluate.job import (
@@ -81,9 +81,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
     arguments = parser.parse_args()
-    end_on_signals()
-    job = job_from(arguments)
-    answer_share(job, Share(arguments.share, job.serve.num_nodes), arguments.output, arguments.log)
+    with owned(arguments.output):
+        job = job_from(arguments)
+        answer_share(job, Share(arguments.share, job.serve.num_nodes), arguments.output, arguments.log)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scripts.common.child_processes import end_on_signals
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import write_json_atomically, write_text_atomically
 from scripts.common.logger import make_logger
+from scripts.common.ownership import owned
 from scripts.common.units import duration
 from scripts.evaluate.job import (
     EvaluationJob,
@@ -110,8 +110,8 @@ def main() -> None:
     parser.add_argument("--provenance", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
     arguments = parser.parse_args()
-    end_on_signals()
-    evaluate(job_from(arguments), Outputs(arguments.records, arguments.provenance, arguments.log))
+    with owned(arguments.records, arguments.provenance):
+        evaluate(job_from(arguments), Outputs(arguments.records, arguments.provenance, arguments.log))
 
 
 if __name__ == "__main__":

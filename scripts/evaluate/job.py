@@ -9,7 +9,6 @@ An evaluation has four layers, each of which knows only those below it:
 
 import argparse
 import contextlib
-import fcntl
 import importlib.metadata
 import shutil
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ import pandas
 from scripts.common.errors import UserError
 from scripts.common.files import md5_of_file
 from scripts.common.model_files import model_sha256
-from scripts.common.processes import try_lock
+from scripts.common.ownership import owned
 from scripts.common.settings import json_settings
 from scripts.environments.installed_packages import versions_in
 from scripts.evaluate.model_names import CONTROLS, NO_CONTROL
@@ -157,11 +156,8 @@ def identity_of(job: EvaluationJob) -> Identity:
 @contextlib.contextmanager
 def held_directory(work_dir: Path, key: str) -> Iterator[Path]:
     """`work_dir/key`, locked, with nothing in it but answers: EvalScope takes any older judgement or picture that it finds."""
-    work_dir.mkdir(parents=True, exist_ok=True)
-    with open(work_dir / f"{key}.lock", "w", encoding="utf-8") as lock:
-        if not try_lock(lock, fcntl.LOCK_EX):
-            raise UserError(f"{work_dir / key}: the same evaluation is running already; wait until it has ended")
-        directory = work_dir / key
+    directory = work_dir / key
+    with owned(directory):
         directory.mkdir(exist_ok=True)
         for path in directory.iterdir():
             if path.is_dir():

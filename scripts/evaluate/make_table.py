@@ -14,6 +14,7 @@ from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import write_text_atomically
+from scripts.common.ownership import owned
 from scripts.evaluate.comparisons import comparison_text
 from scripts.evaluate.model_names import pipeline_order
 from scripts.evaluate.provenance import check_same_way, read_provenance, write_table_provenance
@@ -31,22 +32,25 @@ def main() -> None:
     parser.add_argument("--output-comparison", type=Path, required=True)
     arguments = parser.parse_args()
 
-    records_paths = {path.stem: path for path in sorted(arguments.records, key=lambda path: pipeline_order(path.stem))}
-    provenance_paths = {path.stem: path for path in arguments.provenances}
-    if records_paths.keys() != provenance_paths.keys():
-        alone = sorted(records_paths.keys() ^ provenance_paths.keys())
-        raise UserError(
-            f"--records, --provenances: {', '.join(alone)} is in only one of the two; expected both of each"
-        )
-    records = {model: read_records(path) for model, path in records_paths.items()}
-    provenances = {model: read_provenance(provenance_paths[model]) for model in records}
-    check_same_way(provenances, provenance_paths)
-    check_same_questions(records, records_paths)
-    scores = [score for model in records for score in scores_of(model, records[model])]
-    write_table_provenance(arguments.output_json, provenances)
-    write_text_atomically(arguments.output_comparison, comparison_text(records))
-    write_text_atomically(arguments.output_csv, scores_text(scores))
-    print(overall_table(scores))
+    with owned(arguments.output_csv, arguments.output_json, arguments.output_comparison):
+        records_paths = {
+            path.stem: path for path in sorted(arguments.records, key=lambda path: pipeline_order(path.stem))
+        }
+        provenance_paths = {path.stem: path for path in arguments.provenances}
+        if records_paths.keys() != provenance_paths.keys():
+            alone = sorted(records_paths.keys() ^ provenance_paths.keys())
+            raise UserError(
+                f"--records, --provenances: {', '.join(alone)} is in only one of the two; expected both of each"
+            )
+        records = {model: read_records(path) for model, path in records_paths.items()}
+        provenances = {model: read_provenance(provenance_paths[model]) for model in records}
+        check_same_way(provenances, provenance_paths)
+        check_same_questions(records, records_paths)
+        scores = [score for model in records for score in scores_of(model, records[model])]
+        write_table_provenance(arguments.output_json, provenances)
+        write_text_atomically(arguments.output_comparison, comparison_text(records))
+        write_text_atomically(arguments.output_csv, scores_text(scores))
+        print(overall_table(scores))
 
 
 if __name__ == "__main__":

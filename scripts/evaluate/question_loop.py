@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scripts.common.child_processes import process_group
 from scripts.common.errors import UserError
 from scripts.common.files import write_json_atomically
 from scripts.common.logger import Log
@@ -33,6 +32,7 @@ from scripts.evaluate.settings import HARNESS_SETTINGS, HarnessSettings
 from scripts.evaluate.task_file import HarnessTask, Round
 from scripts.questions.indices import NUM_NAMED, named
 from scripts.questions.tables import Question
+from scripts.serve.child_processes import process_group
 from scripts.serve.command import Serving, replica_environments
 from scripts.serve.server import ModelServer, last_error, model_server
 

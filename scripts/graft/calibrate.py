@@ -31,6 +31,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3Rot
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import sha256_of_file, write_json_atomically
 from scripts.common.logger import log
+from scripts.common.ownership import owned
 from scripts.common.settings import json_settings
 from scripts.common.units import duration, size
 from scripts.graft.calibration_donor import (
@@ -196,7 +197,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     paths = CalibrationPaths(arguments.work_dir, arguments.output, arguments.report)
-    calibrate(open_donor(arguments.llm_dir), arguments.settings, paths)
+    with owned(paths.output, paths.report):
+        calibrate(open_donor(arguments.llm_dir), arguments.settings, paths)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import read_json, sha256_of_file, write_json_atomically
 from scripts.common.logger import log
+from scripts.common.ownership import owned
 from scripts.common.reading import read_object
 from scripts.common.safetensors_files import read_checkpoint
 from scripts.common.settings import json_settings
@@ -268,8 +269,9 @@ def main() -> None:
     gate = None
     if arguments.calibration:
         gate = Gate(read_object(CalibrationReport, arguments.calibration), arguments.max_kl_nats)
-    fidelity = check_fidelity(arguments.graft_dir, arguments.llm_dir, arguments.settings, gate)
-    write_json_atomically(arguments.output, asdict(fidelity))
+    with owned(arguments.output):
+        fidelity = check_fidelity(arguments.graft_dir, arguments.llm_dir, arguments.settings, gate)
+        write_json_atomically(arguments.output, asdict(fidelity))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 
 from scripts.common.errors import run_program
 from scripts.common.files import read_json, write_json_atomically
+from scripts.common.ownership import owned
 from scripts.common.settings import json_settings
 from scripts.graft.config import AddedTokens, derive_config
 from scripts.graft.donor_configs import read_language_donor, read_vision_donor
@@ -60,8 +61,9 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="config.json to write")
     arguments = parser.parse_args()
-    config = derive_from_donors(arguments.vl_dir, arguments.llm_dir, arguments.settings)
-    write_json_atomically(arguments.output, config)
+    with owned(arguments.output):
+        config = derive_from_donors(arguments.vl_dir, arguments.llm_dir, arguments.settings)
+        write_json_atomically(arguments.output, config)
 
 
 if __name__ == "__main__":

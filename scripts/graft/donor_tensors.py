@@ -7,7 +7,7 @@ from typing import Literal
 
 from scripts.common.errors import UserError
 from scripts.common.safetensors_files import TensorOnDisk
-from scripts.common.tensor_values import FLOAT_DTYPES
+from scripts.donors.tensor_values import FLOAT_DTYPES
 from scripts.graft.shapes import Shapes
 
 FETCH_AGAIN = "fetch this donor again, or check that its config.json belongs to these weights"

@@ -15,8 +15,6 @@ By hand: .venv/bin/python scripts graft.graft --config config/demo.yaml
 
 import argparse
 import shutil
-import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +24,7 @@ from pathlib import Path
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import fsync_directory
 from scripts.common.logger import log
+from scripts.common.ownership import owned
 from scripts.common.safetensors_files import INDEX_NAME
 from scripts.common.settings import json_settings
 from scripts.common.units import duration, size
@@ -196,21 +195,21 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that clean-up runs
-    graft(
-        GraftJob(
-            vl_dir=arguments.vl_dir,
-            llm_dir=arguments.llm_dir,
-            config_path=arguments.model_config,
-            settings=arguments.settings,
-            seed=arguments.seed,
-            code_dir=arguments.model_code_dir,
-            output_dir=arguments.output_dir,
-            vl_manifest_path=arguments.vl_manifest,
-            llm_manifest_path=arguments.llm_manifest,
-            refit_path=arguments.refit,
+    with owned(arguments.output_dir):
+        graft(
+            GraftJob(
+                vl_dir=arguments.vl_dir,
+                llm_dir=arguments.llm_dir,
+                config_path=arguments.model_config,
+                settings=arguments.settings,
+                seed=arguments.seed,
+                code_dir=arguments.model_code_dir,
+                output_dir=arguments.output_dir,
+                vl_manifest_path=arguments.vl_manifest,
+                llm_manifest_path=arguments.llm_manifest,
+                refit_path=arguments.refit,
+            )
         )
-    )
 
 
 if __name__ == "__main__":

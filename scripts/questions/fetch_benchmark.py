@@ -17,6 +17,7 @@ from pathlib import Path
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import md5_of_file, move_into_place, write_text_atomically
 from scripts.common.logger import log
+from scripts.common.ownership import owned
 from scripts.common.units import size
 
 _BLOCK_BYTES = 1 << 20
@@ -94,10 +95,11 @@ def main() -> None:
     parser.add_argument("--tsv", type=Path, required=True, help="where it lies, or is put")
     parser.add_argument("--checksum", type=Path, required=True, help="written last, once the TSV is whole and right")
     arguments = parser.parse_args()
-    url, md5 = address_and_md5(arguments.benchmark)
-    fetch(url, md5, arguments.tsv)
-    write_text_atomically(arguments.checksum, f"{md5}  {arguments.tsv.name}\n")
-    log(f"{arguments.tsv}: md5 {md5}")
+    with owned(arguments.tsv, arguments.checksum):
+        url, md5 = address_and_md5(arguments.benchmark)
+        fetch(url, md5, arguments.tsv)
+        write_text_atomically(arguments.checksum, f"{md5}  {arguments.tsv.name}\n")
+        log(f"{arguments.tsv}: md5 {md5}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import pandas
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import md5_of_file, move_into_place, write_json_atomically
 from scripts.common.logger import log
+from scripts.common.ownership import owned
 from scripts.common.reading import read_object
 from scripts.questions.native_samples import row_of
 from scripts.questions.tables import read_benchmark, write_benchmark
@@ -122,17 +123,8 @@ def is_in_place(tsv_path: Path, record_path: Path) -> bool:
     return True
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--adapter", required=True, help="EvalScope's name of the benchmark")
-    parser.add_argument("--hub", required=True, choices=("modelscope", "huggingface"))
-    parser.add_argument("--snapshot-dir", type=Path, help="of the dataset, instead of a hub's")
-    parser.add_argument("--tsv", type=Path, required=True, help="where the table lies, or is put")
-    parser.add_argument("--record", type=Path, required=True, help="written last, once the table is whole and right")
-    arguments = parser.parse_args()
-    if is_in_place(arguments.tsv, arguments.record):
-        arguments.record.touch()
-        return
+def fetch(arguments: argparse.Namespace) -> None:
+    """Writes the table and, last, its record."""
     arguments.tsv.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.tsv.parent, prefix=f".{arguments.tsv.stem}.") as cache_dir:
         os.environ["HF_DATASETS_CACHE"] = f"{cache_dir}/datasets"  # read when `datasets` is imported, by EvalScope
@@ -149,6 +141,21 @@ def main() -> None:
     )
     write_json_atomically(arguments.record, asdict(fetched))
     log(f"{arguments.tsv}: {num_questions} questions, md5 {fetched.md5}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--adapter", required=True, help="EvalScope's name of the benchmark")
+    parser.add_argument("--hub", required=True, choices=("modelscope", "huggingface"))
+    parser.add_argument("--snapshot-dir", type=Path, help="of the dataset, instead of a hub's")
+    parser.add_argument("--tsv", type=Path, required=True, help="where the table lies, or is put")
+    parser.add_argument("--record", type=Path, required=True, help="written last, once the table is whole and right")
+    arguments = parser.parse_args()
+    with owned(arguments.tsv, arguments.record):
+        if is_in_place(arguments.tsv, arguments.record):
+            arguments.record.touch()
+        else:
+            fetch(arguments)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import pandas
 from PIL import Image, UnidentifiedImageError
 
 from scripts.common.errors import UserError, run_program
+from scripts.common.ownership import owned
 from scripts.questions.pictures import picture_field
 from scripts.questions.tables import read_benchmark, write_benchmark
 
@@ -104,11 +105,12 @@ def main() -> None:
     parser.add_argument("--list", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    rows = [row_of(entry, number, arguments.list) for number, entry in entries_of(arguments.list)]
-    if not rows:
-        raise UserError(f"{arguments.list}: no questions found; expected a JSON object a line")
-    write_benchmark(pandas.DataFrame(rows).fillna(""), arguments.output)
-    read_benchmark(arguments.output)
+    with owned(arguments.output):
+        rows = [row_of(entry, number, arguments.list) for number, entry in entries_of(arguments.list)]
+        if not rows:
+            raise UserError(f"{arguments.list}: no questions found; expected a JSON object a line")
+        write_benchmark(pandas.DataFrame(rows).fillna(""), arguments.output)
+        read_benchmark(arguments.output)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.common.commit import Commit
 from scripts.common.errors import UserError
 from scripts.common.files import md5_of_file, sha256_of_file
 from scripts.data.dataset_check import DatasetCheck, read_dataset_check
@@ -23,6 +22,7 @@ from scripts.evaluate.scores import Benchmark, check_same_weights, read_scores
 from scripts.graft.fidelity import Fidelity, read_fidelity
 from scripts.graft.ledger import LedgerSum, read_ledger, sum_ledger
 from scripts.report.checks import check_records_against_scores, check_same_benchmark
+from scripts.report.commit import Commit
 from scripts.report.provenance import Lock, read_config, read_lock, read_step_time
 from scripts.report.settings import ReportSettings
 from scripts.train.metrics import Metrics, read_metrics

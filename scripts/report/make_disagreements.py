@@ -13,6 +13,7 @@ from scripts.common import units
 from scripts.common.errors import run_program
 from scripts.common.files import write_text_atomically
 from scripts.common.logger import log
+from scripts.common.ownership import owned
 from scripts.evaluate.model_names import pipeline_order
 from scripts.evaluate.records import read_records
 from scripts.evaluate.same_questions import check_same_questions
@@ -29,12 +30,13 @@ def main() -> None:
     )
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args()
-    paths = {path.stem: path for path in sorted(arguments.records, key=lambda path: pipeline_order(path.stem))}
-    records = {model: read_records(path) for model, path in paths.items()}
-    benchmark = Benchmark(arguments.name, arguments.benchmark, Path(), [], records, {})
-    check_same_questions(records, paths)
-    write_text_atomically(arguments.output, render_disagreements(benchmark))
-    log(f"{arguments.output}: {units.size(arguments.output.stat().st_size)}")
+    with owned(arguments.output):
+        paths = {path.stem: path for path in sorted(arguments.records, key=lambda path: pipeline_order(path.stem))}
+        records = {model: read_records(path) for model, path in paths.items()}
+        benchmark = Benchmark(arguments.name, arguments.benchmark, Path(), [], records, {})
+        check_same_questions(records, paths)
+        write_text_atomically(arguments.output, render_disagreements(benchmark))
+        log(f"{arguments.output}: {units.size(arguments.output.stat().st_size)}")
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ import argparse
 from pathlib import Path
 
 from scripts.common import units
-from scripts.common.commit import Commit, current_commit
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import write_text_atomically
 from scripts.common.logger import log
+from scripts.common.ownership import owned
+from scripts.report.commit import Commit, current_commit
 from scripts.report.inputs import read_inputs
 from scripts.report.page import render, render_curve
 
@@ -44,7 +45,8 @@ def main() -> None:
     parser.add_argument("--curves-dir", required=True, type=Path, help="gets STAGE.svg")
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args()
-    make(arguments.effective_config, arguments.output, arguments.curves_dir, current_commit())
+    with owned(arguments.output, arguments.curves_dir):
+        make(arguments.effective_config, arguments.output, arguments.curves_dir, current_commit())
 
 
 if __name__ == "__main__":

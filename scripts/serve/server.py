@@ -21,9 +21,9 @@ from typing import Any
 
 import psutil
 
-from scripts.common.child_processes import process_group
 from scripts.common.errors import UserError
 from scripts.common.files import write_json_atomically
+from scripts.serve.child_processes import process_group
 from scripts.serve.command import HOST, Serving, deploy_command, server_environment
 
 _NUM_ERROR_LINES = 3

@@ -102,9 +102,9 @@ def publish_checkpoint(
     export left beside the target is removed.
     """
     target_dir.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target_dir.parent.glob(f".{target_dir.name}.*"):
-        shutil.rmtree(leftover)
-    temporary = target_dir.parent / f".{target_dir.name}.{os.getpid()}.new"
+    temporary, old = (target_dir.parent / f".{target_dir.name}.{word}" for word in ("new", "old"))
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir()
     for path in model_files(input_dir):
         if path.suffix != ".safetensors" and path.name != INDEX_NAME:
@@ -117,7 +117,6 @@ def publish_checkpoint(
         fsync_file(path)
     fsync_directory(temporary)
     if target_dir.exists():
-        old = target_dir.parent / f".{target_dir.name}.{os.getpid()}.old"
         target_dir.rename(old)
         temporary.rename(target_dir)
         shutil.rmtree(old)

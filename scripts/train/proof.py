@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scripts.common.errors import UserError
-from scripts.common.local_paths import without_local_paths
 from scripts.common.logger import log
 from scripts.common.model_files import model_sha256
 from scripts.train.checkpoints import publish_checkpoint, read_trainer_state
+from scripts.train.local_paths import without_local_paths
 from scripts.train.losses import LossPoint, loss_goes_on, loss_limit
 from scripts.train.metrics import Metrics, Resume, write_metrics
 from scripts.train.run import Run

@@ -9,7 +9,6 @@ By hand:
 """
 
 import argparse
-import fcntl
 import statistics
 import time
 from collections.abc import Sequence
@@ -17,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
-from scripts.common.processes import try_lock
 from scripts.common.units import duration
 from scripts.train.checkpoints import TrainerState, last_complete, read_trainer_state, step_of
 from scripts.train.starts import Attempt, read_attempts
 from scripts.train.step_records import StepRecord, read_all_steps
-from scripts.train.trainer_process import LAUNCHER_LOCK_NAME, RANKS_LOCK_NAME
+from scripts.train.trainer_process import LAUNCHER_LOCK_NAME, RANKS_LOCK_NAME, is_locked
 from scripts.train.watch_files import WatchDir, read_progress
 
 # Samples/s and the time left are averaged over the last steps.
@@ -49,15 +47,6 @@ class TrainingStatus:
     @property
     def is_finished(self) -> bool:
         return self.checkpoint_step is not None and self.checkpoint_step == self.max_steps
-
-
-def is_held(path: Path) -> bool:
-    """Whether some process holds the lock, here or on another node."""
-    try:
-        with open(path, encoding="utf-8") as lock:
-            return not try_lock(lock, fcntl.LOCK_SH)
-    except FileNotFoundError:
-        return False
 
 
 def where_it_ran(watch: WatchDir, starts: Sequence[Attempt]) -> str:
@@ -104,7 +93,7 @@ def training_status(run_dir: Path, now_s: float) -> TrainingStatus:
         left_s = (max_steps - step) * statistics.median(record.step_time_s for record in recent)
     return TrainingStatus(
         run_dir=run_dir,
-        is_running=is_held(run_dir / LAUNCHER_LOCK_NAME) or is_held(run_dir / RANKS_LOCK_NAME),
+        is_running=is_locked(run_dir / LAUNCHER_LOCK_NAME) or is_locked(run_dir / RANKS_LOCK_NAME),
         phase=progress.phase if progress else "starting",
         step=step,
         max_steps=max_steps,

@@ -22,6 +22,7 @@ from scripts.common.errors import UserError, run_program
 from scripts.common.files import read_json
 from scripts.common.logger import log
 from scripts.common.model_files import model_sha256
+from scripts.common.ownership import owned
 from scripts.common.settings import json_settings
 from scripts.common.swift import model_type
 from scripts.data.fingerprint import dataset_sha256
@@ -133,10 +134,15 @@ def main() -> None:
     others = [path for path in arguments.work_dir.glob("*/trainer") if path.parent.name != signature]
     if others:
         log(f"{stage}: {len(others)} training(s) of other settings or inputs stay as they are")
-    with StopRequests().listening() as stop, exclusive_work_dir(run.run_dir, stop):
+    output_dir = arguments.output_dir.resolve()
+    with (
+        StopRequests().listening() as stop,
+        owned(output_dir / "checkpoint", should_stop=stop),
+        exclusive_work_dir(run.run_dir, stop),
+    ):
         run.watch.path.mkdir(exist_ok=True)
         checkpoint, argv = train(run, stop, arguments.attempt)
-        finish(run, checkpoint, argv, arguments.output_dir.resolve(), versions)
+        finish(run, checkpoint, argv, output_dir, versions)
 
 
 if __name__ == "__main__":

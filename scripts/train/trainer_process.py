@@ -1,8 +1,9 @@
 """Starts a trainer that ends with its launcher, stops it in order, and keeps a work directory to one trainer at a time.
 
-Two locks in the work directory. `launcher.lock` belongs to one launcher at a time. `ranks.lock` is shared by all trainer
-processes (taken in scripts/train/rank.py), so it stays held when a launcher is killed and its trainer is still finishing a
-step. A launcher needs both free. The kernel releases them when the process that holds them ends.
+Two locks in a training's work directory. `launcher.lock` belongs to one launcher at a time. `ranks.lock` is shared by all
+trainer processes (taken in scripts/train/rank.py), so it stays held when a launcher is killed and its trainer is still
+finishing a step. A launcher needs both free, and waits for such trainers of other settings, too: they keep their GPUs. The
+kernel releases the locks when the process that holds them ends.
 
 How a trainer is stopped: the launcher writes the stop file; rank 0 looks for it after each step, and all ranks save and
 end. Before the first step there is nothing to save, and the process is ended by a signal. A rank also stops by itself
@@ -22,33 +23,16 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from scripts.common.errors import UserError
 from scripts.common.files import read_if_whole
-from scripts.common.logger import log
-from scripts.common.processes import STOP_SIGNALS, described, die_with_parent, is_alive, this_process, try_lock
+from scripts.common.locks import lock_or_wait, try_lock
+from scripts.common.processes import STOP_SIGNALS, described, die_with_parent, is_alive, this_process
 from scripts.train.watch_files import WatchDir
 
 LAUNCHER_LOCK_NAME = "launcher.lock"
 RANKS_LOCK_NAME = "ranks.lock"
-_SECONDS_BETWEEN_LINES = 10.0
-_SECONDS_BETWEEN_TRIES = 0.2
 
 # One Ctrl-C can arrive more than once, from the terminal and from the workflow; a later one is another Ctrl-C.
 _SAME_CTRL_C_S = 5.0
-
-
-def lock_or_wait(
-    file: IO[str], kind: int, describe_holders: Callable[[], str], should_stop: Callable[[], bool]
-) -> None:
-    """Takes a lock; while another process holds it, logs which one every few seconds."""
-    next_line = 0.0
-    while not try_lock(file, kind):
-        if time.monotonic() >= next_line:
-            log(f"{Path(file.name).parent}: in use by {describe_holders()}; waiting for it to end")
-            next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
-        if should_stop():
-            raise UserError(f"{Path(file.name).parent}: stopped while waiting for {describe_holders()}")
-        time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 @contextmanager
@@ -61,12 +45,23 @@ def exclusive_work_dir(work_dir: Path, should_stop: Callable[[], bool]) -> Itera
             process = read_if_whole(work_dir / LAUNCHER_LOCK_NAME)
             return described(process) if process else "another process"
 
-        lock_or_wait(lock, fcntl.LOCK_EX, holder, should_stop)
+        lock_or_wait(lock, fcntl.LOCK_EX, work_dir, holder, should_stop)
         lock.truncate(0)
         lock.write(json.dumps(this_process()))
         lock.flush()
-        wait_for_ranks(work_dir, should_stop)
+        for path in sorted(work_dir.parent.glob(f"*/{RANKS_LOCK_NAME}")):
+            if path.parent == work_dir or not is_locked(path.with_name(LAUNCHER_LOCK_NAME)):
+                wait_for_ranks(path.parent, should_stop)
         yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds the lock, here or on another node."""
+    try:
+        with open(path, encoding="utf-8") as lock:
+            return not try_lock(lock, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
 
 
 def wait_for_ranks(work_dir: Path, should_stop: Callable[[], bool]) -> None:
@@ -78,7 +73,7 @@ def wait_for_ranks(work_dir: Path, should_stop: Callable[[], bool]) -> None:
         return "trainer " + ", ".join(alive) if alive else "a trainer"
 
     with open(work_dir / RANKS_LOCK_NAME, "a+", encoding="utf-8") as lock:
-        lock_or_wait(lock, fcntl.LOCK_EX, holders, should_stop)
+        lock_or_wait(lock, fcntl.LOCK_EX, work_dir, holders, should_stop)
 
 
 class StopRequests:
@@ -135,6 +130,7 @@ class Trainer:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            close_fds=False,  # it inherits the locks of the outputs (scripts/common/ownership.py), and nothing else
             start_new_session=True,  # a terminal's Ctrl-C reaches the launcher alone
             preexec_fn=before_exec,
         )

@@ -7,12 +7,12 @@ from typing import Any
 import jinja2
 import yaml
 
-from scripts.common.local_paths import without_local_paths
 from scripts.evaluate.model_names import base_of, is_control, pipeline_order
 from scripts.evaluate.scores import Benchmark, Score
 from scripts.report import numbers
 from scripts.report.templates import template_environment
 from scripts.report.words import describe_models, fidelity_rows
+from scripts.train.local_paths import without_local_paths
 from scripts.upload.front_matter import FENCE
 from scripts.upload.inputs import CardInputs, DonorView, StageView
 from scripts.upload.licenses import UNKNOWN, License, identifier_of_all

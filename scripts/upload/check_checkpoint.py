@@ -27,6 +27,7 @@ from scripts.common import units
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import read_json, write_json_atomically
 from scripts.common.logger import log
+from scripts.common.ownership import owned
 from scripts.common.root import ROOT
 from scripts.common.safetensors_files import INDEX_NAME, SINGLE_NAME, read_checkpoint
 from scripts.upload.front_matter import read_front_matter
@@ -235,12 +236,13 @@ def main() -> None:
     parser.add_argument("--python", required=True, type=Path, help="of an environment with transformers and torch")
     parser.add_argument("--output", required=True, type=Path, help="JSON: what was found")
     arguments = parser.parse_args()
-    found = check(arguments.checkpoint_dir, arguments.python)
-    write_json_atomically(arguments.output, found)
-    log(
-        f"{arguments.checkpoint_dir}: {found['num_files']} files, {units.size(found['num_bytes'])}, ready to be uploaded; "
-        f"{found['model']} with code of {found['code_from']} answered a picture; license: {found['license']}"
-    )
+    with owned(arguments.output):
+        found = check(arguments.checkpoint_dir, arguments.python)
+        write_json_atomically(arguments.output, found)
+        log(
+            f"{arguments.checkpoint_dir}: {found['num_files']} files, {units.size(found['num_bytes'])}, ready to be uploaded; "
+            f"{found['model']} with code of {found['code_from']} answered a picture; license: {found['license']}"
+        )
 
 
 if __name__ == "__main__":

@@ -6,10 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.common.commit import Commit
 from scripts.common.errors import UserError
 from scripts.common.files import read_json
-from scripts.common.local_paths import without_local_paths
 from scripts.common.reading import read_object, require
 from scripts.data.dataset_check import DatasetCheck, read_dataset_check
 from scripts.donors.manifest import DonorManifest, read_manifest
@@ -17,6 +15,8 @@ from scripts.evaluate.provenance import read_table_provenance
 from scripts.evaluate.scores import Benchmark, check_same_weights, read_scores
 from scripts.graft.fidelity import Fidelity, read_fidelity
 from scripts.graft.ledger import LedgerSum, read_ledger, sum_ledger
+from scripts.report.commit import Commit
+from scripts.train.local_paths import without_local_paths
 from scripts.train.metrics import Metrics, read_metrics
 from scripts.train.settings import SETTINGS_NAME, ExportedSettings
 from scripts.upload.licenses import License, copied_name, license_files, read_license

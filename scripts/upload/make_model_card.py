@@ -14,11 +14,12 @@ By hand: .venv/bin/python scripts upload.make_model_card --config config/demo.ya
 import argparse
 from pathlib import Path
 
-from scripts.common.commit import Commit, current_commit
 from scripts.common.errors import run_program
 from scripts.common.files import write_text_atomically
 from scripts.common.logger import log
+from scripts.common.ownership import owned
 from scripts.common.settings import json_settings
+from scripts.report.commit import Commit, current_commit
 from scripts.upload.card import render
 from scripts.upload.inputs import read_card_inputs
 from scripts.upload.licenses import copy_license_files
@@ -30,11 +31,12 @@ def make(stage: str, settings: CardSettings, commit: Commit) -> Path:
     """Writes the card, whole or not at all, and returns its path. Raises UserError naming the faulty file."""
     inputs = read_card_inputs(stage, settings, commit)
     text = render(inputs)
-    for view in inputs.donors:
-        copy_license_files(view.directory, view.donor.role, inputs.checkpoint_dir)
     card_path = inputs.checkpoint_dir / "README.md"
-    write_text_atomically(card_path, text)
-    card_path.chmod(0o644)  # whatever the umask: it is made to be published
+    with owned(inputs.checkpoint_dir):
+        for view in inputs.donors:
+            copy_license_files(view.directory, view.donor.role, inputs.checkpoint_dir)
+        write_text_atomically(card_path, text)
+        card_path.chmod(0o644)  # whatever the umask: it is made to be published
     return card_path
 
 

@@ -1,8 +1,11 @@
-"""One run at a time in a working directory, and no Slurm job left over from a run that died.
+"""One run at a time in a working and in a results directory, and no Slurm job left over from a run that died.
 
 Snakemake's own lock has a gap between looking and writing, and a SIGKILL leaves it behind. Here the kernel holds the lock
-as long as the process lives. When Snakemake dies on a login node, its Slurm jobs live on: those that wait are cancelled, those
-that run are waited for, because they still write where the new run would. A training goes on from its last checkpoint.
+as long as the process lives. The results have a lock of their own, because two checkouts can name the same directory.
+
+When Snakemake dies on a login node, its Slurm jobs live on: those that wait are cancelled, those that run are waited for,
+because they still write where the new run would. A training goes on from its last checkpoint. Programs on Snakemake's own
+machine end by themselves (scripts/common/ownership.py).
 """
 
 import fcntl
@@ -16,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.common.errors import UserError
+from scripts.common.locks import try_lock
 from scripts.common.logger import log
-from scripts.common.processes import described, this_process, try_lock
-
-LOCK_NAME = "vlgraft.lock"
+from scripts.common.processes import described, this_process
 
 # How Snakemake's Slurm plugin names its jobs and begins their comments; no other job is touched.
 _JOB_NAME = re.compile(r".*[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
@@ -44,11 +46,10 @@ class ClusterJob:
     rule: str  # with its wildcards
 
 
-def claim_directory(state_dir: Path) -> None:
-    """Takes the lock of the directory for the life of this process. Raises UserError naming the run and user that hold it."""
-    path = state_dir / LOCK_NAME
+def claim_directory(path: Path) -> None:
+    """Takes a directory's lock for the life of this process. Raises UserError naming the run and user that hold it."""
     try:
-        state_dir.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+", encoding="utf-8") as lock:
             if not try_lock(lock, fcntl.LOCK_EX):
                 raise UserError(

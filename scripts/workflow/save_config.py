@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scripts.common.errors import run_program
 from scripts.common.files import write_json_atomically
+from scripts.common.ownership import owned
 
 
 def main() -> None:
@@ -16,7 +17,8 @@ def main() -> None:
     parser.add_argument("--configuration", type=json.loads, required=True, help="the whole configuration as JSON")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    write_json_atomically(arguments.output, arguments.configuration)
+    with owned(arguments.output):
+        write_json_atomically(arguments.output, arguments.configuration)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ import yaml
 from PIL import Image, ImageDraw
 
 from helpers.evaluation_inputs import provenance
-from scripts.common.commit import Commit
 from scripts.common.root import ROOT
 from scripts.data.dataset_check import DatasetCheck, Spread
+from scripts.report.commit import Commit
 from scripts.report.inputs import read_inputs
 from scripts.report.page import render
 from scripts.train.losses import LossPoint

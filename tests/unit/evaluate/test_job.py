@@ -34,12 +34,6 @@ def job_in(directory: Path, tsv: Path, **changes: Any) -> EvaluationJob:
     return replace(asked, **changes)
 
 
-def test_two_evaluations_never_share_a_directory(tmp_path: Path) -> None:
-    first, second = (held_directory(tmp_path, "key") for _ in range(2))
-    with first, pytest.raises(UserError, match="is running already"):
-        second.__enter__()
-
-
 def test_a_run_finds_nothing_of_an_earlier_one_but_its_answers(tmp_path: Path) -> None:
     for name in ("key/start1", "other/old", "mine"):
         (tmp_path / name).mkdir(parents=True)

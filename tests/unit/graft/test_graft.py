@@ -17,7 +17,7 @@ from helpers.tiny_donor_files import (
 from helpers.tiny_graft import SECTION, graft_job, graft_settings, read_bytes, run_graft
 from scripts.common.errors import UserError
 from scripts.common.safetensors_files import read_checkpoint
-from scripts.common.tensor_values import to_float32
+from scripts.donors.tensor_values import to_float32
 from scripts.graft.graft import graft
 from scripts.graft.ledger import read_ledger
 

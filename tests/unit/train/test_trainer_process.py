@@ -14,8 +14,12 @@ import pytest
 
 from helpers.processes import wait_for
 from scripts.common.errors import UserError
+from scripts.common.locks import pids_with_open
+from scripts.common.ownership import owned
 from scripts.common.processes import is_alive, this_process
 from scripts.train.trainer_process import LAUNCHER_LOCK_NAME, RANKS_LOCK_NAME, StopRequests, Trainer, exclusive_work_dir
+
+LOCKS_OF_A_TRAINING = {LAUNCHER_LOCK_NAME: fcntl.LOCK_EX, RANKS_LOCK_NAME: fcntl.LOCK_SH}
 
 
 def test_a_process_is_known_by_pid_and_start_time() -> None:
@@ -153,6 +157,30 @@ def test_a_lone_trainer_gets_sigterm_when_its_launcher_is_killed(tmp_path: Path)
     launcher.kill()
     launcher.wait()
     wait_for(lambda: "told" in log.read_text())
+
+
+def test_a_trainer_inherits_the_locks_of_the_outputs(tmp_path: Path) -> None:
+    with owned(tmp_path / "checkpoint"):
+        trainer = start_trainer(tmp_path, "import time; print('ready', flush=True); time.sleep(3600)", has_agent=False)
+        assert pids_with_open(tmp_path / ".checkpoint.lock") == [trainer._process.pid]
+    trainer.kill([])
+
+
+def test_a_launcher_waits_for_what_is_left_of_a_training_with_other_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("other", "live"):
+        (tmp_path / name).mkdir()
+    left = hold_in_another_process(tmp_path / "other" / RANKS_LOCK_NAME, fcntl.LOCK_SH)
+    lives = [hold_in_another_process(tmp_path / "live" / name, kind) for name, kind in LOCKS_OF_A_TRAINING.items()]
+    with exclusive_work_dir(tmp_path / "mine", killing(left)):
+        assert left.returncode is not None, "it did not wait"
+    errors = capsys.readouterr().err
+    assert f"{tmp_path / 'other'}: in use by a trainer; waiting for it to end" in errors
+    assert "live" not in errors
+    for process in lives:
+        process.kill()
+        process.wait()
 
 
 def test_everything_can_be_ended_at_once_ranks_in_sessions_of_their_own_too(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ time.sleep(3600)
 @pytest.fixture
 def holder(root: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that has claimed `tmp_path`."""
-    command = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    command = [sys.executable, "-c", CLAIM, str(tmp_path / "vlgraft.lock")]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "claimed\n"
@@ -38,7 +38,7 @@ def holder(root: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def test_a_second_run_is_refused_and_told_whose_the_first_one_is(holder: subprocess.Popen[str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"already: process {holder.pid} on .*, user .*, since .*wait for it to end"):
-        claim_directory(tmp_path)
+        claim_directory(tmp_path / "vlgraft.lock")
 
 
 def test_a_directory_of_somebody_else_is_refused_with_advice(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_directory_of_somebody_else_is_refused_with_advice(tmp_path: Path) -> 
     with pytest.raises(
         UserError, match=r"vlgraft.lock: cannot be opened \(Is a directory\), last used by another process"
     ):
-        claim_directory(tmp_path)
+        claim_directory(tmp_path / "vlgraft.lock")
 
 
 def test_a_killed_run_leaves_no_lock(holder: subprocess.Popen[str], root: Path, tmp_path: Path) -> None:
@@ -54,7 +54,9 @@ def test_a_killed_run_leaves_no_lock(holder: subprocess.Popen[str], root: Path, 
     holder.wait()
     # In a process of its own: here the claim would last until the end of the tests.
     claim = CLAIM.replace("time.sleep(3600)", "")
-    finished = subprocess.run([sys.executable, "-c", claim, str(tmp_path)], cwd=root, capture_output=True, text=True)
+    finished = subprocess.run(
+        [sys.executable, "-c", claim, str(tmp_path / "vlgraft.lock")], cwd=root, capture_output=True, text=True
+    )
     assert finished.stdout == "claimed\n", finished.stderr
 
 

@@ -8,12 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 import psutil
 
-from scripts.common.errors import UserError
 from scripts.common.processes import STOP_SIGNALS, die_with_parent
 
 # Reads the number of a process group from stdin, and kills that group when stdin is closed.
@@ -21,18 +19,6 @@ _GUARD = "import os, signal, sys; group = int(input()); sys.stdin.read(); os.kil
 
 # Time for a process group to end by itself after SIGTERM; vLLM needs up to 6 s.
 GRACE_S = 15.0
-
-
-def end_on_signals() -> None:
-    """Makes SIGTERM, SIGINT and SIGHUP end the program through its `finally` blocks; later signals do not interrupt them."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in STOP_SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        raise UserError(f"ended by {signal.Signals(number).name}; run the same command again")
-
-    for each in STOP_SIGNALS:
-        signal.signal(each, stop)
 
 
 def _dies_with(parent_pid: int) -> Callable[[], None]:
@@ -84,6 +70,7 @@ def process_group(
                 env=dict(environment),
                 cwd=directory,
                 start_new_session=True,
+                close_fds=False,  # it inherits the locks of the outputs (scripts/common/ownership.py), and nothing else
                 preexec_fn=_dies_with(os.getpid()),
             )
         try:

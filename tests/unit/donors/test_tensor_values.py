@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scripts.common.tensor_values import first_non_finite, from_float32, to_float32
+from scripts.donors.tensor_values import first_non_finite, from_float32, to_float32
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])

@@ -8,8 +8,10 @@ import psutil
 import pytest
 
 from helpers.processes import LIMIT_S, is_running, wait_for
-from scripts.common import child_processes
-from scripts.common.child_processes import process_group
+from scripts.common.locks import pids_with_open
+from scripts.common.ownership import owned
+from scripts.serve import child_processes
+from scripts.serve.child_processes import process_group
 
 GRANDCHILD = (
     "import subprocess, time; subprocess.Popen(['sleep', '3600']); print('started', flush=True); time.sleep(3600)"
@@ -53,10 +55,18 @@ def test_an_error_in_the_block_ends_the_child_too(tmp_path: Path) -> None:
     assert process.returncode is not None
 
 
+def test_a_child_inherits_the_locks_of_the_outputs(tmp_path: Path) -> None:
+    with (
+        owned(tmp_path / "output"),
+        process_group([sys.executable, "-c", GRANDCHILD], os.environ, tmp_path, tmp_path / "log") as process,
+    ):
+        assert process.pid in pids_with_open(tmp_path / ".output.lock")
+
+
 def test_a_killed_parent_takes_the_children_of_its_child_along(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, sys, time\n"
-        "from scripts.common.child_processes import process_group\n"
+        "from scripts.serve.child_processes import process_group\n"
         f"directory = pathlib.Path({str(tmp_path)!r})\n"
         f"with process_group([sys.executable, '-c', {GRANDCHILD!r}], os.environ, directory, directory / 'log'):\n"
         "    time.sleep(3600)\n"

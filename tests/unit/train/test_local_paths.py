@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scripts.common.local_paths import without_local_paths
+from scripts.train.local_paths import without_local_paths
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,120 @@
+"""A program owns what it makes: nobody else writes it meanwhile, and the program ends with the run that wanted it.
+
+When Snakemake is killed, the programs that it started live on. Such a program could overwrite what a later run, perhaps
+with other settings, has made since. So each program locks its outputs, its children inherit the locks, and a program of a
+run that is gone ends: a training saves first. Another program that wants the same outputs waits and says for whom.
+
+Jobs of Slurm do not end with the run that submitted them; the next run waits for them (scripts/workflow/one_run.py).
+"""
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from scripts.common.errors import UserError
+from scripts.common.files import read_if_whole, remove_leftovers
+from scripts.common.locks import lock_or_wait, pids_with_open
+from scripts.common.logger import log
+from scripts.common.processes import described, ending_on_signals, is_alive, this_process
+
+# Names the Snakemake that starts programs on this machine.
+RUN_VARIABLE = "VLGRAFT_RUN"
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def announce_run() -> None:
+    """Makes the programs that this process starts end with it."""
+    os.environ[RUN_VARIABLE] = json.dumps(this_process())
+
+
+def forget_run() -> None:
+    """Makes the programs that this process starts independent of the run that started it: a job of Slurm."""
+    os.environ.pop(RUN_VARIABLE, None)
+
+
+@contextmanager
+def owned(*outputs: Path, should_stop: Callable[[], bool] | None = None) -> Iterator[None]:
+    """Keeps files or directories to this program while the block makes them; waits for a program that owns them already.
+
+    SIGTERM, SIGINT and SIGHUP end the block through its `finally` blocks; a program that stops in its own way gives
+    `should_stop`, which ends the waiting. Raises UserError when it is ended, also because its run is gone.
+    """
+    with ExitStack() as stack:
+        if should_stop is None:
+            stack.enter_context(ending_on_signals())
+        _end_with_run()
+        for path in sorted(set(outputs)):  # in one order, so that two programs never wait for each other
+            stack.enter_context(_locked(path, should_stop or (lambda: False)))
+            remove_leftovers(path)
+        yield
+
+
+@contextmanager
+def _locked(output: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
+    path = output.with_name(f".{output.name}.lock")
+    with _take(path, output, should_stop) as file:
+        file.truncate(0)
+        file.write(json.dumps(this_process() | {"program": sys.argv[0]}))
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # before the lock is free: who waits looks for the file again
+
+
+def _take(path: Path, output: Path, should_stop: Callable[[], bool]) -> IO[str]:
+    """The lock's file, open and locked, and inherited by child processes."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - the caller closes it
+            try:
+                lock_or_wait(file, fcntl.LOCK_EX, output, lambda: _holder(path), should_stop)
+                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    os.set_inheritable(file.fileno(), True)
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()  # its owner has removed it since
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or path}: cannot be opened ({error.strerror}); expected to be able to write there; choose another "
+            "directory, or let its owner give write permission"
+        ) from None
+
+
+def _holder(path: Path) -> str:
+    """Who has the lock: its owner or, when that has been killed, the children that it left."""
+    owner: Mapping[str, Any] = read_if_whole(path)
+    if owner and is_alive(owner):
+        return f"{described(owner)} ({owner.get('program', 'unknown program')})"
+    left = pids_with_open(path) if path.exists() else []
+    return f"what is left of a killed program (process {', '.join(map(str, left))})" if left else "another program"
+
+
+def _end_with_run() -> None:
+    """Ends this program when the Snakemake that started it is gone; by hand there is none."""
+    text = os.environ.get(RUN_VARIABLE)
+    if text is None:
+        return
+    run = json.loads(text)
+    gone = f"the Snakemake that started this ({described(run)}) is gone"
+    if not is_alive(run):
+        raise UserError(f"{gone}; nothing was begun; give Snakemake's command again")
+
+    def watch() -> None:
+        while is_alive(run):
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        log(f"{gone}; ending, so that another run can begin")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
