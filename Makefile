@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SNAKEMAKE = . .venv/bin/activate && snakemake --cores all
 ROLES = train evaluate
 
-.PHONY: demo serve chat study test test-rest test-all test-unit test-model test-serving test-pipeline test-cluster mutants lint bench environments status docs/steps.svg
+.PHONY: demo serve chat study test test-rest test-all test-unit test-model test-serving test-pipeline test-cluster mutants kills lint bench environments status docs/steps.svg
 
 # The environments in a call of their own: one that was deleted is built again without rerunning what was made with it.
 demo: environments
@@ -48,6 +48,10 @@ test-cluster:
 # Whether the tests notice: deliberate faults, one at a time, in copies of the tree.
 mutants: .venv/ok environments
 	.venv/bin/python tests/mutants/run_mutants.py
+
+# Whether a run that is killed at any moment comes to the undisturbed results: 60 kills of a short demo.
+kills: .venv/ok environments
+	.venv/bin/python tests/kills/run_kills.py
 
 lint: .venv/ok
 	.venv/bin/ruff format --check .

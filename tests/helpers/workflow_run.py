@@ -4,9 +4,11 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from helpers.processes import LIMIT_S, wait_for
 
@@ -34,13 +36,29 @@ class WorkflowRun:
 
     def interrupted(self, sign: Callable[[], bool], number: signal.Signals, *arguments: str) -> None:
         """Starts the workflow and sends `number` to its whole process group (as a terminal does) once `sign()` is true."""
+        self._end(sign, lambda process: os.killpg(process.pid, number), arguments)
+
+    def orphaned(self, sign: Callable[[], bool], *arguments: str) -> dict[psutil.Process, list[str]]:
+        """The same, with SIGKILL for Snakemake alone; returns the processes that it leaves behind, with their commands."""
+        left: dict[psutil.Process, list[str]] = {}
+
+        def kill(process: subprocess.Popen[bytes]) -> None:
+            left.update({each: each.cmdline() for each in psutil.Process(process.pid).children(recursive=True)})
+            process.kill()
+
+        self._end(sign, kill, arguments)
+        return left
+
+    def _end(
+        self, sign: Callable[[], bool], end: Callable[[subprocess.Popen[bytes]], None], arguments: Sequence[str]
+    ) -> None:
         with open(self.directory / "interrupted.log", "ab") as log:
             process = subprocess.Popen(
                 self.command(*arguments), cwd=self.directory, stdout=log, stderr=log, start_new_session=True
             )
             wait_for(lambda: process.poll() is not None or sign(), "the moment to interrupt")
             assert process.poll() is None, "the workflow ended before it could be interrupted"
-            os.killpg(process.pid, number)
+            end(process)
             process.wait(LIMIT_S)
         assert process.returncode != 0
 

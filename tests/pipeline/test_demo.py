@@ -7,9 +7,11 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
+from helpers.processes import LIMIT_S
 from helpers.workflow_run import WorkflowRun, planned_jobs, planned_rules
 from scripts.common.files import sha256_of_file
 from scripts.upload.front_matter import read_front_matter
@@ -224,3 +226,28 @@ def test_a_demo_killed_in_both_stages_ends_with_the_same_weights_and_table(
     ]
     assert all(resumes), "a stage was not resumed, so the test did not test"
     assert weights(killed_dir) == weights(whole_dir) != {}
+
+
+@pytest.mark.full
+def test_a_training_that_outlives_its_snakemake_never_overwrites_a_later_runs_results(
+    make_checkout: Callable[[str], WorkflowRun],
+) -> None:
+    """Only Snakemake is killed, so that nobody ends its training; the later run has other settings and the same place."""
+    checkout = make_checkout("orphaned")
+    (checkout.directory / "short.yaml").write_text(yaml.safe_dump(SHORT))
+    for num_steps in (900, 2):
+        change = {"stage1": {"flags": {"max_steps": num_steps}}}
+        (checkout.directory / f"{num_steps}.yaml").write_text(yaml.safe_dump(change))
+    target = "results/demo/stage1/metrics.json"
+    work_dir = checkout.directory / "work/results/demo/stage1"
+    left = checkout.orphaned(
+        lambda: any(work_dir.glob("*/trainer/checkpoint-*/complete.json")), *DEMO, "short.yaml", "900.yaml", target
+    )
+    assert any("train.train" in name for name in map(" ".join, left.values())), (
+        "no training was left, so the test did not test"
+    )
+    checkout.run(*DEMO, "short.yaml", "2.yaml", target)
+    _, alive = psutil.wait_procs(left, timeout=LIMIT_S)
+    assert alive == []
+    assert json.loads((checkout.directory / target).read_text())["num_steps"] == 2
+    assert planned_rules(checkout.run("-n", *DEMO, "short.yaml", "2.yaml", target)) == set()
