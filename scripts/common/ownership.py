@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,6 +60,7 @@ def owned(*outputs: Path, should_stop: Callable[[], bool] | None = None) -> Iter
 @contextmanager
 def _locked(output: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
     path = output.with_name(f".{output.name}.lock")
+    is_new_directory = not path.parent.exists()
     with _take(path, output, should_stop) as file:
         file.truncate(0)
         file.write(json.dumps(this_process() | {"program": sys.argv[0]}))
@@ -68,6 +69,9 @@ def _locked(output: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)  # before the lock is free: who waits looks for the file again
+            if is_new_directory:  # a program that failed leaves nothing
+                with suppress(OSError):
+                    path.parent.rmdir()
 
 
 def _take(path: Path, output: Path, should_stop: Callable[[], bool]) -> IO[str]:
