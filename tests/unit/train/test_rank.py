@@ -36,7 +36,7 @@ def test_a_rank_that_fails_leaves_its_process_and_its_error(root: Path, tmp_path
     assert finished.returncode == 1
     assert "ValueError: of torch" in finished.stderr
     watch = make_run(tmp_path).watch
-    assert read_json(watch.rank(1)).keys() == {"pid", "host", "start_time"}
+    assert read_json(watch.rank(1)).keys() == {"pid", "host", "pid_namespace", "start_time"}
     failure = read_first_failure(watch)
     assert failure is not None
     assert (failure.rank, failure.message, failure.is_user_error) == (1, "ValueError: of torch", False)
