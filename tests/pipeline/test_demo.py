@@ -241,13 +241,13 @@ def test_a_training_that_outlives_its_snakemake_never_overwrites_a_later_runs_re
     target = "results/demo/stage1/metrics.json"
     work_dir = checkout.directory / "work/results/demo/stage1"
     left = checkout.orphaned(
-        lambda: any(work_dir.glob("*/trainer/checkpoint-*/complete.json")), *DEMO, "short.yaml", "900.yaml", target
+        lambda: any(work_dir.glob("*/trainer/checkpoint-*/complete.json")), target, *DEMO, "short.yaml", "900.yaml"
     )
     assert any("train.train" in name for name in map(" ".join, left.values())), (
         "no training was left, so the test did not test"
     )
-    checkout.run(*DEMO, "short.yaml", "2.yaml", target)
+    checkout.run(target, *DEMO, "short.yaml", "2.yaml")
     _, alive = psutil.wait_procs(left, timeout=LIMIT_S)
     assert alive == []
     assert json.loads((checkout.directory / target).read_text())["num_steps"] == 2
-    assert planned_rules(checkout.run("-n", *DEMO, "short.yaml", "2.yaml", target)) == set()
+    assert planned_rules(checkout.run("-n", target, *DEMO, "short.yaml", "2.yaml")) == set()
