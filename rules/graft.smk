@@ -48,7 +48,7 @@ rule graft:
         vl=RUN.donor_manifest("vl"),
         llm=RUN.donor_manifest("llm"),
         config=RUN.result("graft/config.json"),
-        refit=[RUN.refit] if RUN.is_refitted else [],
+        refit=[RUN.refit, RUN.calibration] if RUN.is_refitted else [],
     output:
         RUN.result("graft/model.safetensors.index.json"),
         ledger=RUN.ledger,

@@ -33,6 +33,7 @@ from scripts.common.files import read_json, write_json_atomically
 from scripts.common.logger import log
 from scripts.data.rows import IMAGE_TAG
 from scripts.demo.prompt_texts import picture_text, text_before_answer
+from scripts.graft.own_code import require_own_code
 from scripts.graft.texts import load_tokenizer
 from study.sums import ALL_CALCULATIONS
 
@@ -129,6 +130,7 @@ def by_group(rows: Sequence[Mapping[str, Any]], right: Sequence[bool]) -> dict[s
 
 def load(directory: Path) -> tuple[Any, Any]:
     """The model, and its processor if it sees; raises UserError unless every tensor found its place."""
+    require_own_code(directory)
     sees = "vision_config" in read_json(directory / "config.json")
     auto_class = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     model, info = auto_class.from_pretrained(
@@ -142,7 +144,7 @@ def load(directory: Path) -> tuple[Any, Any]:
 def score(model_dir: Path, questions_path: Path, english_path: Path) -> dict[str, Any]:
     """All figures of one model."""
     model, processor = load(model_dir)
-    tokenizer = load_tokenizer(model_dir)
+    tokenizer = load_tokenizer(model_dir, is_own=True)
     in_words = [Question(c.text_before_answer, c.answer) for c in ALL_CALCULATIONS]
     result: dict[str, Any] = {
         "num_parameters": sum(p.numel() for p in model.parameters()),

@@ -1,6 +1,7 @@
 """Which files make up a model directory, and the one sha256 that identifies it."""
 
 import hashlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,13 +25,23 @@ def model_files(model_dir: Path) -> list[Path]:
     return [path for path in files if path.name not in NOT_OF_THE_MODEL and not path.name.startswith(ABOUT_THE_MODEL)]
 
 
-def model_sha256(model_dir: Path) -> str:
-    """One sha256 for a model directory: that of the lines `sha256  name` of its files, sorted by name."""
+def file_digests(model_dir: Path) -> dict[str, str]:
+    """{name: sha256} of the files that make up a model, sorted by name."""
     files = model_files(model_dir)
     with ThreadPoolExecutor(NUM_READERS) as pool:
         digests = list(pool.map(sha256_of_file, files))
-    lines = "".join(f"{digest}  {path.name}\n" for digest, path in zip(digests, files, strict=True))
+    return {path.name: digest for path, digest in zip(files, digests, strict=True)}
+
+
+def joined_sha256(digests: Mapping[str, str]) -> str:
+    """One sha256 for a model: that of the lines `sha256  name` of its files, sorted by name."""
+    lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(digests.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def model_sha256(model_dir: Path) -> str:
+    """The sha256 of a model directory."""
+    return joined_sha256(file_digests(model_dir))
 
 
 def weight_files(model_dir: Path) -> list[Path]:

@@ -1,21 +1,53 @@
 """Reads tables and JSON of our own making field by field; each error names the file, the key and what to do."""
 
 import csv
+import hashlib
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_json
+from scripts.common.files import read_json, write_json_atomically
 from scripts.common.settings import settings_from
 
 T = TypeVar("T")
 
 
+SEAL_KEY = "content_sha256"
+
+
+def seal_of(value: Any) -> str:
+    """sha256 of a JSON value, however it is laid out."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Writes a JSON object with its own sha256, by which `read_sealed` notices a later edit."""
+    write_json_atomically(path, value | {SEAL_KEY: seal_of(value)})
+
+
+def read_sealed(cls: type[T], path: Path) -> T:
+    """What `write_sealed` wrote, as `read_object` reads it; UserError where it is no longer that."""
+    value = read_json(path)
+    stated = value.pop(SEAL_KEY, "nothing") if isinstance(value, dict) else "nothing"
+    made = object_from(cls, value, path)
+    if (found := seal_of(value)) != stated:
+        raise UserError(
+            f"{path}: edited by hand, or of another version: its content has sha256 {found}, its {SEAL_KEY} says {stated}; "
+            "bring the file back as it was written, or remove it and run the step that makes it"
+        )
+    return made
+
+
 def read_object(cls: type[T], path: Path) -> T:
     """A JSON file as the dataclass that it was written from; UserError naming the file and the key otherwise."""
-    value = read_json(path)
+    return object_from(cls, read_json(path), path)
+
+
+def object_from(cls: type[T], value: Any, path: Path) -> T:
+    """The same of what was read from `path`."""
     try:
         return settings_from(cls, value)
     except UserError as error:
@@ -85,12 +117,3 @@ def parse_number(row: dict[str, str], column: str, kind: type, where: str) -> An
     if not math.isfinite(value) or value < 0:
         raise UserError(f"{where}: {column} is {row[column]}; expected a number from 0 on; make it again")
     return value
-
-
-def first_repeated(names: list[str]) -> str | None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None

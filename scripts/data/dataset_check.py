@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scripts.common.files import write_json_atomically
-from scripts.common.reading import read_object
+from scripts.common.reading import read_sealed, write_sealed
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ def spread(values: Sequence[int]) -> Spread | None:
 
 
 def write_dataset_check(path: Path, check: DatasetCheck) -> None:
-    write_json_atomically(path, asdict(check))
+    write_sealed(path, asdict(check))
 
 
 def read_dataset_check(path: Path) -> DatasetCheck:
-    return read_object(DatasetCheck, path)
+    return read_sealed(DatasetCheck, path)

@@ -1,14 +1,15 @@
 """Checksums of a donor's files and tensors: taken when the donor is fetched, and compared before it is grafted.
 
 A donor is read once, when it is fetched; in that pass it is hashed and searched for NaN and infinity. The graft, which
-moves 16 GB of it, takes the checksums from the manifest instead of reading everything again: a file whose size and time
-are the recorded ones counts as unchanged, a file with another time is hashed again.
+moves 16 GB of it, takes the checksums from the manifest instead of reading everything again: weights whose size and time
+are the recorded ones count as unchanged there, all other files are hashed again. Whoever loads a donor as a model hashes
+all of it (`check_recorded_digests`).
 """
 
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,7 +117,7 @@ def record_files(paths: Sequence[Path]) -> list[FileRecord]:
 
 
 def change_of(directory: Path, record: FileRecord) -> str | None:
-    """How a file differs from its record, or None. It is hashed only where its time alone is another.
+    """How a file differs from its record, or None. Weights are hashed only where their time alone is another.
 
     People touch files to keep them from a cluster's purge; that changes nothing.
     """
@@ -127,19 +128,44 @@ def change_of(directory: Path, record: FileRecord) -> str | None:
         return "it is absent"
     if status.st_size != record.num_bytes:
         return f"{status.st_size} bytes found, {record.num_bytes} recorded"
-    if status.st_mtime_ns != record.modified_ns and sha256_of_file(path) != record.sha256:
-        return "other bytes of the same number"
-    return None
+    if status.st_mtime_ns == record.modified_ns and record.tensors is not None:
+        return None
+    found = sha256_of_file(path)
+    return None if found == record.sha256 else f"sha256 {found} found, {record.sha256} recorded"
+
+
+def _changed(path: Path, change: str, manifest_path: Path) -> UserError:
+    return UserError(
+        f"{path}: changed since {manifest_path} was written ({change}); bring the recorded file back, or remove "
+        f"{manifest_path} if the change is meant, and run again"
+    )
 
 
 def check_still_recorded(directory: Path, records: Sequence[FileRecord], manifest_path: Path) -> None:
-    """Raises UserError where a file is no longer the one that the manifest recorded."""
+    """Raises UserError where a file is no longer the one that the manifest recorded, or is not recorded at all."""
     for record in records:
         if change := change_of(directory, record):
-            raise UserError(
-                f"{directory / record.name}: changed since {manifest_path} was written ({change}); bring the recorded "
-                f"file back, or remove {manifest_path} if the change is meant, and run again"
-            )
+            raise _changed(directory / record.name, change, manifest_path)
+    check_none_is_new(directory, {record.name for record in records}, manifest_path)
+
+
+def check_none_is_new(directory: Path, recorded: Set[str], manifest_path: Path) -> None:
+    """Raises UserError where the donor has a file that is used and that its manifest does not know."""
+    for path in needed_files(directory):
+        if path.name not in recorded:
+            raise _changed(path, "it is not recorded", manifest_path)
+
+
+def check_recorded_digests(directory: Path, digests: Mapping[str, str], manifest_path: Path) -> None:
+    """Raises UserError where a donor is not the recorded one, byte for byte; `digests` are the sha256 known already, by name."""
+    records = read_manifest(manifest_path).files
+    check_none_is_new(directory, {record.name for record in records}, manifest_path)
+    for record in records:
+        path = directory / record.name
+        if not path.is_file():
+            raise _changed(path, "it is absent", manifest_path)
+        if (found := digests.get(record.name) or sha256_of_file(path)) != record.sha256:
+            raise _changed(path, f"sha256 {found} found, {record.sha256} recorded", manifest_path)
 
 
 def tensor_digests(directory: Path, manifest_path: Path | None) -> dict[str, str]:

@@ -4,8 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from scripts.common.files import write_json_atomically
-from scripts.common.reading import read_object
+from scripts.common.reading import read_sealed, write_sealed
 from scripts.donors.settings import DonorSource
 
 # vl: the vision donor; llm: the language donor.
@@ -45,8 +44,9 @@ class DonorManifest:
 def write_manifest(path: Path, manifest: DonorManifest) -> None:
     """Writes the manifest whole or not at all, without the keys that are not set."""
     files = [{key: value for key, value in asdict(file).items() if value is not None} for file in manifest.files]
-    write_json_atomically(path, asdict(manifest) | {"source": manifest.source.section(), "files": files})
+    write_sealed(path, asdict(manifest) | {"source": manifest.source.section(), "files": files})
 
 
 def read_manifest(path: Path) -> DonorManifest:
-    return read_object(DonorManifest, path)
+    """The manifest as it was written; UserError where the file was edited since."""
+    return read_sealed(DonorManifest, path)

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from scripts.common.errors import run_program
 from scripts.common.files import write_json_atomically
-from scripts.common.logger import make_logger
 from scripts.common.ownership import owned
 from scripts.common.units import duration
 from scripts.evaluate.answer_log import require_no_failures
+from scripts.evaluate.evaluation_log import make_logger
 from scripts.evaluate.job import (
     EvaluationJob,
     Share,

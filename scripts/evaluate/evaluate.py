@@ -18,14 +18,14 @@ By hand: .venv/bin/python scripts evaluate.evaluate --config config/demo.yaml --
 
 import argparse
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
-from scripts.common.files import write_json_atomically, write_text_atomically
-from scripts.common.logger import make_logger
+from scripts.common.files import write_text_atomically
 from scripts.common.ownership import owned
 from scripts.common.units import duration
+from scripts.evaluate.evaluation_log import make_logger
 from scripts.evaluate.job import (
     EvaluationJob,
     Share,
@@ -36,7 +36,7 @@ from scripts.evaluate.job import (
     read_questions,
 )
 from scripts.evaluate.joining import make_records
-from scripts.evaluate.provenance import Identity, Provenance, Times, Timing
+from scripts.evaluate.provenance import Identity, Provenance, Times, Timing, write_provenance
 from scripts.evaluate.question_loop import Task, ask_all
 from scripts.evaluate.records import write_records
 
@@ -98,7 +98,7 @@ def evaluate(job: EvaluationJob, outputs: Outputs) -> None:
             records += make_records(task.questions, asked.answers[seed], asked.judgements[seed], seed, where)
     provenance = provenance_of(job, identity, len(task.questions), asked.timing)
     write_records(outputs.records_path, records)
-    write_json_atomically(outputs.provenance_path, asdict(provenance))
+    write_provenance(outputs.provenance_path, provenance)
     mean = sum(record.score for record in records) / len(records)
     log(f"{job.model_name}: score {mean:.3f} over {len(records)} answers, in {duration(provenance.wall_time_s)}")
 

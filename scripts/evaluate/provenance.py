@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.common.files import write_json_atomically
-from scripts.common.reading import read_object
+from scripts.common.reading import read_sealed, write_sealed
 
 # What must agree for two models to stand in one table.
 SHARED_FIELDS = ("harness", "benchmark", "benchmark_md5", "settings", "serve", "seeds", "versions")
@@ -107,18 +106,22 @@ class TableProvenance:
     models: dict[str, Provenance]
 
 
+def write_provenance(path: Path, provenance: Provenance) -> None:
+    write_sealed(path, asdict(provenance))
+
+
 def read_provenance(path: Path) -> Provenance:
-    """Of one model."""
-    return read_object(Provenance, path)
+    """Of one model, as it was written."""
+    return read_sealed(Provenance, path)
 
 
 def write_table_provenance(path: Path, provenances: Mapping[str, Provenance]) -> None:
-    write_json_atomically(path, asdict(TableProvenance(dict(provenances))))
+    write_sealed(path, asdict(TableProvenance(dict(provenances))))
 
 
 def read_table_provenance(path: Path, models: Sequence[str]) -> dict[str, Provenance]:
     """The provenance of each of these models; raises UserError when the file lacks one."""
-    found = read_object(TableProvenance, path).models
+    found = read_sealed(TableProvenance, path).models
     for model in models:
         if model not in found:
             raise UserError(f"{path}: nothing about {model} found, though its records were given; make the table again")

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from scripts.common.errors import UserError
 from scripts.common.files import write_json_atomically
-from scripts.common.logger import Log
 from scripts.common.root import ROOT
 from scripts.common.units import duration
 from scripts.evaluate.answer_log import Answer, keep_sound_answers, read_answers
+from scripts.evaluate.evaluation_log import Log
 from scripts.evaluate.judgements import Judgement, read_judgements
 from scripts.evaluate.provenance import Timing
 from scripts.evaluate.settings import HARNESS_SETTINGS, HarnessSettings

@@ -9,7 +9,7 @@ from typing import Literal
 
 from scripts.common.errors import UserError
 from scripts.common.files import write_text_atomically
-from scripts.common.reading import first_repeated, numbered_lines
+from scripts.common.reading import numbered_lines
 from scripts.common.settings import settings_from
 
 REMEDY = "evaluate this model again"
@@ -52,6 +52,15 @@ class Record:
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Whole or not at all."""
     write_text_atomically(path, "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records))
+
+
+def first_repeated(names: list[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def read_records(path: Path) -> list[Record]:

@@ -21,7 +21,7 @@ import argparse
 import resource
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,11 +29,12 @@ import transformers
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RotaryEmbedding
 
 from scripts.common.errors import UserError, run_program
-from scripts.common.files import sha256_of_file, write_json_atomically
+from scripts.common.files import sha256_of_file
 from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.common.settings import json_settings
 from scripts.common.units import duration, size
+from scripts.donors.checksums import check_recorded_digests
 from scripts.graft.calibration_donor import (
     TORCH_DTYPES,
     LanguageDonor,
@@ -45,7 +46,7 @@ from scripts.graft.calibration_donor import (
     target_of,
 )
 from scripts.graft.calibration_progress import Progress, assemble, donor_checksums, signature_of
-from scripts.graft.calibration_report import CalibrationReport, LayerFigures, RefitBasis
+from scripts.graft.calibration_report import CalibrationReport, LayerFigures, RefitBasis, write_calibration
 from scripts.graft.layer_fit import HELD_OUT_EVERY, LayerFit, advance, fit_layer, is_held_out
 from scripts.graft.settings import CalibrationSettings
 from scripts.graft.texts import load_tokenizer, read_texts
@@ -57,7 +58,7 @@ MIN_TOKENS_PER_UNKNOWN = 4
 def tokenize(donor: LanguageDonor, settings: CalibrationSettings) -> torch.Tensor:
     """Sequences of equal length, [n, sequence_length], from the start of the text; raises UserError if it is too short."""
     path, length = Path(settings.text), settings.sequence_length
-    tokenizer = load_tokenizer(donor.directory)
+    tokenizer = load_tokenizer(donor.directory, is_own=False)
     text = "\n\n".join(read_texts(path, "calibration.text", tokenizer))
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[0].long()
     sequences = ids[: min(len(ids), settings.max_tokens) // length * length].view(-1, length)
@@ -88,11 +89,12 @@ def check_device(device: str) -> None:
 
 @dataclass(frozen=True)
 class CalibrationPaths:
-    """Where finished layers are kept until the end, and the two files that are written."""
+    """Where finished layers are kept until the end, the two files that are written, and the donor's manifest."""
 
     work_dir: Path
     output: Path
     report: Path
+    llm_manifest: Path | None = None
 
 
 @torch.inference_mode()
@@ -111,6 +113,8 @@ def calibrate(donor: LanguageDonor, settings: CalibrationSettings, paths: Calibr
         donor_sha256=donor_checksums(donor),
         versions={"torch": torch.__version__, "transformers": transformers.__version__},
     )
+    if paths.llm_manifest:
+        check_recorded_digests(donor.directory, basis.donor_sha256, paths.llm_manifest)
     progress = Progress(paths.work_dir / signature_of(basis))
     first = progress.next_layer()
     if first:
@@ -133,7 +137,7 @@ def calibrate(donor: LanguageDonor, settings: CalibrationSettings, paths: Calibr
         peak_memory_bytes=peak_memory_bytes(),
         layers=[progress.read_figures(number) for number in range(donor.num_layers)],
     )
-    write_json_atomically(paths.report, asdict(report))
+    write_calibration(paths.report, report)
     shutil.rmtree(progress.directory)
 
 
@@ -182,6 +186,7 @@ def refit_layer(
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--llm-dir", required=True, type=Path, help="the language donor (Qwen3)")
+    parser.add_argument("--llm-manifest", type=Path, help="its manifest, which its files are compared with")
     parser.add_argument(
         "--settings",
         required=True,
@@ -196,7 +201,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    paths = CalibrationPaths(arguments.work_dir, arguments.output, arguments.report)
+    paths = CalibrationPaths(arguments.work_dir, arguments.output, arguments.report, arguments.llm_manifest)
     with owned(paths.output, paths.report):
         calibrate(open_donor(arguments.llm_dir), arguments.settings, paths)
 

@@ -56,7 +56,7 @@ def open_donor(directory: Path) -> LanguageDonor:
     """Reads the headers; raises UserError unless it is a Qwen3 without quantisation, sliding windows or biases."""
     reader = read_language_donor(directory)
     reader.integer("head_dim")
-    config = AutoConfig.from_pretrained(directory)
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
     if config.attention_bias or any(kind != "full_attention" for kind in config.layer_types):
         raise UserError(
             f"{reader.path}: attention_bias or sliding-window layers found; expected plain full attention, as in all "

@@ -1,7 +1,10 @@
 """calibration.json: how q and k were refitted, and how near the refit comes, layer by layer. Written by calibrate.py."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from scripts.common.errors import UserError
+from scripts.common.reading import read_sealed, write_sealed
 from scripts.graft.settings import CalibrationSettings
 
 PROJECTIONS = ("q", "k")
@@ -46,3 +49,21 @@ class CalibrationReport(RefitBasis):
     num_tokens_held_out: int
     peak_memory_bytes: int
     layers: list[LayerFigures]
+
+
+def write_calibration(path: Path, report: CalibrationReport) -> None:
+    write_sealed(path, asdict(report))
+
+
+def read_calibration(path: Path) -> CalibrationReport:
+    """The report as it was written; UserError where the file was edited since."""
+    return read_sealed(CalibrationReport, path)
+
+
+def check_refit_is_reported(refit_path: Path, refit_sha256: str, report_path: Path) -> None:
+    """Raises UserError where the refitted tensors are not those that the report is about."""
+    if (stated := read_calibration(report_path).refit_sha256) != refit_sha256:
+        raise UserError(
+            f"{refit_path}: sha256 {refit_sha256} found, {stated} expected by {report_path}; it was changed since it was made; "
+            "remove both and calibrate again"
+        )

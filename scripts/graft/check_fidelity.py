@@ -1,7 +1,8 @@
 """Measures what the graft kept of its language donor: the same text through both, logit by logit.
 
 A graft that lost a tensor still loads and still answers; it only answers worse, and hours of training hide why. So the
-graft is loaded as every later step loads it, nothing may be missing, left over or initialised again, and then
+graft is read back and compared with its ledger, and loaded as every later step loads it, nothing may be missing, left over
+or initialised again, and then
 
   qwen3          its text logits must equal the donor's bit for bit, left-padded batch included: nothing was lost;
   qwen2_5_vl     has no place for the donor's q/k norms: the loss is measured (KL divergence, perplexity, how often the
@@ -25,7 +26,6 @@ import gc
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,15 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from scripts.common.errors import UserError, run_program
-from scripts.common.files import read_json, sha256_of_file, write_json_atomically
+from scripts.common.files import read_json, sha256_of_file
 from scripts.common.logger import log
+from scripts.common.model_files import file_digests, joined_sha256
 from scripts.common.ownership import owned
 from scripts.common.reading import read_object
 from scripts.common.safetensors_files import read_checkpoint
 from scripts.common.settings import json_settings
-from scripts.graft.calibration_report import CalibrationReport
+from scripts.donors.checksums import check_recorded_digests
+from scripts.graft.calibration_report import read_calibration
 from scripts.graft.fidelity import (
     DroppedTensors,
     Fidelity,
@@ -49,11 +51,15 @@ from scripts.graft.fidelity import (
     check_gate,
     describe,
     refit_figures,
+    write_fidelity,
 )
+from scripts.graft.ledger import LEDGER_NAME
 from scripts.graft.logit_comparison import compare
+from scripts.graft.own_code import require_own_code
 from scripts.graft.picture_check import check_picture
 from scripts.graft.settings import SETTINGS_NAME, Architecture, FidelitySettings, SavedSettings
 from scripts.graft.texts import load_tokenizer, read_texts
+from scripts.graft.verification import check_ledger
 
 ARCHITECTURE_OF_MODEL_TYPE: dict[str, Architecture] = {"qwen2_5_vl_qwen3": "qwen3", "qwen2_5_vl": "qwen2_5_vl"}
 MAX_TOKENS_OF_PADDED_TEXT = 32
@@ -63,7 +69,7 @@ MIN_CHARACTERS_OF_SHARED_TEXT = 40  # shorter paragraphs, such as headings, are 
 
 def tokenize(text_path: Path, graft_dir: Path, max_tokens: int) -> list[torch.Tensor]:
     """Token ids of the texts, one tensor each, `max_tokens` in all; the last one may be cut off."""
-    tokenizer = load_tokenizer(graft_dir)
+    tokenizer = load_tokenizer(graft_dir, is_own=True)
     texts: list[torch.Tensor] = []
     num_left = max_tokens
     for text in read_texts(text_path, "fidelity.text", tokenizer):
@@ -183,12 +189,25 @@ def check_is_gated(graft_dir: Path, gate: Gate | None) -> None:
         )
 
 
-def check_fidelity(graft_dir: Path, llm_dir: Path, settings: FidelitySettings, gate: Gate | None = None) -> Fidelity:
+def check_fidelity(
+    graft_dir: Path,
+    llm_dir: Path,
+    settings: FidelitySettings,
+    gate: Gate | None = None,
+    llm_manifest_path: Path | None = None,
+) -> Fidelity:
     """The whole comparison; raises UserError where the graft must equal its donor, or be near it, and does not."""
     architecture, dtype, text_path = architecture_of(graft_dir), settings.dtype, Path(settings.text)
     check_is_gated(graft_dir, gate)
+    log(f"{graft_dir}: comparing its tensors with {LEDGER_NAME}")
+    require_own_code(graft_dir)
+    check_ledger(graft_dir)
+    graft_sha256 = joined_sha256(file_digests(graft_dir))
+    require_own_code(llm_dir, is_trusted=False)
+    if llm_manifest_path:
+        check_recorded_digests(llm_dir, {}, llm_manifest_path)
     if gate:
-        check_held_out(text_path, gate, load_tokenizer(graft_dir))
+        check_held_out(text_path, gate, load_tokenizer(graft_dir, is_own=True))
     texts = tokenize(text_path, graft_dir, settings.max_tokens)
     log(f"{text_path}: {len(texts)} texts, {sum(map(len, texts))} tokens")
 
@@ -234,6 +253,8 @@ def check_fidelity(graft_dir: Path, llm_dir: Path, settings: FidelitySettings, g
         loading_info=loading_info,
         text=str(text_path),
         text_sha256=sha256_of_file(text_path),
+        graft_sha256=graft_sha256,
+        ledger_sha256=sha256_of_file(graft_dir / LEDGER_NAME),
         versions={"torch": torch.__version__, "transformers": transformers.__version__},
     )
     log(describe(fidelity))
@@ -245,6 +266,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--graft-dir", required=True, type=Path, help="the grafted checkpoint")
     parser.add_argument("--llm-dir", required=True, type=Path, help="its language donor")
+    parser.add_argument("--llm-manifest", type=Path, help="the donor's manifest, which its files are compared with")
     parser.add_argument(
         "--settings",
         required=True,
@@ -268,10 +290,12 @@ def main() -> None:
         )
     gate = None
     if arguments.calibration:
-        gate = Gate(read_object(CalibrationReport, arguments.calibration), arguments.max_kl_nats)
+        gate = Gate(read_calibration(arguments.calibration), arguments.max_kl_nats)
     with owned(arguments.output):
-        fidelity = check_fidelity(arguments.graft_dir, arguments.llm_dir, arguments.settings, gate)
-        write_json_atomically(arguments.output, asdict(fidelity))
+        fidelity = check_fidelity(
+            arguments.graft_dir, arguments.llm_dir, arguments.settings, gate, arguments.llm_manifest
+        )
+        write_fidelity(arguments.output, fidelity)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,8 @@ from scripts.graft.donor_configs import (
     text_section,
     vision_shape,
 )
+from scripts.graft.own_code import AUTO_MAP, CODE_NAME, without_code
 from scripts.graft.settings import GraftSettings
-
-CODE_NAME = "qwen2_5_vl_qwen3"
 
 
 def check_language_donor(llm: ConfigReader) -> None:
@@ -201,12 +200,7 @@ def qwen3_config(parts: DerivedParts) -> dict[str, Any]:
     vision = {k: v for k, v in parts.vision.values.items() if k not in ("dtype", "torch_dtype")}
     return {
         "architectures": ["Qwen2_5_VLQwen3ForConditionalGeneration"],
-        "auto_map": {
-            "AutoConfig": f"configuration_{CODE_NAME}.Qwen2_5_VLQwen3Config",
-            # vLLM's Transformers backend builds the model without its head.
-            "AutoModel": f"modeling_{CODE_NAME}.Qwen2_5_VLQwen3Model",
-            "AutoModelForImageTextToText": f"modeling_{CODE_NAME}.Qwen2_5_VLQwen3ForConditionalGeneration",
-        },
+        "auto_map": AUTO_MAP,
         "model_type": CODE_NAME,
         **written_by(parts.llm),
         "dtype": dtype,
@@ -245,7 +239,8 @@ def derive_config(
     llm.integer("head_dim")  # Qwen3's class would otherwise assume 128
     shape = language_shape(llm, llm.boolean("tie_word_embeddings"))
     mrope_section = mrope_section_for(vl, shape.head_dim, llm.path)
-    vision = vl.child("vision_config")
+    section = vl.child("vision_config")
+    vision = ConfigReader(without_code(section.values), section.path, section.section)
     vision_shape(vision)
     parts = DerivedParts(
         llm=llm,

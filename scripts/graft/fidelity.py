@@ -4,14 +4,16 @@ The report and the model card read it where torch is not installed; check_fideli
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from scripts.common.errors import UserError
-from scripts.common.reading import read_object
+from scripts.common.reading import read_sealed, write_sealed
 from scripts.graft.calibration_report import CalibrationReport
 from scripts.graft.settings import Architecture, CalibrationSettings
+
+FIDELITY_NAME = "fidelity.json"
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,18 @@ class Fidelity:
     loading_info: dict[str, list[str]]
     text: str
     text_sha256: str
+    graft_sha256: str  # over the files of the graft that was measured (scripts/common/model_files.py)
+    ledger_sha256: str
     versions: dict[str, str]
 
 
+def write_fidelity(path: Path, fidelity: Fidelity) -> None:
+    write_sealed(path, asdict(fidelity))
+
+
 def read_fidelity(path: Path) -> Fidelity:
-    return read_object(Fidelity, path)
+    """The figures as they were written; UserError where the file was edited since."""
+    return read_sealed(Fidelity, path)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from scripts.common.safetensors_files import INDEX_NAME
 from scripts.common.settings import json_settings
 from scripts.common.units import duration, size
 from scripts.donors.checksums import record_files, tensor_digests
+from scripts.graft.calibration_report import check_refit_is_reported
 from scripts.graft.config import derive_config
 from scripts.graft.donor_configs import read_language_donor, read_vision_donor
 from scripts.graft.ledger import LEDGER_NAME, ledger_text
@@ -69,6 +70,7 @@ class GraftJob:
     vl_manifest_path: Path | None = None
     llm_manifest_path: Path | None = None
     refit_path: Path | None = None
+    calibration_path: Path | None = None  # the report of the refit
 
     @property
     def staging_dir(self) -> Path:
@@ -104,13 +106,16 @@ def prepare(job: GraftJob) -> PreparedGraft:
         "llm": tensor_digests(job.llm_dir, job.llm_manifest_path),
     }
     check_tied_head(plan, digests["llm"])
+    refit = record_files([job.refit_path])[0] if job.refit_path else None
+    if refit and job.refit_path and job.calibration_path:
+        check_refit_is_reported(job.refit_path, refit.sha256, job.calibration_path)
     files = travelling_files(job.vl_dir, job.llm_dir, job.code_dir, dict(llm.values), derived.get("auto_map", {}))
     files[SETTINGS_NAME] = json_bytes(asdict(SavedSettings(job.settings, job.seed)))
     outputs = [output_tensor(entry, job.seed) for entry in plan if entry.output_name]
     return PreparedGraft(
         plan=plan,
         donor_digests=[donor_digest(entry, digests) if entry.donor else "" for entry in plan],
-        refit_digests=(record_files([job.refit_path])[0].tensors or {}) if job.refit_path else {},
+        refit_digests=refit.tensors or {} if refit else {},
         outputs=outputs,
         shards=lay_out_shards(outputs, int(job.settings.max_shard_gb * 1e9)),
         files=files,
@@ -183,6 +188,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--vl-manifest", type=Path, help="the vision donor's manifest")
     parser.add_argument("--llm-manifest", type=Path, help="the language donor's manifest")
     parser.add_argument("--refit", type=Path, help="calibrate.py's output, for graft.calibration: affine")
+    parser.add_argument("--calibration", type=Path, help="calibrate.py's report, which the refit is compared with")
     parser.add_argument("--model-config", type=Path, required=True, help="config.json made by derive_config.py")
     parser.add_argument(
         "--settings", type=json_settings(GraftSettings, "graft"), required=True, help="the config's `graft`, as JSON"
@@ -208,6 +214,7 @@ def main() -> None:
                 vl_manifest_path=arguments.vl_manifest,
                 llm_manifest_path=arguments.llm_manifest,
                 refit_path=arguments.refit,
+                calibration_path=arguments.calibration,
             )
         )
 

@@ -37,6 +37,11 @@ class LedgerRow:
 COLUMNS = tuple(field.name for field in fields(LedgerRow))
 
 
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape as the ledger has it, `4096x1280`."""
+    return "x".join(map(str, shape))
+
+
 def ledger_text(rows: Iterable[LedgerRow]) -> str:
     """A header line, then one row a tensor, tab-separated."""
     lines = ["\t".join(COLUMNS), *("\t".join(map(str, astuple(row))) for row in rows)]

@@ -13,7 +13,7 @@ from scripts.common.safetensors_files import read_checkpoint, read_shard
 from scripts.graft.aligner_init import constant_slabs, fresh_input_moment, kept_input_moment, mlp_2_std, normal_slabs
 from scripts.graft.donor_configs import ConfigReader, language_shape, text_section, tied, vision_shape
 from scripts.graft.donor_tensors import DonorTensors, by_published_name, check_tensors
-from scripts.graft.ledger import LedgerRow
+from scripts.graft.ledger import LedgerRow, shape_text
 from scripts.graft.plan import PlannedTensor, plan_graft
 from scripts.graft.settings import GraftSettings
 from scripts.graft.shapes import Shapes, language_shapes, vision_shapes
@@ -152,7 +152,7 @@ def ledger_rows(plan: Sequence[PlannedTensor], digests: Sequence[str], shards: S
             policy=entry.policy,
             output_name=entry.output_name,
             dtype=entry.dtype,
-            shape="x".join(map(str, entry.shape)),
+            shape=shape_text(entry.shape),
             bytes=entry.num_bytes,
             sha256=digest,
             donor_file=entry.source.path.name if entry.source else "",

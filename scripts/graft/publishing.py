@@ -8,6 +8,7 @@ from scripts.common.errors import UserError
 from scripts.common.files import fsync_directory, write_bytes_atomically
 from scripts.common.logger import log
 from scripts.common.safetensors_files import INDEX_NAME, SHARD_PATTERN, SINGLE_NAME
+from scripts.graft.fidelity import FIDELITY_NAME
 from scripts.graft.file_sharing import share_file
 from scripts.graft.ledger import LEDGER_NAME
 from scripts.graft.shard_layout import Shard
@@ -27,10 +28,13 @@ def write_small_file(path: Path, content: bytes) -> None:
 
 
 def publish(staging_dir: Path, output_dir: Path) -> None:
-    """Moves the finished files to their place, index and ledger last, and removes what an earlier graft left."""
+    """Moves the finished files to their place, index and ledger last, and removes what an earlier graft left.
+
+    Its fidelity.json too, which was about that one.
+    """
     names = {path.name for path in staging_dir.iterdir()}
     markers = [INDEX_NAME, LEDGER_NAME]
-    for name in reversed(markers):
+    for name in (FIDELITY_NAME, *reversed(markers)):
         (output_dir / name).unlink(missing_ok=True)
     for pattern in (SHARD_PATTERN, SINGLE_NAME, *TRAVELLING_PATTERNS):
         for path in output_dir.glob(pattern):

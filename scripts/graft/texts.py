@@ -11,9 +11,9 @@ from scripts.common.errors import UserError
 from scripts.data.rows import IMAGE_TAG
 
 
-def load_tokenizer(directory: Path) -> Any:
-    """A checkpoint's tokenizer; without the permission transformers would stop and ask before it reads config.json."""
-    return AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
+def load_tokenizer(directory: Path, *, is_own: bool) -> Any:
+    """A checkpoint's tokenizer. One that is our own (own_code.py) needs its code to be trusted, a donor's never is."""
+    return AutoTokenizer.from_pretrained(directory, trust_remote_code=is_own)
 
 
 def read_content(path: Path, key: str) -> str:

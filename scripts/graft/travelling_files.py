@@ -1,7 +1,8 @@
 """The files beside the weights that make the grafted directory usable without further work.
 
 The tokenizer and generation_config.json come from the language donor, picture and video processing and the chat
-template from the vision donor: the language donor's own template turns pictures into nothing.
+template from the vision donor: the language donor's own template turns pictures into nothing. What would make a reader of
+these files run a donor's code stays behind (scripts/graft/own_code.py).
 """
 
 import json
@@ -14,6 +15,8 @@ import jinja2.sandbox
 
 from scripts.common.errors import UserError
 from scripts.common.files import read_json
+from scripts.common.logger import log
+from scripts.graft.own_code import code_named_in, without_code
 
 # What AutoTokenizer reads of a byte-level BPE tokenizer; those that the language donor has are taken.
 _TOKENIZER_NAMES = (
@@ -66,19 +69,30 @@ def json_bytes(value: Any) -> bytes:
 
 
 def read_section(path: Path) -> dict[str, Any]:
-    """A JSON file that holds keys."""
+    """The keys of a JSON file that travels, without those that name code."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds no section of keys; fetch this file again")
-    return value
+    for key, named in code_named_in(value):
+        log(f"graft: {path}: {key} names code ({named!r}), which stays behind")
+    return dict(without_code(value))
+
+
+def travelling_bytes(path: Path) -> bytes:
+    """A donor's file as it is, or as JSON where code is named in it."""
+    content = read_bytes(path)
+    if path.suffix != ".json":
+        return content
+    section = read_section(path)
+    return content if section == read_json(path) else json_bytes(section)
 
 
 def tokenizer_files(llm_dir: Path) -> dict[str, bytes]:
-    """The language donor's tokenizer, byte for byte but for a chat template inside tokenizer_config.json.
+    """The language donor's tokenizer, byte for byte but for a chat template inside tokenizer_config.json, and for code.
 
     Readers that look there first would otherwise not see chat_template.jinja.
     """
-    files = {name: read_bytes(llm_dir / name) for name in _TOKENIZER_NAMES if (llm_dir / name).exists()}
+    files = {name: travelling_bytes(llm_dir / name) for name in _TOKENIZER_NAMES if (llm_dir / name).exists()}
     if "tokenizer.json" not in files and not {"vocab.json", "merges.txt"} <= files.keys():
         raise UserError(
             f"{llm_dir}: neither tokenizer.json nor vocab.json and merges.txt found; expected the language donor's "
@@ -86,7 +100,7 @@ def tokenizer_files(llm_dir: Path) -> dict[str, bytes]:
         )
     if "tokenizer_config.json" not in files:
         raise UserError(f"{llm_dir / 'tokenizer_config.json'}: not found; fetch this donor again")
-    config = read_section(llm_dir / "tokenizer_config.json")
+    config = json.loads(files["tokenizer_config.json"])
     if config.pop("chat_template", None) is not None:
         files["tokenizer_config.json"] = json_bytes(config)
     return files
@@ -96,8 +110,7 @@ def generation_config(llm_dir: Path, llm_config: dict[str, Any]) -> bytes:
     """The language donor's generation_config.json, or one with its token ids where it has none."""
     path = llm_dir / "generation_config.json"
     if path.exists():
-        read_section(path)
-        return read_bytes(path)
+        return travelling_bytes(path)
     ids = {key: llm_config.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return json_bytes({key: value for key, value in ids.items() if value is not None})
 
@@ -146,7 +159,7 @@ def template_fault(template: str) -> str | None:
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     try:
         text = environment.from_string(template).render(messages=_SAMPLE_MESSAGES, add_generation_prompt=True)
-    except (jinja2.TemplateError, TypeError) as error:
+    except Exception as error:  # a template is a program: it can divide by zero, or fill the memory
         return f"does not render a message with a picture ({error})"
     for piece in _SAMPLE_PIECES:
         if piece not in text:

@@ -19,8 +19,9 @@ from scripts.evaluate.provenance import read_table_provenance
 from scripts.evaluate.records import read_records
 from scripts.evaluate.same_questions import check_same_questions
 from scripts.evaluate.scores import Benchmark, check_same_weights, read_scores
-from scripts.graft.fidelity import Fidelity, read_fidelity
-from scripts.graft.ledger import LedgerSum, read_ledger, sum_ledger
+from scripts.graft.fidelity import Fidelity
+from scripts.graft.ledger import LedgerSum, sum_ledger
+from scripts.graft.verification import read_proven
 from scripts.report.checks import check_records_against_scores, check_same_benchmark
 from scripts.report.commit import Commit
 from scripts.report.provenance import Lock, read_config, read_lock, read_step_time
@@ -52,7 +53,7 @@ class Inputs:
     step_times_s: dict[str, float]
 
 
-def read_benchmark(layout: Layout, name: str, stages: Sequence[Metrics]) -> Benchmark:
+def read_benchmark(layout: Layout, name: str, stages: Sequence[Metrics], graft_sha256: str) -> Benchmark:
     """One benchmark's files, checked against each other."""
     tsv_path, scores_path = Path(layout.questions(name)), Path(layout.scores(name))
     provenance_path = Path(layout.scores_provenance(name))
@@ -70,7 +71,8 @@ def read_benchmark(layout: Layout, name: str, stages: Sequence[Metrics]) -> Benc
     check_records_against_scores(benchmark, record_paths)
     check_same_questions(benchmark.records, record_paths)
     check_same_benchmark(benchmark, md5_of_file(tsv_path), provenance_path)
-    check_same_weights(benchmark, {each.stage: each.checkpoint_sha256 for each in stages}, provenance_path)
+    made = {each.stage: each.checkpoint_sha256 for each in stages} | {"graft": graft_sha256}
+    check_same_weights(benchmark, made, provenance_path)
     return benchmark
 
 
@@ -113,6 +115,7 @@ def read_inputs(config_path: Path, commit: Commit) -> Inputs:
     config = read_config(config_path)
     layout = Layout(config)
     stages = read_stages(layout)
+    fidelity, ledger_rows = read_proven(Path(layout.fidelity), Path(layout.ledger))
     tsv_paths = {name: Path(layout.questions(name)) for name in layout.benchmarks}
     return Inputs(
         title=layout.results,
@@ -120,9 +123,9 @@ def read_inputs(config_path: Path, commit: Commit) -> Inputs:
         config=config,
         settings=ReportSettings.of(config),
         stages=stages,
-        fidelity=read_fidelity(Path(layout.fidelity)),
-        ledger=sum_ledger(read_ledger(Path(layout.ledger))),
-        benchmarks=[read_benchmark(layout, name, stages) for name in layout.benchmarks],
+        fidelity=fidelity,
+        ledger=sum_ledger(ledger_rows),
+        benchmarks=[read_benchmark(layout, name, stages, fidelity.graft_sha256) for name in layout.benchmarks],
         benchmark_md5s={name: md5_of_file(path) for name, path in tsv_paths.items()},
         benchmark_sha256s={name: sha256_of_file(path) for name, path in tsv_paths.items()},
         donors=[read_manifest(Path(layout.donor_manifest(role))) for role in DONOR_ROLES],

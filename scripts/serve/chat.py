@@ -15,6 +15,7 @@ from typing import Any
 from scripts.common.errors import run_program
 from scripts.common.swift import flag_arguments
 from scripts.serve.command import Serving, add_arguments, model_arguments, server_environment
+from scripts.train.declarations import checked_sha256
 
 # What `swift deploy` has and `swift infer` has not (ms-swift 4.6.0, swift/arguments/deploy_args.py).
 DEPLOY_ONLY_FLAGS = frozenset({
@@ -39,6 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     serving = Serving(arguments.serve_python.absolute(), arguments.checkpoint_dir.absolute(), arguments.serve)
     serving.require_servable()
+    checked_sha256(serving.model_dir)
     command = infer_command(serving)
     os.execve(command[0], command, server_environment(os.environ, serving.settings))
 

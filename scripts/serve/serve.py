@@ -27,6 +27,7 @@ from scripts.common.units import duration
 from scripts.serve.command import Serving, add_arguments
 from scripts.serve.server import ModelServer, last_error, model_server
 from scripts.serve.settings import ServeSettings
+from scripts.train.declarations import checked_sha256
 
 POLL_S = 0.5
 SECONDS_BETWEEN_LINES = 10.0
@@ -72,6 +73,8 @@ def main() -> None:
         settings = dataclasses.replace(settings, flags={**settings.flags, "port": arguments.port})
     serving = Serving(arguments.serve_python.absolute(), arguments.checkpoint_dir.absolute(), settings)
     serving.require_servable()
+    log(f"{arguments.checkpoint_dir}: comparing it with what declares it")
+    checked_sha256(serving.model_dir)
     stop = threading.Event()
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: stop.set())

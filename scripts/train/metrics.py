@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scripts.common.errors import UserError
-from scripts.common.files import write_json_atomically
-from scripts.common.reading import read_object
+from scripts.common.reading import read_sealed, write_sealed
 from scripts.train.losses import LossPoint
+
+METRICS_NAME = "metrics.json"
+CHECKPOINT_NAME = "checkpoint"  # the directory beside it
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,17 @@ class Metrics:
 
 
 def write_metrics(path: Path, metrics: Metrics) -> None:
-    write_json_atomically(path, asdict(metrics))
+    write_sealed(path, asdict(metrics))
+
+
+def declared_sha256(path: Path) -> str:
+    """The sha256 of the checkpoint that metrics are about."""
+    return read_sealed(Metrics, path).checkpoint_sha256
 
 
 def read_metrics(stage: str, path: Path) -> Metrics:
-    """The metrics of one stage; UserError when they are of another stage or contradict themselves."""
-    metrics = read_object(Metrics, path)
+    """The metrics of one stage; UserError when they were edited, are of another stage or contradict themselves."""
+    metrics = read_sealed(Metrics, path)
     if metrics.stage != stage:
         raise UserError(f"{path}: metrics of `{metrics.stage}` found; expected those of `{stage}`; pass the right file")
     for before, after in itertools.pairwise(metrics.losses):

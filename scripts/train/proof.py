@@ -12,7 +12,7 @@ from scripts.common.model_files import model_sha256
 from scripts.train.checkpoints import publish_checkpoint, read_trainer_state
 from scripts.train.local_paths import without_local_paths
 from scripts.train.losses import LossPoint, loss_goes_on, loss_limit
-from scripts.train.metrics import Metrics, Resume, write_metrics
+from scripts.train.metrics import CHECKPOINT_NAME, METRICS_NAME, Metrics, Resume, write_metrics
 from scripts.train.run import Run
 from scripts.train.settings import ExportedSettings
 from scripts.train.starts import read_attempts
@@ -108,7 +108,9 @@ def finish(run: Run, checkpoint: Path, argv: list[str], output_dir: Path, versio
     changes, unchanged = prove_changes(run, checkpoint, begin)
 
     settings = without_local_paths({"stage": run.stage, "seed": run.seed, **vars(run.settings)})
-    published = publish_checkpoint(checkpoint, run.model_dir, output_dir / "checkpoint", ExportedSettings(**settings))
+    published = publish_checkpoint(
+        checkpoint, run.model_dir, output_dir / CHECKPOINT_NAME, ExportedSettings(**settings)
+    )
     num_tokens_seen = sum(record.num_tokens for records in ranks for record in records.values())
     first_rank = list(ranks[0].values())
     metrics = Metrics(
@@ -136,9 +138,9 @@ def finish(run: Run, checkpoint: Path, argv: list[str], output_dir: Path, versio
         versions=dict(versions),
         command=argv,
         signature=run.signature,
-        checkpoint_sha256=model_sha256(output_dir / "checkpoint"),
+        checkpoint_sha256=model_sha256(output_dir / CHECKPOINT_NAME),
     )
-    write_metrics(output_dir / "metrics.json", metrics)
+    write_metrics(output_dir / METRICS_NAME, metrics)
     log(f"{run.stage}: {num_samples_seen} samples in {state.global_step} steps; {len(published)} files exported")
 
 

@@ -21,13 +21,13 @@ from pathlib import Path
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import read_json
 from scripts.common.logger import log
-from scripts.common.model_files import model_sha256
 from scripts.common.ownership import owned
 from scripts.common.settings import json_settings
 from scripts.common.swift import model_type
 from scripts.data.fingerprint import dataset_sha256
 from scripts.environments.installed_packages import versions_in
 from scripts.train.checkpoints import is_finished, last_complete, read_trainer_state, remove_incomplete, step_of
+from scripts.train.declarations import checked_sha256
 from scripts.train.proof import finish
 from scripts.train.run import Run, check_dtype, signature_of
 from scripts.train.settings import StageSettings, check_settings
@@ -113,11 +113,11 @@ def main() -> None:
     if not dataset.is_file():
         raise UserError(f"{dataset}: not found; expected the training set of {stage} as jsonl")
 
-    log(f"{stage}: hashing model and training set")
+    log(f"{stage}: hashing model and training set, and comparing the model with what declares it")
     python = arguments.train_python.absolute()  # not resolved: a virtual environment's interpreter is a link
     versions = versions_in(python, VERSIONED_PACKAGES, OPTIONAL_PACKAGES)
     dataset_digest, num_rows = dataset_sha256(dataset)
-    signature = signature_of(settings, arguments.seed, model_sha256(model_dir), dataset_digest, versions)
+    signature = signature_of(settings, arguments.seed, checked_sha256(model_dir), dataset_digest, versions)
     run = Run(
         stage=stage,
         settings=settings,

@@ -1,7 +1,8 @@
 """Checks that a checkpoint directory can be uploaded as it stands: whole, clean, and usable without this repository.
 
 First from the files: all that a hub and transformers need is there, README.md's front matter can be read, shards and index
-agree, all may read every file, nothing is left of training, no small file holds a path of a machine.
+agree, all may read every file, nothing is left of training, no small file holds a path of a machine. The bytes are those that
+the stage's metrics.json declares. No JSON file names code but our own two files, and no other code or pickle is there.
 Then a new interpreter of --python, isolated (-I) in an empty directory, with caches of its own and offline, loads the model, with
 `trust_remote_code` only where config.json names code, and answers a question about a picture (load_checkpoint.py). The first
 fault ends the check with one message. This needs the memory of the model in its own dtype.
@@ -25,13 +26,16 @@ from typing import Any
 
 from scripts.common import units
 from scripts.common.errors import UserError, run_program
-from scripts.common.files import read_json, write_json_atomically
+from scripts.common.files import read_json, sha256_of_file, write_json_atomically
 from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.common.root import ROOT
 from scripts.common.safetensors_files import INDEX_NAME, SINGLE_NAME, read_checkpoint
+from scripts.graft.own_code import CODE_DIR, CODE_FILES
+from scripts.train.declarations import checked_sha256
 from scripts.upload.front_matter import read_front_matter
 
+OWN_CODE = {name: sha256_of_file(CODE_DIR / name) for name in CODE_FILES}
 LOADER = ROOT / "scripts" / "upload" / "load_checkpoint.py"
 
 # Any one of each is enough.
@@ -53,6 +57,9 @@ LEFTOVERS = (
     "global_step*", "latest", "zero_to_fp32.py", "complete.json", "*.pt", "*.pth", "*.log", "*.tmp", "*.lock", "events.out.*",
     "__pycache__", ".*",
 )  # fmt: skip
+
+# Names of files that are code, or that run code when they are loaded as weights (pickles).
+CODE_PATTERNS = ("*.py", "*.pyc", "*.so", "*.bin", "*.pkl", "*.pickle", "*.ckpt", "*.pt", "*.pth", "*.joblib", "*.h5")
 
 # Hidden files that belong there: what git and the hubs keep beside a repository's files.
 HIDDEN_FILES_OF_HUBS = frozenset({".gitattributes", ".gitignore", ".git", ".cache"})
@@ -97,6 +104,18 @@ def check_no_leftovers(directory: Path) -> None:
             raise UserError(
                 f"{path}: left by a training or another program; expected nothing but the model in an upload; remove it"
             )
+
+
+def check_no_other_code(directory: Path) -> None:
+    """Raises UserError when a file is there, at any depth, that is code or a pickle and not one of our own two."""
+    for pattern in CODE_PATTERNS:
+        for path in sorted(directory.rglob(pattern)):
+            is_of_hub = path.relative_to(directory).parts[0] in HIDDEN_FILES_OF_HUBS
+            if not is_of_hub and path.relative_to(directory).as_posix() not in CODE_FILES:
+                raise UserError(
+                    f"{path}: code, or a file that may run code when it is loaded; expected none in an upload but "
+                    f"{' and '.join(CODE_FILES)}; remove it"
+                )
 
 
 def check_modes(directory: Path) -> None:
@@ -217,10 +236,20 @@ def check(directory: Path, python: Path) -> dict[str, Any]:
     check_modes(directory)
     check_no_local_paths(directory)
     card = check_card(directory)
+    check_no_other_code(directory)
+    sha256 = checked_sha256(directory)
     tensors = read_checkpoint(directory)
     loaded = load_alone(directory, python)
     files = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
+    if foreign := {name: found for name, found in loaded["code"].items() if found != OWN_CODE.get(name)}:
+        name, found = next(iter(foreign.items()))
+        raise UserError(
+            f"{directory}: loading it ran {name} with sha256 {found}; expected none but {' and '.join(CODE_FILES)} of "
+            f"{CODE_DIR}; export the checkpoint again"
+        )
     return {
+        "sha256": sha256,
+        "json_without_foreign_code": [name for name in files if name.endswith(".json")],
         "license": card["license"],
         "num_files": len(files),
         "num_bytes": sum(files.values()),

@@ -8,14 +8,17 @@ from typing import Any
 
 from scripts.common.errors import UserError
 from scripts.common.files import read_json
+from scripts.common.model_files import model_sha256
 from scripts.common.reading import read_object, require
 from scripts.data.dataset_check import DatasetCheck, read_dataset_check
 from scripts.donors.manifest import DonorManifest, read_manifest
 from scripts.evaluate.provenance import read_table_provenance
 from scripts.evaluate.scores import Benchmark, check_same_weights, read_scores
-from scripts.graft.fidelity import Fidelity, read_fidelity
-from scripts.graft.ledger import LedgerSum, read_ledger, sum_ledger
+from scripts.graft.fidelity import Fidelity
+from scripts.graft.ledger import LedgerSum, sum_ledger
+from scripts.graft.verification import read_proven
 from scripts.report.commit import Commit
+from scripts.train.declarations import check_checkpoint
 from scripts.train.local_paths import without_local_paths
 from scripts.train.metrics import Metrics, read_metrics
 from scripts.train.settings import SETTINGS_NAME, ExportedSettings
@@ -117,14 +120,15 @@ def read_donor_view(manifest_path: Path, role: str) -> DonorView:
     )
 
 
-def read_benchmark(layout: Layout, name: str, stages: Sequence[Metrics]) -> Benchmark:
+def read_benchmark(layout: Layout, name: str, stages: Sequence[Metrics], graft_sha256: str) -> Benchmark:
     """A score table and its provenance; UserError when it is of other weights than those that the stages made."""
     scores_path, provenance_path = Path(layout.scores(name)), Path(layout.scores_provenance(name))
     scores = read_scores(scores_path)
     models = list(dict.fromkeys(score.model for score in scores))
     provenance = read_table_provenance(provenance_path, models)
     benchmark = Benchmark(name, Path(layout.questions(name)), scores_path, scores, records={}, provenance=provenance)
-    check_same_weights(benchmark, {each.stage: each.checkpoint_sha256 for each in stages}, provenance_path)
+    made = {each.stage: each.checkpoint_sha256 for each in stages} | {"graft": graft_sha256}
+    check_same_weights(benchmark, made, provenance_path)
     return benchmark
 
 
@@ -137,7 +141,8 @@ def read_card_inputs(stage: str, settings: CardSettings, commit: Commit) -> Card
     require(model_config, "model_type", str, str(config_path))
     stages = [read_stage(layout, each) for each in stages_up_to(stage)]
     all_metrics = [each.metrics for each in stages]
-    return CardInputs(
+    fidelity, ledger_rows = read_proven(Path(layout.fidelity), Path(layout.ledger))
+    inputs = CardInputs(
         stage=stage,
         checkpoint_dir=checkpoint_dir,
         commit=commit,
@@ -145,8 +150,10 @@ def read_card_inputs(stage: str, settings: CardSettings, commit: Commit) -> Card
         picture_config=read_json(checkpoint_dir / "preprocessor_config.json"),
         stages=stages,
         donors=[read_donor_view(Path(layout.donor_manifest(role)), role) for role in ROLES],
-        ledger=sum_ledger(read_ledger(Path(layout.ledger))),
-        fidelity=read_fidelity(Path(layout.fidelity)),
-        benchmarks=[read_benchmark(layout, name, all_metrics) for name in layout.benchmarks],
+        ledger=sum_ledger(ledger_rows),
+        fidelity=fidelity,
+        benchmarks=[read_benchmark(layout, name, all_metrics, fidelity.graft_sha256) for name in layout.benchmarks],
         dataset_names={name: listed.dataset for name, listed in layout.benchmarks.items()},
     )
+    check_checkpoint(checkpoint_dir, model_sha256(checkpoint_dir), Path(layout.metrics(stage)))
+    return inputs

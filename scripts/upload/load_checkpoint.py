@@ -7,6 +7,7 @@ By hand:
   .venvs/train/bin/python -I scripts/upload/load_checkpoint.py "$PWD/results/demo/stage2/checkpoint" "$PWD"
 """
 
+import hashlib
 import importlib.util
 import json
 import random
@@ -24,6 +25,9 @@ PACKAGE = "qwen2_5_vl_qwen3"
 
 # Of this repository. Its environments (.venvs) are allowed: a user has such packages as well.
 OWN_DIRECTORIES = ("scripts", "model", "tests", "benchmarks")
+
+# transformers copies code that comes with a checkpoint into a package of this name, whose __init__.py are empty.
+DYNAMIC_MODULES = "transformers_modules."
 PICTURE_SIZE_PX = (168, 112)
 NUM_NEW_TOKENS = 4
 
@@ -46,6 +50,14 @@ def check_repository_is_not_loaded(repository: Path) -> None:
             and any(Path(path).resolve().is_relative_to(directory) for directory in own)
         ):
             raise Fault(f"module {name} was loaded from {path}; expected nothing of the repository")
+
+
+def code_that_ran() -> dict[str, str]:
+    """{file name: sha256} of the Python files outside transformers that loading has run: those that came with the checkpoint."""
+    loaded = [module for name, module in list(sys.modules.items()) if name.startswith(DYNAMIC_MODULES)]
+    paths = [Path(path) for module in loaded if (path := getattr(module, "__file__", None))]
+    contents = {path.name: path.read_bytes() for path in paths}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items()) if content}
 
 
 def read_card(directory: Path) -> int:
@@ -112,7 +124,8 @@ def main() -> None:
         return
     found = {
         "model": type(model).__name__,
-        "code_from": "the checkpoint" if type(model).__module__.startswith("transformers_modules.") else "transformers",
+        "code_from": "the checkpoint" if type(model).__module__.startswith(DYNAMIC_MODULES) else "transformers",
+        "code": code_that_ran(),
         "processor": type(processor).__name__,
         "dtype": str(model.dtype).removeprefix("torch."),
         "num_parameters": model.num_parameters(),

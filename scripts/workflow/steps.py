@@ -122,6 +122,7 @@ def graft_calibrate(layout: Layout) -> Step:
     settings["text"] = text_path(section["text"])
     options: dict[str, Option] = {
         "llm-dir": layout.donor_dir("llm"),
+        "llm-manifest": layout.donor_manifest("llm"),
         "settings": settings,
         "work-dir": f"{layout.work}/calibration",
     }
@@ -140,6 +141,7 @@ def graft_graft(layout: Layout) -> Step:
             "seed": layout.config["seed"],
             "model-code-dir": shipped("model/qwen2_5_vl_qwen3"),
             "refit": layout.refit if layout.is_refitted else None,
+            "calibration": layout.calibration if layout.is_refitted else None,
             "output-dir": layout.graft_dir,
         },
     )
@@ -150,7 +152,8 @@ def graft_check_fidelity(layout: Layout) -> Step:
     gate: dict[str, Option] = {}
     if layout.is_refitted:
         gate = {"calibration": layout.calibration, "max-kl-nats": layout.config["calibration"]["max_kl_nats"]}
-    options = {"graft-dir": layout.graft_dir, "llm-dir": layout.donor_dir("llm"), "settings": settings}
+    donor = {"llm-dir": layout.donor_dir("llm"), "llm-manifest": layout.donor_manifest("llm")}
+    options = {"graft-dir": layout.graft_dir, **donor, "settings": settings}
     return Step("train", {**options, "output": layout.fidelity, **gate})
 
 
@@ -187,6 +190,7 @@ def _evaluation(layout: Layout, benchmark: str, model: str) -> dict[str, Option]
     return {
         "model-name": model,
         "model-dir": layout.checkpoint_dir(base_of(model)),
+        "manifest": layout.donor_manifest("vl") if base_of(model) == "parent" else None,
         "backend": layout.backend,
         "benchmark": layout.benchmarks[benchmark].dataset,
         "benchmark-tsv": layout.questions(benchmark),

@@ -1,6 +1,7 @@
 """A card from half of the inputs, and a checkpoint that must not be uploaded: one clear line, and nothing written."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from helpers.card_inputs import CardInputs, build_card_inputs, edit_json, write_
 from helpers.report_inputs import LAYOUT
 from helpers.small_checkpoint import write_small_checkpoint
 from scripts.common.errors import UserError
+from scripts.graft.own_code import AUTO_MAP, CODE_DIR, CODE_FILES
 from scripts.upload import check_checkpoint
 
 CARD = "---\nlicense: apache-2.0\nlibrary_name: transformers\npipeline_tag: image-text-to-text\n---\n\n# A model\n"
@@ -70,8 +72,9 @@ def checkpoint_dir(tmp_path: Path) -> Path:
     """All that can be seen from the files alone is right."""
     directory = write_small_checkpoint(tmp_path / "checkpoint", num_shards=2)
     (directory / "README.md").write_text(CARD)
-    write_json(directory / "config.json", {"model_type": "qwen3", "auto_map": {"AutoConfig": "configuration_x.Config"}})
-    (directory / "configuration_x.py").write_text("class Config: ...\n")
+    write_json(directory / "config.json", {"model_type": "qwen2_5_vl_qwen3", "auto_map": AUTO_MAP})
+    for name in CODE_FILES:
+        shutil.copy(CODE_DIR / name, directory)
     for name in ("generation_config.json", "tokenizer_config.json", "preprocessor_config.json"):
         write_json(directory / name, {})
     for path in directory.iterdir():
@@ -105,7 +108,10 @@ ELSEWHERE = {"AutoConfig": "lab/code--configuration_x.Config"}
         (removed("README.md"), "README.md: not found; an upload needs README.md; make the model card"),
         (removed("tokenizer_config.json"), "tokenizer_config.json: not found"),
         (removed("chat_template.jinja"), "chat_template.jinja: not found"),
-        (removed("configuration_x.py"), "configuration_x.py: not found, though config.json's auto_map names it"),
+        (
+            removed("configuration_qwen2_5_vl_qwen3.py"),
+            "configuration_qwen2_5_vl_qwen3.py: not found, though config.json's auto_map names it",
+        ),
         (edited("config.json", auto_map=ELSEWHERE), "code of another repository"),
         (removed(SHARD), f"{SHARD}: not found, though model.safetensors.index.json names it"),
         (written("model-00003-of-00003.safetensors", ""), "a shard that model.safetensors.index.json does not name"),
@@ -117,7 +123,7 @@ ELSEWHERE = {"AutoConfig": "lab/code--configuration_x.Config"}
             edited("config.json", _name_or_path="/data/somebody/graft"),
             "_name_or_path is '/data/somebody/graft', a path",
         ),
-        (written("configuration_x.py", f"# see {Path.cwd()}/notes\n"), "a path of this machine"),
+        (written("configuration_qwen2_5_vl_qwen3.py", f"# see {Path.cwd()}/notes\n"), "a path of this machine"),
         (written("README.md", "# A model"), "no front matter that a hub could read (its first line is '# A model'"),
         (written("README.md", "---\nlicense: [\n---\n"), "no front matter that a hub could read (no YAML"),
         (written("README.md", "---\nlicense: mit\n"), "no second line of ---"),

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers.report_inputs import COMMIT, ReportInputs, build, donor_manifest, make_metrics
+from helpers.report_inputs import COMMIT, ReportInputs, build, donor_manifest, make_metrics, sealed
+from scripts.common.model_files import model_sha256
+from scripts.common.reading import SEAL_KEY
 from scripts.common.settings import settings_from
+from scripts.evaluate.model_names import base_of
 from scripts.upload.make_model_card import make
 from scripts.upload.settings import CardSettings
 from scripts.workflow.layout import STAGES
@@ -87,7 +90,21 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def edit_json(path: Path, **changes: Any) -> None:
-    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **changes})
+    """Another content, as the program would have written it: sealed if it was."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, sealed(found | changes) if SEAL_KEY in found else found | changes)
+
+
+def declare(inputs: CardInputs, name: str) -> None:
+    """Metrics and scores of a stage's checkpoint as it is."""
+    layout = inputs.report.layout
+    sha256 = {"checkpoint_sha256": model_sha256(inputs.settings_path(name).parent)}
+    metrics = make_metrics(name, num_steps=60, seed=0) | {"num_tokens_seen": NUM_TOKENS_SEEN} | sha256
+    inputs.report.write_json(layout.metrics(name), metrics)
+    provenance = layout.scores_provenance(inputs.report.benchmark)
+    models = inputs.report.read_json(provenance)["models"]
+    models |= {model: found | sha256 for model, found in models.items() if base_of(model) == name}
+    inputs.report.write_json(provenance, {"models": models})
 
 
 def build_card_inputs(directory: Path, stage: str = "stage2") -> CardInputs:
@@ -98,11 +115,10 @@ def build_card_inputs(directory: Path, stage: str = "stage2") -> CardInputs:
         config["donors"][role] = {"kind": "huggingface", "id": model_id, "revision": "main"}
         inputs.donor_dir(role).mkdir(parents=True)
         manifest = donor_manifest(role) | {"source": config["donors"][role], "dir": str(inputs.donor_dir(role))}
-        write_json(inputs.manifest_path(role), manifest)
+        inputs.report.write_json(layout.donor_manifest(role), manifest)
     for name in STAGES:
-        metrics = make_metrics(name, num_steps=60, seed=0) | {"num_tokens_seen": NUM_TOKENS_SEEN}
-        inputs.report.write_json(layout.metrics(name), metrics)
         write_json(inputs.settings_path(name), stage_settings(name))
         write_json(inputs.settings_path(name).with_name("config.json"), MODEL_CONFIG)
         write_json(inputs.settings_path(name).with_name("preprocessor_config.json"), {"min_pixels": MIN_PIXELS})
+        declare(inputs, name)
     return inputs

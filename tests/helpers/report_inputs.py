@@ -21,6 +21,7 @@ import yaml
 from PIL import Image, ImageDraw
 
 from helpers.evaluation_inputs import provenance
+from scripts.common.reading import SEAL_KEY, seal_of
 from scripts.common.root import ROOT
 from scripts.data.dataset_check import DatasetCheck, Spread
 from scripts.report.commit import Commit
@@ -43,6 +44,16 @@ LEDGER = [
     ("initialised", "", 5, 228_000, "aligner: fresh; all 0"),
     ("dropped", "vl", 31, 1_900_000, "the vision donor's language model; replaced by the language donor"),
 ]
+
+
+def ledger_text() -> str:
+    lines = ["name\tdonor\tpolicy\toutput_name\tdtype\tshape\tbytes\tsha256\tdonor_file\toutput_file\treason"]
+    for policy, donor, number, num_bytes, reason in LEDGER:
+        row = f"{donor}\t{policy}\tt\tF32\t8x8\t{num_bytes // number}\t0\ta\tb\t{reason}"
+        lines += [f"{policy}.{donor}.{place}\t{row}" for place in range(number)]
+    return "\n".join(lines) + "\n"
+
+
 FIDELITY = {
     "architecture": "qwen3",
     "calibration": {"kind": "none"},
@@ -61,6 +72,8 @@ FIDELITY = {
     "loading_info": {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []},
     "text": "LICENSE",
     "text_sha256": "cd" * 32,
+    "graft_sha256": hashlib.sha256(b"graft").hexdigest(),
+    "ledger_sha256": hashlib.sha256(ledger_text().encode()).hexdigest(),
     "versions": {"torch": "2.13.0", "transformers": "5.19.0"},
 }
 NUM_PROCESSES = 8
@@ -77,6 +90,12 @@ DATASET_CHECK = DatasetCheck(
     sha256="ab" * 32,
 )
 VERSIONS = {"ms-swift": "4.6.0", "transformers": "5.19.0", "torch": "2.13.0", "deepspeed": "0.19.8"}
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """What `write_sealed` writes."""
+    content = {key: part for key, part in json.loads(json.dumps(value)).items() if key != SEAL_KEY}
+    return content | {SEAL_KEY: seal_of(content)}
 
 
 def wilson(num_correct: int, num_questions: int) -> tuple[float, float]:
@@ -314,10 +333,18 @@ class ReportInputs:
         self.path(name).write_text(text, encoding="utf-8")
 
     def write_json(self, name: str, value: Any) -> None:
+        """As the programs do: what they write for each other is sealed, the configuration is not."""
+        if isinstance(value, dict) and name != LAYOUT.effective_config:
+            value = sealed(value)
         self.write_text(name, json.dumps(value, indent=2))
 
     def change_json(self, name: str, **changes: Any) -> None:
+        """Another content, sealed as well: not what an editor would leave."""
         self.write_json(name, {**self.read_json(name), **changes})
+
+    def edit_json(self, name: str, **changes: Any) -> None:
+        """As somebody does who edits the file by hand."""
+        self.write_text(name, json.dumps({**self.read_json(name), **changes}, indent=2))
 
     def write_config(self) -> None:
         self.write_json(LAYOUT.effective_config, self.config)
@@ -386,14 +413,6 @@ def donor_manifest(role: str) -> dict[str, Any]:
             },
         ],
     }
-
-
-def ledger_text() -> str:
-    lines = ["name\tdonor\tpolicy\toutput_name\tdtype\tshape\tbytes\tsha256\tdonor_file\toutput_file\treason"]
-    for policy, donor, number, num_bytes, reason in LEDGER:
-        row = f"{donor}\t{policy}\tt\tF32\t8x8\t{num_bytes // number}\t0\ta\tb\t{reason}"
-        lines += [f"{policy}.{donor}.{place}\t{row}" for place in range(number)]
-    return "\n".join(lines) + "\n"
 
 
 def build(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from helpers.card_inputs import MAX_PIXELS, CardInputs, build_card_inputs
+from helpers.card_inputs import MAX_PIXELS, CardInputs, build_card_inputs, declare
 from helpers.tiny_donor_files import write_tiny_donors
 from helpers.training_run import graft
 from scripts.common.errors import UserError
@@ -29,6 +29,7 @@ def uploaded(root: Path, tmp_path_factory: pytest.TempPathFactory) -> CardInputs
     graft(root, *write_tiny_donors(inputs.directory / "tiny", dtype="float32"), "qwen3", inputs.checkpoint_dir)
     (inputs.checkpoint_dir / "ledger.tsv").unlink()
     (inputs.checkpoint_dir / "settings.json").write_bytes(settings.replace(b"/home/somebody/secret/", b""))
+    declare(inputs, "stage2")
     with chdir(inputs.directory):
         subprocess.run(command(inputs.report.layout, "upload.make_model_card", stage=inputs.stage), check=True)
     return inputs

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from scripts.data import check_dataset
+from scripts.data.dataset_check import read_dataset_check
 from scripts.data.pictures import NUM_PICTURES_PER_TASK
 
 Row = dict[str, Any]
@@ -38,7 +40,7 @@ def test_the_report_of_a_sound_dataset_counts_rows_pictures_and_turns(root: Path
     dataset_path.write_bytes(content + content.splitlines(keepends=True)[0])
     finished = check(root, dataset_path)
     assert finished.returncode == 0, finished.stderr
-    report = json.loads(dataset_path.with_suffix(".check.json").read_text())
+    report = asdict(read_dataset_check(dataset_path.with_suffix(".check.json")))
     assert report == {
         "num_rows": 4,
         "num_duplicate_rows": 1,

@@ -43,7 +43,10 @@ def test_a_file_is_changed_by_its_bytes_and_not_by_its_time(checkpoint_dir: Path
     os.utime(path, ns=(1, 1))
     assert change_of(checkpoint_dir, record) is None
     path.write_text("[]")
-    assert change_of(checkpoint_dir, record) == "other bytes of the same number"
+    found = hashlib.sha256(b"[]").hexdigest()
+    assert change_of(checkpoint_dir, record) == f"sha256 {found} found, {record.sha256} recorded"
+    os.utime(path, ns=(record.modified_ns, record.modified_ns))  # a small file is hashed whatever its time
+    assert change_of(checkpoint_dir, record) == f"sha256 {found} found, {record.sha256} recorded"
     path.write_text("{ }")
     assert change_of(checkpoint_dir, record) == "3 bytes found, 2 recorded"
     path.unlink()

@@ -22,7 +22,9 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     write_manifest(path, manifest_of(HUB))
     assert read_manifest(path) == manifest_of(HUB)
-    assert json.loads(path.read_text()) == {
+    found = json.loads(path.read_text())
+    assert len(found.pop("content_sha256")) == 64
+    assert found == {
         "role": "llm",
         "source": {"id": "Qwen/Qwen3-8B", "kind": "modelscope", "revision": "master"},
         "dir": "resources/donors/demo-llm-seed0",
@@ -37,6 +39,14 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
             },
         ],
     }
+
+
+def test_a_manifest_that_was_edited_by_hand_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    write_manifest(path, manifest_of(HUB))
+    path.write_text(path.read_text().replace('"revision": "master"', '"revision": "v2"'))
+    with pytest.raises(UserError, match=f"^{path}: edited by hand"):
+        read_manifest(path)
 
 
 @pytest.mark.parametrize(

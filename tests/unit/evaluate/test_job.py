@@ -50,7 +50,7 @@ def identities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     """What decides the answers of an evaluation, with these changes."""
     tsv = write_rows(benchmark_rows(2), tmp_path / "b.tsv")
     monkeypatch.setattr(job, "versions", lambda *of: {})
-    monkeypatch.setattr(job, "model_sha256", lambda model_dir: "ab")
+    monkeypatch.setattr(job, "checked_sha256", lambda model_dir, manifest: "ab")
     return lambda **changes: identity_of(job_in(tmp_path, tsv, **changes))
 
 

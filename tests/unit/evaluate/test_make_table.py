@@ -5,7 +5,6 @@ import io
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import pytest
 
 from helpers.evaluation_inputs import provenance, records
 from scripts.common.errors import UserError
-from scripts.common.files import write_json_atomically
 from scripts.evaluate import make_table
+from scripts.evaluate.provenance import read_provenance, read_table_provenance, write_provenance
 from scripts.evaluate.records import Record, write_records
 
 Make = Callable[..., list[dict[str, str]]]
@@ -27,7 +26,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     def run(models: dict[str, list[Record]], **provenances: dict[str, Any]) -> list[dict[str, str]]:
         for model, lines in models.items():
             write_records(tmp_path / f"{model}.jsonl", lines)
-            write_json_atomically(tmp_path / f"{model}.json", asdict(provenance(model, **provenances.get(model, {}))))
+            write_provenance(tmp_path / f"{model}.json", provenance(model, **provenances.get(model, {})))
         argv = ["make_table.py", "--records", *[str(tmp_path / f"{model}.jsonl") for model in models]]
         argv += ["--provenances", *[str(tmp_path / f"{model}.json") for model in reversed(models)]]
         argv += ["--output-csv", str(tmp_path / "out/t.csv"), "--output-json", str(tmp_path / "out/t.json")]
@@ -57,7 +56,9 @@ def test_the_provenance_of_each_model_is_kept(make: Make, tmp_path: Path) -> Non
     make({"stage1": records(), "graft": records()})
     models = json.loads((tmp_path / "out/t.json").read_text())["models"]
     assert list(models) == ["graft", "stage1"]
-    assert models["graft"] == json.loads((tmp_path / "graft.json").read_text())
+    assert read_table_provenance(tmp_path / "out/t.json", ["graft"])["graft"] == read_provenance(
+        tmp_path / "graft.json"
+    )
 
 
 def test_the_overall_rows_are_printed_and_each_two_models_compared(

@@ -1,7 +1,7 @@
 """Answers are kept by a key of everything that decides them; rows of one table were made in the same way."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ import pytest
 
 from helpers.evaluation_inputs import provenance
 from scripts.common.errors import UserError
-from scripts.common.files import write_json_atomically
 from scripts.evaluate.provenance import (
     Identity,
     ServeIdentity,
@@ -18,6 +17,7 @@ from scripts.evaluate.provenance import (
     check_same_way,
     read_provenance,
     read_table_provenance,
+    write_provenance,
     write_table_provenance,
 )
 
@@ -73,7 +73,7 @@ def test_times_say_what_an_earlier_run_had_asked() -> None:
 
 def test_a_provenance_is_read_as_it_was_written_alone_and_in_a_table(tmp_path: Path) -> None:
     given = {"graft": provenance("graft"), "stage1": provenance("stage1", seeds=[3, 4])}
-    write_json_atomically(tmp_path / "stage1.json", asdict(given["stage1"]))
+    write_provenance(tmp_path / "stage1.json", given["stage1"])
     assert read_provenance(tmp_path / "stage1.json") == given["stage1"]
     write_table_provenance(tmp_path / "t.json", given)
     assert read_table_provenance(tmp_path / "t.json", ["stage1", "graft"]) == given

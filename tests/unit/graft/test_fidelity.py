@@ -1,7 +1,7 @@
 """fidelity.json is read as it was written, gates a refitted graft, and is described in words; all of it without torch."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,8 +48,18 @@ REFITTED = replace(
 @pytest.mark.parametrize("fidelity", [LOSSLESS, REFITTED], ids=["lossless", "refitted"])
 def test_fidelity_is_read_as_it_was_written(tmp_path: Path, fidelity: Fidelity) -> None:
     path = tmp_path / "fidelity.json"
-    path.write_text(json.dumps(asdict(fidelity)))
+    write_fidelity(path, fidelity)
     assert read_fidelity(path) == fidelity
+
+
+def test_figures_that_were_edited_by_hand_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fidelity.json"
+    write_fidelity(path, REFITTED)
+    path.write_text(path.read_text().replace('"kl_mean_nats": 0.04', '"kl_mean_nats": 0.03'))
+    with pytest.raises(
+        UserError, match=rf"^{path}: edited by hand, or of another version: its content has sha256 \w{{64}}, "
+    ):
+        read_fidelity(path)
 
 
 @pytest.mark.parametrize(

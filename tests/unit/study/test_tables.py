@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from helpers.report_inputs import FIDELITY
+from helpers.report_inputs import FIDELITY, sealed
 from study import design
 from study.tables import differences, spread
 
@@ -51,7 +51,7 @@ def config(tmp_path: Path) -> dict[str, Any]:
         write(resources / f"small-seed{seed}-llm/training.json", {"qk_gain_quantiles": quantiles})
     for run in design.runs(made):
         write(run.path(results, design.PAIR) / "donor.score.json", score(None, 1.0, 20.0))
-        write(run.path(results, design.GRAFT) / "fidelity.json", FIDELITY | {"kl_mean_nats": 0.25})
+        write(run.path(results, design.GRAFT) / "fidelity.json", sealed(FIDELITY | {"kl_mean_nats": 0.25}))
         write(run.path(results, design.GRAFT).with_suffix(".score.json"), score(0.1, 0.7, 25.0))
         for pattern, num_steps in ((design.STAGE1, 4), (design.STAGE2, 6)):
             stage_dir = run.path(results, pattern)

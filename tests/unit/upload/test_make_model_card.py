@@ -15,6 +15,7 @@ from helpers.card_inputs import (
     NUM_TOKENS_SEEN,
     CardInputs,
     build_card_inputs,
+    declare,
     edit_json,
     write_json,
 )
@@ -178,6 +179,7 @@ def test_a_stock_architecture_is_loaded_without_code_of_the_directory(inputs: Ca
     write_json(
         inputs.checkpoint_dir / "config.json", flat | text | {"torch_dtype": "bfloat16", "model_type": "qwen2_5_vl"}
     )
+    declare(inputs, "stage2")
     head, body = make(inputs)
     assert "trust_remote_code" not in body
     assert f'{{"shortest_edge": {MIN_PIXELS}, "longest_edge": {MAX_PIXELS}}}' in body
