@@ -33,7 +33,7 @@ from scripts.common.files import read_json, write_json_atomically
 from scripts.common.logger import log
 from scripts.data.rows import IMAGE_TAG
 from scripts.demo.prompt_texts import picture_text, text_before_answer
-from scripts.graft.own_code import require_own_code
+from scripts.graft.own_code import is_trusted
 from scripts.graft.texts import load_tokenizer
 from study.sums import ALL_CALCULATIONS
 
@@ -130,21 +130,21 @@ def by_group(rows: Sequence[Mapping[str, Any]], right: Sequence[bool]) -> dict[s
 
 def load(directory: Path) -> tuple[Any, Any]:
     """The model, and its processor if it sees; raises UserError unless every tensor found its place."""
-    require_own_code(directory)
+    trust = is_trusted(directory)
     sees = "vision_config" in read_json(directory / "config.json")
     auto_class = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     model, info = auto_class.from_pretrained(
-        directory.absolute(), dtype=torch.float32, trust_remote_code=True, output_loading_info=True
+        directory.absolute(), dtype=torch.float32, trust_remote_code=trust, output_loading_info=True
     )
     if faults := {kind: sorted(map(str, names)) for kind, names in info.items() if names}:
         raise UserError(f"{directory}: {faults} when loaded; expected nothing missing or left over; make it again")
-    return model.eval(), AutoProcessor.from_pretrained(directory, trust_remote_code=True) if sees else None
+    return model.eval(), AutoProcessor.from_pretrained(directory, trust_remote_code=trust) if sees else None
 
 
 def score(model_dir: Path, questions_path: Path, english_path: Path) -> dict[str, Any]:
     """All figures of one model."""
     model, processor = load(model_dir)
-    tokenizer = load_tokenizer(model_dir, is_own=True)
+    tokenizer = load_tokenizer(model_dir)
     in_words = [Question(c.text_before_answer, c.answer) for c in ALL_CALCULATIONS]
     result: dict[str, Any] = {
         "num_parameters": sum(p.numel() for p in model.parameters()),

@@ -58,7 +58,7 @@ MIN_TOKENS_PER_UNKNOWN = 4
 def tokenize(donor: LanguageDonor, settings: CalibrationSettings) -> torch.Tensor:
     """Sequences of equal length, [n, sequence_length], from the start of the text; raises UserError if it is too short."""
     path, length = Path(settings.text), settings.sequence_length
-    tokenizer = load_tokenizer(donor.directory, is_own=False)
+    tokenizer = load_tokenizer(donor.directory)
     text = "\n\n".join(read_texts(path, "calibration.text", tokenizer))
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[0].long()
     sequences = ids[: min(len(ids), settings.max_tokens) // length * length].view(-1, length)

@@ -55,7 +55,7 @@ from scripts.graft.fidelity import (
 )
 from scripts.graft.ledger import LEDGER_NAME
 from scripts.graft.logit_comparison import compare
-from scripts.graft.own_code import require_own_code
+from scripts.graft.own_code import is_trusted, require_own_code
 from scripts.graft.picture_check import check_picture
 from scripts.graft.settings import SETTINGS_NAME, Architecture, FidelitySettings, SavedSettings
 from scripts.graft.texts import load_tokenizer, read_texts
@@ -69,7 +69,7 @@ MIN_CHARACTERS_OF_SHARED_TEXT = 40  # shorter paragraphs, such as headings, are 
 
 def tokenize(text_path: Path, graft_dir: Path, max_tokens: int) -> list[torch.Tensor]:
     """Token ids of the texts, one tensor each, `max_tokens` in all; the last one may be cut off."""
-    tokenizer = load_tokenizer(graft_dir, is_own=True)
+    tokenizer = load_tokenizer(graft_dir)
     texts: list[torch.Tensor] = []
     num_left = max_tokens
     for text in read_texts(text_path, "fidelity.text", tokenizer):
@@ -115,12 +115,12 @@ def left_padded(texts: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def load(auto_class: Any, directory: Path, dtype: str, trust_remote_code: bool) -> Any:
+def load(auto_class: Any, directory: Path, dtype: str, trust: bool) -> Any:
     """Loads a model; raises UserError unless every tensor of the files found its place and every place its tensor."""
     model, info = auto_class.from_pretrained(
         directory.absolute(),
         dtype=getattr(torch, dtype),
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=trust,
         output_loading_info=True,
     )
     if faults := {kind: sorted(map(str, names)) for kind, names in info.items() if names}:
@@ -203,23 +203,23 @@ def check_fidelity(
     require_own_code(graft_dir)
     check_ledger(graft_dir)
     graft_sha256 = joined_sha256(file_digests(graft_dir))
-    require_own_code(llm_dir, is_trusted=False)
+    require_own_code(llm_dir, with_trust=False)
     if llm_manifest_path:
         check_recorded_digests(llm_dir, {}, llm_manifest_path)
     if gate:
-        check_held_out(text_path, gate, load_tokenizer(graft_dir, is_own=True))
+        check_held_out(text_path, gate, load_tokenizer(graft_dir))
     texts = tokenize(text_path, graft_dir, settings.max_tokens)
     log(f"{text_path}: {len(texts)} texts, {sum(map(len, texts))} tokens")
 
     log(f"{llm_dir}: loading the language donor in {dtype}")
-    model, _ = load(AutoModelForCausalLM, llm_dir, dtype, trust_remote_code=False)
+    model, _ = load(AutoModelForCausalLM, llm_dir, dtype, trust=False)
     donor_logits = text_logits(model, texts)
     check_finite(donor_logits, llm_dir)
     del model
     gc.collect()
 
     log(f"{graft_dir}: loading the graft in {dtype}")
-    model, loading_info = load(AutoModelForImageTextToText, graft_dir, dtype, trust_remote_code=True)
+    model, loading_info = load(AutoModelForImageTextToText, graft_dir, dtype, trust=is_trusted(graft_dir))
     graft_logits = text_logits(model, texts)
     check_finite(graft_logits, graft_dir)
     if (found := graft_logits[0].shape[-1]) != (expected := donor_logits[0].shape[-1]):

@@ -75,7 +75,7 @@ def without_code(value: Any) -> Any:
     return [without_code(part) for part in value] if isinstance(value, list) else value
 
 
-def require_own_code(directory: Path, *, is_trusted: bool = True) -> None:
+def require_own_code(directory: Path, *, with_trust: bool = True) -> None:
     """Raises UserError where loading a model directory could run or load anything but our own two files.
 
     One that is loaded without trust may name classes: they are not followed.
@@ -86,7 +86,7 @@ def require_own_code(directory: Path, *, is_trusted: bool = True) -> None:
             raise UserError(f"{directory / name}: found, and {effect}; expected nothing but the model; {remedy}")
     for path in sorted(directory.glob("*.json")):
         for key, named in code_named_in(read_json(path)):
-            if not is_trusted and key.rpartition(".")[2] in _CLASS_KEYS:
+            if not with_trust and key.rpartition(".")[2] in _CLASS_KEYS:
                 continue
             if (path.name, key, named) != ("config.json", "auto_map", AUTO_MAP):
                 raise UserError(
@@ -95,6 +95,15 @@ def require_own_code(directory: Path, *, is_trusted: bool = True) -> None:
                 )
             for code_path in (directory / name for name in CODE_FILES):
                 _require_ours(code_path)
+
+
+def is_trusted(directory: Path) -> bool:
+    """Whether a model directory is loaded with `trust_remote_code`: where it names our code and, as is checked, no other."""
+    config = read_json(directory / "config.json")
+    is_own = isinstance(config, dict) and config.get("auto_map") == AUTO_MAP
+    if is_own:
+        require_own_code(directory)
+    return is_own
 
 
 def _require_ours(path: Path) -> None:

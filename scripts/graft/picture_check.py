@@ -11,6 +11,7 @@ from transformers import AutoProcessor
 
 from scripts.common.errors import UserError
 from scripts.graft.fidelity import PictureFigures
+from scripts.graft.own_code import is_trusted
 
 PICTURE_SIZE_PX = (168, 112)  # width, height: 6 x 4 merged tokens of 28 pixels, so that all three axes differ
 PICTURE_SEED = 0
@@ -36,7 +37,7 @@ def picture_problem(logits: Sequence[torch.Tensor], positions: torch.Tensor) -> 
 
 def check_picture(model: Any, graft_dir: Path) -> PictureFigures:
     """Shows two random pictures to the graft; raises UserError unless it looks at them as Qwen2.5-VL does."""
-    processor = AutoProcessor.from_pretrained(graft_dir, trust_remote_code=True)
+    processor = AutoProcessor.from_pretrained(graft_dir, trust_remote_code=is_trusted(graft_dir))
     processor.image_processor.do_resize = False  # so that the number of tokens is the same whatever its pixel limits
     random = np.random.default_rng(PICTURE_SEED)
     width_px, height_px = PICTURE_SIZE_PX

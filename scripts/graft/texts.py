@@ -9,11 +9,12 @@ from transformers import AutoTokenizer
 
 from scripts.common.errors import UserError
 from scripts.data.rows import IMAGE_TAG
+from scripts.graft.own_code import is_trusted
 
 
-def load_tokenizer(directory: Path, *, is_own: bool) -> Any:
-    """A checkpoint's tokenizer. One that is our own (own_code.py) needs its code to be trusted, a donor's never is."""
-    return AutoTokenizer.from_pretrained(directory, trust_remote_code=is_own)
+def load_tokenizer(directory: Path) -> Any:
+    """A checkpoint's tokenizer. A graft needs trust (without it transformers would stop and ask), a donor never gets it."""
+    return AutoTokenizer.from_pretrained(directory, trust_remote_code=is_trusted(directory))
 
 
 def read_content(path: Path, key: str) -> str:

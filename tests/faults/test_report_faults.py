@@ -233,6 +233,38 @@ def test_metrics_of_another_stage_or_with_steps_out_of_order_are_refused(inputs:
     assert "a loss of step 61 is logged, but the stage has 60 steps" in refusal(inputs)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        (LAYOUT.metrics("stage2"), {"num_samples_seen": 1}),
+        (LAYOUT.metrics("stage1"), {"first_loss": 0.5}),
+        (LAYOUT.fidelity, {"kl_mean_nats": 0.5}),
+        (LAYOUT.fidelity, {"text": "another"}),
+        (LAYOUT.dataset_check("stage1"), {"num_rows": 9}),
+        (LAYOUT.donor_manifest("llm"), {"dir": "another"}),
+        (LAYOUT.scores_provenance("digits"), {"models": {}}),
+    ],
+)
+def test_a_record_that_was_edited_by_hand_is_refused(
+    inputs: ReportInputs, name: str, changes: dict[str, object]
+) -> None:
+    inputs.edit_json(name, **changes)
+    assert refusal(inputs).startswith(f"{name}: edited by hand, or of another version: its content has sha256 ")
+
+
+def test_a_ledger_that_was_edited_by_hand_is_refused(inputs: ReportInputs) -> None:
+    text = inputs.path(LAYOUT.ledger).read_text(encoding="utf-8")
+    inputs.write_text(LAYOUT.ledger, text.replace("the vision donor's vision tower", "the tower", 1))
+    message = refusal(inputs)
+    assert message.startswith(f"{LAYOUT.ledger}: sha256 ")
+    assert f"expected by {LAYOUT.fidelity}: it was edited since" in message
+
+
+def test_scores_of_another_graft_than_the_one_that_was_proven_are_refused(inputs: ReportInputs) -> None:
+    inputs.change_json(LAYOUT.fidelity, graft_sha256="0" * 64)
+    assert f"but graft made {'0' * 64}; evaluate graft again" in refusal(inputs)
+
+
 def test_a_model_without_provenance_is_refused(inputs: ReportInputs) -> None:
     provenance = inputs.read_json(LAYOUT.scores_provenance("digits"))
     del provenance["models"]["stage1"]

@@ -67,6 +67,27 @@ def test_inputs_that_lack_something_or_are_of_another_run_are_refused(
     assert message in card_refusal(inputs)
 
 
+@pytest.mark.parametrize("name", [LAYOUT.metrics("stage1"), LAYOUT.metrics("stage2"), LAYOUT.fidelity, LLM_MANIFEST])
+def test_a_record_that_was_edited_by_hand_makes_no_card(inputs: CardInputs, name: str) -> None:
+    inputs.report.edit_json(name, versions={"torch": "0"})
+    path = inputs.report.path(name)
+    found = json.loads(path.read_text())
+    if "role" in found:
+        path.write_text(json.dumps({key: value for key, value in found.items() if key != "versions"} | {"dir": "/x"}))
+    assert card_refusal(inputs).startswith(f"{name}: edited by hand, or of another version: its content has sha256 ")
+
+
+def test_an_edited_ledger_and_a_changed_checkpoint_make_no_card(inputs: CardInputs) -> None:
+    ledger_path = inputs.report.path(LAYOUT.ledger)
+    text = ledger_path.read_text()
+    ledger_path.write_text(text.replace("the vision donor's vision tower", "the tower", 1))
+    assert f"expected by {LAYOUT.fidelity}: it was edited since" in card_refusal(inputs)
+    ledger_path.write_text(text)
+    path = inputs.checkpoint_dir / "preprocessor_config.json"
+    path.write_text(path.read_text() + " ")
+    assert f"declared by {LAYOUT.metrics('stage2')}; a file was changed" in card_refusal(inputs)
+
+
 @pytest.fixture
 def checkpoint_dir(tmp_path: Path) -> Path:
     """All that can be seen from the files alone is right."""
@@ -113,6 +134,19 @@ ELSEWHERE = {"AutoConfig": "lab/code--configuration_x.Config"}
             "configuration_qwen2_5_vl_qwen3.py: not found, though config.json's auto_map names it",
         ),
         (edited("config.json", auto_map=ELSEWHERE), "code of another repository"),
+        (
+            edited("tokenizer_config.json", auto_map={"AutoTokenizer": ["x.T", None]}),
+            "tokenizer_config.json: auto_map is",
+        ),
+        (edited("preprocessor_config.json", auto_map={"A": "lab/code--x.P"}), "preprocessor_config.json: auto_map is"),
+        (
+            written("processor_config.json", '{"video_processor": {"auto_map": {"A": "x.V"}}}'),
+            "video_processor.auto_map is",
+        ),
+        (written(CODE_FILES[1], "class Model: ...\n"), f"{CODE_FILES[1]}: sha256"),
+        (written("tokenization_x.py", ""), "tokenization_x.py: code, or a file that may run code"),
+        (written("pytorch_model.bin", ""), "pytorch_model.bin: code, or a file that may run code"),
+        (written("adapter_config.json", "{}"), "adapter_config.json: found, and transformers"),
         (removed(SHARD), f"{SHARD}: not found, though model.safetensors.index.json names it"),
         (written("model-00003-of-00003.safetensors", ""), "a shard that model.safetensors.index.json does not name"),
         (lambda directory: (directory / SHARD).chmod(0o600), "mode 0600 found; expected 0644"),

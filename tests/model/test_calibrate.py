@@ -16,12 +16,11 @@ from helpers.make_trained_donor import make_trained_donors
 from helpers.tiny_donor_files import write_tiny_donors
 from helpers.tiny_graft import SECTION
 from scripts.common.errors import UserError
-from scripts.common.reading import read_object
 from scripts.common.safetensors_files import read_checkpoint
 from scripts.graft import calibrate, calibration_donor
 from scripts.graft.affine_refit import Moments, Refit, factor, fitted_residual, normalised_heads, refit
 from scripts.graft.calibrate import CalibrationPaths
-from scripts.graft.calibration_report import CalibrationReport
+from scripts.graft.calibration_report import CalibrationReport, read_calibration
 from scripts.graft.check_fidelity import check_fidelity
 from scripts.graft.fidelity import Fidelity, Gate, RefitFigures
 from scripts.graft.layer_fit import advance, fit_layer
@@ -116,7 +115,7 @@ class Workplace:
             replace(SETTINGS, text=str(self.directory / "text.txt"), **settings),
             CalibrationPaths(self.directory / "work", self.output, self.report),
         )
-        return read_object(CalibrationReport, self.report)
+        return read_calibration(self.report)
 
     def work_dirs(self) -> list[Path]:
         return sorted((self.directory / "work").iterdir())
@@ -317,7 +316,7 @@ def make_graft(root: Path, directory: Path, calibration: str) -> None:
 def check(directory: Path, calibration: str, max_kl_nats: float | None, text: str = "held_out.txt") -> Fidelity:
     """The figures of fidelity.json, gated where a greatest KL divergence is given."""
     settings = FidelitySettings(dtype="float32", max_tokens=2048, text=str(directory / text))
-    report = read_object(CalibrationReport, directory / "calibration.json")
+    report = read_calibration(directory / "calibration.json")
     gate = None if max_kl_nats is None else Gate(report, max_kl_nats)
     return check_fidelity(directory / calibration, directory / "donors/llm", settings, gate)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from torch.nn.functional import cross_entropy, kl_div
 from helpers.tiny_donor_files import TEXT_TEMPLATE, edit_json, write_tiny_donors
 from helpers.tiny_graft import SECTION
 from scripts.common.errors import UserError
+from scripts.donors.checksums import needed_files, record_files
+from scripts.donors.manifest import DonorManifest, write_manifest
+from scripts.donors.settings import DonorSource
 from scripts.graft import check_fidelity
 from scripts.graft.calibration_report import CalibrationReport
 from scripts.graft.fidelity import Gate
@@ -53,11 +57,18 @@ def stock(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
 
 
 @pytest.fixture
-def broken(lossless: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+def copied(lossless: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
     """A copy of the lossless graft that a test may spoil, and the donor."""
     graft_dir, llm_dir = lossless
     shutil.copytree(graft_dir, tmp_path / "graft")
     return tmp_path / "graft", llm_dir
+
+
+@pytest.fixture
+def broken(copied: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The same, for what must be noticed although the ledger says the same."""
+    monkeypatch.setattr(check_fidelity, "check_ledger", lambda _: None)
+    return copied
 
 
 @pytest.fixture
@@ -70,11 +81,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         name: str = "text.txt",
         dtype: str = "float32",
         limit: int = 256,
+        llm_manifest: Path | None = None,
     ) -> dict[str, Any]:
         (tmp_path / name).write_text(text)
         settings = {"text": str(tmp_path / name), "dtype": dtype, "max_tokens": limit}
         arguments = ["--graft-dir", str(directories[0]), "--llm-dir", str(directories[1])]
         arguments += ["--settings", json.dumps(settings), "--output", str(tmp_path / "fidelity.json")]
+        arguments += ["--llm-manifest", str(llm_manifest)] if llm_manifest else []
         monkeypatch.setattr(sys, "argv", ["check_fidelity.py", *arguments])
         check_fidelity.main()
         result: dict[str, Any] = json.loads((tmp_path / "fidelity.json").read_text())
@@ -244,6 +257,39 @@ def test_one_changed_number_is_found_and_its_place_named(broken: tuple[Path, Pat
     ):
         run(broken)
     assert not (tmp_path / "fidelity.json").exists()
+
+
+def test_a_graft_that_is_not_what_its_ledger_declares_is_not_even_loaded(
+    copied: tuple[Path, Path], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.layers.0.self_attn.q_norm.weight"][3] *= 1.1
+
+    edit_tensors(copied[0], change)
+    monkeypatch.setattr(check_fidelity, "load", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(
+        UserError, match=r"q_norm\.weight is 16 of F32 with sha256 \w{64}; .*ledger\.tsv declares 16 of F32 with"
+    ):
+        run(copied)
+    assert not (tmp_path / "fidelity.json").exists()
+
+
+def test_a_donor_that_is_not_the_recorded_one_is_not_even_loaded(
+    lossless: tuple[Path, Path], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm_dir = shutil.copytree(lossless[1], tmp_path / "llm")
+    manifest_path = tmp_path / "llm.json"
+    write_manifest(
+        manifest_path, DonorManifest("llm", DonorSource("demo"), str(llm_dir), record_files(needed_files(llm_dir)))
+    )
+    run((lossless[0], llm_dir), llm_manifest=manifest_path)
+    path = next(llm_dir.glob("*.safetensors"))
+    before = path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    os.utime(path, ns=(before, before))
+    monkeypatch.setattr(check_fidelity, "load", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(UserError, match=rf"{path}: changed since {manifest_path} was written \(sha256 \w{{64}} found"):
+        run((lossless[0], llm_dir), llm_manifest=manifest_path)
 
 
 def test_a_setting_that_is_not_the_donors_is_found(broken: tuple[Path, Path], run: Run) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.calibration_report import REPORT
 from helpers.tiny_donor_files import (
     to_bytes,
     write_json,
@@ -16,8 +17,10 @@ from helpers.tiny_donor_files import (
 )
 from helpers.tiny_graft import SECTION, graft_job, graft_settings, read_bytes, run_graft
 from scripts.common.errors import UserError
+from scripts.common.files import sha256_of_file
 from scripts.common.safetensors_files import read_checkpoint
 from scripts.donors.tensor_values import to_float32
+from scripts.graft.calibration_report import write_calibration
 from scripts.graft.graft import graft
 from scripts.graft.ledger import read_ledger
 
@@ -100,6 +103,24 @@ def test_a_refit_takes_the_place_of_q_and_k_and_of_nothing_else(root: Path, tmp_
         row.name for row in read_ledger(graft_dir / "ledger.tsv") if row.reason == "calibration: affine; refitted"
     ]
     assert sorted(replaced) == sorted(name for name in refit if name.endswith("weight"))
+
+
+def test_a_refit_that_is_not_the_reported_one_is_refused(root: Path, tmp_path: Path) -> None:
+    donors = write_tiny_donors(tmp_path)
+    refit_path, report_path = tmp_path / "refit.safetensors", tmp_path / "calibration.json"
+    write_refit(donors[1], refit_path)
+    write_calibration(report_path, replace(REPORT, refit_sha256=sha256_of_file(refit_path)))
+    job = graft_job(root, donors, tmp_path / "graft", architecture="qwen2_5_vl", calibration="affine")
+    job = replace(job, refit_path=refit_path, calibration_path=report_path)
+    graft(job)
+    refit_path.write_bytes(refit_path.read_bytes()[:-1] + b"\x01")
+    ledger = (tmp_path / "graft/ledger.tsv").read_bytes()
+    with pytest.raises(UserError, match=rf"{refit_path}: sha256 \w{{64}} found, \w{{64}} expected by {report_path}"):
+        graft(job)
+    assert (tmp_path / "graft/ledger.tsv").read_bytes() == ledger
+    report_path.write_text(report_path.read_text().replace('"num_threads": 1', '"num_threads": 2'))
+    with pytest.raises(UserError, match=rf"^{report_path}: edited by hand"):
+        graft(job)
 
 
 def test_a_refit_that_lacks_a_tensor_or_does_not_go_with_the_settings_is_refused(root: Path, tmp_path: Path) -> None:

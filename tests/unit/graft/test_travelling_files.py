@@ -40,7 +40,8 @@ def test_a_template_that_shows_no_pictures_is_passed_over(tmp_path: Path) -> Non
 
 
 def test_a_template_that_does_not_parse_is_a_fault_not_a_crash() -> None:
-    assert "does not render" in str(template_fault("{% for message in messages %}"))
+    for template in ("{% for message in messages %}", "{{ 1 / 0 }}", "{{ messages[0].absent.key }}", "{{ [].pop() }}"):
+        assert "does not render" in str(template_fault(template))
     assert template_fault(PICTURE_TEMPLATE) is None
 
 
