@@ -74,6 +74,8 @@ def test_code_that_still_needs_the_package_it_was_taken_from_is_refused(uploaded
     path = directory / "modeling_qwen2_5_vl_qwen3.py"
     path.write_text("import qwen2_5_vl_qwen3\n" + path.read_text())
     with pytest.raises(UserError, match=r"cannot be used .* with nothing of this repository .*qwen2_5_vl_qwen3"):
+        check_checkpoint.load_alone(directory, Path(sys.executable))
+    with pytest.raises(UserError, match=r"modeling_qwen2_5_vl_qwen3\.py: sha256 \w{64} found; expected sha256"):
         check_checkpoint.check(directory, Path(sys.executable))
 
 
