@@ -268,7 +268,7 @@ def test_a_graft_that_is_not_what_its_ledger_declares_is_not_even_loaded(
     edit_tensors(copied[0], change)
     monkeypatch.setattr(check_fidelity, "load", lambda *_: pytest.fail("it was loaded"))
     with pytest.raises(
-        UserError, match=r"q_norm\.weight is 16 of F32 with sha256 \w{64}; .*ledger\.tsv declares 16 of F32 with"
+        UserError, match=r"q_norm\.weight is 16 of BF16 with sha256 \w{64}; .*ledger\.tsv declares 16 of BF16 with"
     ):
         run(copied)
     assert not (tmp_path / "fidelity.json").exists()
