@@ -56,6 +56,14 @@ SLOW_METHOD, NUM_SLOW_REPETITIONS = "load-copy-save", 3
 
 DROP_CACHES_PATH = Path("/proc/sys/vm/drop_caches")
 
+# What whoever uses a graft does first: every tensor is read back and compared with its row of the ledger.
+READ_BACK = """
+import sys
+from pathlib import Path
+from scripts.graft.verification import check_ledger
+check_ledger(Path(sys.argv[1]))
+"""
+
 # Run by the train environment's Python: donors and result as arguments.
 LOAD_COPY_SAVE = """
 import sys, torch
@@ -185,6 +193,7 @@ def methods(
     reference_dir = scratch_dir / "reference"
     copy = f"mkdir {output_dir} && cp {reference_dir}/*.safetensors {output_dir} && sync {output_dir}/*"
     commands["cp + sync"] = [*synced(copy)]
+    commands["read back"] = [sys.executable, "-c", READ_BACK, reference_dir]
     stock_config_dir = scratch_dir / "configs/qwen2_5_vl"
     load = f'$0 -c "$1" {vl_dir} {llm_dir} {stock_config_dir} {output_dir} && sync {output_dir}/*'
     commands["load-copy-save"] = [*synced(load), ROOT / ".venvs/train/bin/python", LOAD_COPY_SAVE]
