@@ -1,7 +1,10 @@
 # Each target is a line that a person could type. `make demo` runs the demo, `make test` runs the tests.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# With `make PYTHON=/path/to/python3.12 …` the environments are made with that one, else with the newest of 3.11 to 3.13.
 SNAKEMAKE = . .venv/bin/activate && snakemake --cores all
 ROLES = train evaluate
+
+# What a cluster's modules set for another Python.
+unexport PYTHONPATH PYTHONHOME PYTHONWARNINGS
 
 .PHONY: demo serve chat study test test-rest test-all test-unit test-model test-serving test-pipeline test-cluster mutants kills lint bench environments status docs/steps.svg
 
@@ -90,8 +93,9 @@ bench: demo
 docs/steps.svg: .venv/ok
 	. .venv/bin/activate && snakemake --rulegraph dot --configfile config.yaml | tred | dot -Grankdir=LR -Gbgcolor=white -Tsvg > $@
 
-# The workflow's own environment: pip alone, from the hashed lock; the other environments are made by a rule, with uv.
-.venv/ok: envs/workflow.lock
-	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement envs/workflow.lock
-	touch $@
+# The workflow's own environment: pip alone, from the hashed lock; the other environments are made by a rule, with uv. What decides
+# is whether `.venv/ok` has the lock's sha256, whatever the dates.
+.venv/ok: always
+	@PYTHON='$(PYTHON)' sh scripts/environments/workflow.sh
+
+.PHONY: always

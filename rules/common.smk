@@ -12,6 +12,8 @@ from scripts.common.errors import UserError
 from scripts.common.gpus import may_have_gpus
 from scripts.common.ownership import announce_run, forget_run
 from scripts.common.root import ROOT
+from scripts.environments.marker import is_outdated
+from scripts.environments.surroundings import check_packages
 from scripts.evaluate.model_names import base_of
 from scripts.questions.catalogue import pictures_named_in
 from scripts.workflow.configuration import validate
@@ -28,6 +30,7 @@ for _name in [name for name in sys.modules if name.partition(".")[0] == "scripts
 sys.modules.update(_modules_of_caller)
 
 try:
+    check_packages()
     validate(config, ROOT / "config")
 except UserError as error:
     raise WorkflowError(str(error))

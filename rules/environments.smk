@@ -1,19 +1,35 @@
 # The environments of the roles train, serve and evaluate, from their hashed locks: virtual environments, or one image that
 # holds them all, as environments.kind says (scripts/environments/settings.py). serve_cpu is for tests.
 # They lie in the repository, also where the workflow is used from another directory.
+# What is in an environment is decided by the content of its locks alone: dates and programs have no influence.
 
 
 wildcard_constraints:
     role="train|serve|serve_cpu|evaluate",
 
 
+def locks(marker, *names):
+    """The locks of an environment, as an input. Has it built if it is of others.
+
+    Snakemake compares dates, or checksums that it noted when it last built: a fresh clone or a shared `.venvs` has none.
+    """
+
+    def of_role(wildcards):
+        paths = [shipped(f"envs/{name.format(**wildcards)}.lock") for name in names]
+        marker_path = shipped(marker.format(**wildcards))
+        if is_outdated(Path(marker_path), list(map(Path, paths))):
+            workflow.dag.forcefiles.add(marker_path)
+        return paths
+
+    return ancient(of_role)
+
+
 rule environment:
     input:
-        # Only the lock decides what is in an environment.
-        script=ancient(program("environments.build_environment")),
-        lock=shipped("envs/{role}.lock"),
+        lock=locks(".venvs/{role}.ok", "{role}"),
     output:
-        shipped(".venvs/{role}.ok"),
+        # Left to the program, which leaves an environment of this lock alone.
+        update(shipped(".venvs/{role}.ok")),
     log:
         "logs/environments/{role}.log",
     localrule: True
@@ -25,18 +41,16 @@ rule environment:
 
 rule flash_attention_environment:
     input:
-        script=ancient(program("environments.build_environment")),
-        lock=shipped("envs/train.lock"),
-        compiled_lock=shipped("envs/flash_attn.lock"),
+        locks=locks(".venvs/train_flash_attn.ok", "train", "flash_attn"),
     output:
-        shipped(".venvs/train_flash_attn.ok"),
+        update(shipped(".venvs/train_flash_attn.ok")),
     log:
         "logs/environments/train_flash_attn.log",
     localrule: True
     params:
         run=build("environments.build_environment"),
     shell:
-        "{params.run} --lock {input.lock} --compiled-lock {input.compiled_lock} --marker {output} > {log} 2>&1"
+        "{params.run} --lock {input.locks[0]} --compiled-lock {input.locks[1]} --marker {output} > {log} 2>&1"
 
 
 rule image:
@@ -58,9 +72,8 @@ rule image:
 
 rule image_environment:
     input:
-        script=ancient(program("environments.enter_image")),
         image=shipped(".venvs/vlgraft.sif"),
-        lock=shipped("envs/{role}.lock"),
+        lock=locks(".venvs/image/{role}.ok", "{role}"),
     output:
         shipped(".venvs/image/{role}.ok"),
     log:

@@ -60,6 +60,7 @@ def print_programs(known: dict[str, str]) -> None:
 
 def main() -> None:
     from scripts.common.errors import UserError
+    from scripts.environments.surroundings import enter
 
     known = programs()
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
@@ -68,6 +69,7 @@ def main() -> None:
     program, words = sys.argv[1], sys.argv[2:]
     if program not in known:
         raise UserError(f"{program}: no such program; `python scripts` lists them")
+    enter(program)
     if any(word == "--config" or word.startswith("--config=") for word in words):
         run_with_usual_arguments(program, words)
     sys.argv = [f"scripts {program}", *words]

@@ -1,8 +1,9 @@
 """Builds one virtual environment from its hashed lock, `.venvs/<role>` from `envs/<role>.lock`.
 
 Each role (train, serve, evaluate) has its own, because ms-swift, vLLM and EvalScope pin different versions. uv uses its cache;
-wheels can also come from a folder named by UV_FIND_LINKS. The marker is written last, with the lock's sha256, so an interrupted
-build is never mistaken for a whole one.
+wheels can also come from a folder named by UV_FIND_LINKS. An environment whose marker has the lock's sha256 is left alone; any
+other is built beside the one in use (scripts/environments/building.py). The marker is written last, with the lock's sha256, so
+an interrupted build is never mistaken for a whole one.
 
 A package that is published as source and compiled against the environment's torch (FlashAttention) has a lock of its own and is
 built last: it needs nvcc and a C++ compiler, but no GPU.
@@ -17,14 +18,12 @@ By hand:
 import argparse
 import os
 import re
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
-from scripts.common.files import sha256_of_file, write_text_atomically
-from scripts.common.logger import log
+from scripts.environments.building import Build, Place, build_beside
 
 COMPILE_ADVICE = (
     "compiling needs a C++ compiler and nvcc of the CUDA version that torch was built with (often `module load cuda`); "
@@ -32,69 +31,54 @@ COMPILE_ADVICE = (
 )
 
 
-def install_commands(uv_path: Path, lock_path: Path, environment_dir: Path, python_path: Path) -> list[list[str]]:
+def install(build: Build, uv_path: Path) -> None:
     """Creates the environment and installs exactly the lock."""
-    inside = str(environment_dir / "bin" / "python")
-    return [
-        [str(uv_path), "venv", "--quiet", "--clear", "--python", str(python_path), str(environment_dir)],
-        [str(uv_path), "pip", "sync", "--compile-bytecode", "--python", inside, "--require-hashes", str(lock_path)],
-    ]
+    advice = "without access to a package index, fill UV_FIND_LINKS with the wheels"
+    variables = {"UV_NO_PROGRESS": "1"}
+    build.run([uv_path, "venv", "--quiet", "--clear", "--python", sys.executable, build.directory], variables, advice)
+    options = ["--compile-bytecode", "--python", str(build.python), "--require-hashes"]
+    build.run([str(uv_path), "pip", "sync", *options, str(build.lock_path)], variables, advice)
 
 
-def compile_command(uv_path: Path, lock_path: Path, environment_dir: Path) -> list[str]:
-    """Builds the packages of this lock with the tools and the torch of the environment."""
-    inside = str(environment_dir / "bin" / "python")
+def compile_packages(build: Build, uv_path: Path) -> None:
+    """Builds the packages of the build's lock with the tools and the torch of the environment."""
+    variables = {
+        "UV_NO_PROGRESS": "1",
+        # Otherwise its setup.py would fetch a binary that no hash covers.
+        "FLASH_ATTENTION_FORCE_BUILD": "TRUE",
+        "PATH": f"{build.directory.resolve()}/bin:{os.environ['PATH']}",
+    }
     # Without uv's cache, which may hold a build against another torch.
     options = ["--require-hashes", "--no-deps", "--no-build-isolation", "--no-cache"]
-    return [str(uv_path), "pip", "install", "--python", inside, *options, "--requirement", str(lock_path)]
+    where = ["--python", str(build.python), "--requirement", str(build.lock_path)]
+    build.run([str(uv_path), "pip", "install", *where, *options], variables, COMPILE_ADVICE)
+    packages = re.findall(r"^([\w-]+)==", build.lock_path.read_text(encoding="utf-8"), re.MULTILINE)
+    build.run([build.python, "-c", f"import {', '.join(packages).replace('-', '_')}"], {}, COMPILE_ADVICE)
 
 
-def run(command: Sequence[str], lock_path: Path, variables: Mapping[str, str], advice: str) -> None:
-    """Runs one command. Raises UserError naming it when it fails."""
-    log(f"+ {' '.join(command)}")
-    status = subprocess.run(command, check=False, env={**os.environ, "UV_NO_PROGRESS": "1", **variables}).returncode
-    if status != 0:
-        raise UserError(
-            f"{lock_path}: `{' '.join(command)}` ended with status {status}; its output is above; {advice}, "
-            "then run the same command again"
-        )
-
-
-def build(lock_path: Path, compiled_lock_path: Path | None, marker_path: Path) -> None:
+def build_environment(lock_path: Path, compiled_lock_path: Path | None, marker_path: Path) -> None:
     """Builds the environment and writes the marker. Raises UserError with the failing command."""
-    environment_dir = marker_path.with_suffix("")
-    locks = [lock_path, *([compiled_lock_path] if compiled_lock_path else [])]
-    for path in locks:
-        if not path.exists():
-            raise UserError(f"{path}: not found; expected the hashed lock of this environment; restore it with git")
     uv_path = Path(sys.executable).parent / "uv"
     if not uv_path.exists():
         raise UserError(f"{uv_path}: not found; expected uv in the workflow environment; run `make .venv/ok`")
-    marker_path.unlink(missing_ok=True)
-    for command in install_commands(uv_path, lock_path, environment_dir, Path(sys.executable)):
-        run(command, lock_path, {}, "without access to a package index, fill UV_FIND_LINKS with the wheels")
-    if compiled_lock_path:
-        # Otherwise its setup.py would fetch a binary that no hash covers.
-        variables = {
-            "FLASH_ATTENTION_FORCE_BUILD": "TRUE",
-            "PATH": f"{environment_dir.resolve()}/bin:{os.environ['PATH']}",
-        }
-        run(
-            compile_command(uv_path, compiled_lock_path, environment_dir), compiled_lock_path, variables, COMPILE_ADVICE
-        )
-        packages = re.findall(r"^([\w-]+)==", compiled_lock_path.read_text(encoding="utf-8"), re.MULTILINE)
-        imports = f"import {', '.join(packages).replace('-', '_')}"
-        run([str(environment_dir / "bin/python"), "-c", imports], compiled_lock_path, {}, COMPILE_ADVICE)
-    write_text_atomically(marker_path, "".join(f"{sha256_of_file(path)}  {path}\n" for path in locks))
+    locks = [lock_path, *([compiled_lock_path] if compiled_lock_path else [])]
+    link = marker_path.with_suffix("")
+
+    def fill(build: Build) -> None:
+        install(build, uv_path)
+        if compiled_lock_path:
+            compile_packages(replace(build, lock_path=compiled_lock_path), uv_path)
+
+    build_beside(Place(link, link.parent, link.name, locks, marker_path), fill)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--lock", type=Path, required=True)
     parser.add_argument("--compiled-lock", type=Path, help="what is compiled against the rest")
     parser.add_argument("--marker", type=Path, required=True, help="DIR.ok, written last; the environment is DIR")
     arguments = parser.parse_args()
-    build(arguments.lock, arguments.compiled_lock, arguments.marker)
+    build_environment(arguments.lock, arguments.compiled_lock, arguments.marker)
 
 
 if __name__ == "__main__":

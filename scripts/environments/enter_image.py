@@ -17,6 +17,7 @@ from pathlib import Path
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import sha256_of_file, write_text_atomically
 from scripts.common.root import ROOT
+from scripts.environments.marker import marker_text
 
 # Where the definition (envs/vlgraft.def) puts environments and their markers.
 IMAGE_DIR = Path("/opt/vlgraft")
@@ -66,7 +67,7 @@ def enter(image_path: Path, lock_path: Path, marker_path: Path) -> None:
     )  # fmt: skip
     write_text_atomically(python_path, text)
     python_path.chmod(0o755)
-    write_text_atomically(marker_path, f"{expected}  {lock_path}\n")
+    write_text_atomically(marker_path, marker_text([lock_path]))
 
 
 def main() -> None:

@@ -58,13 +58,21 @@ def claim_directory(path: Path) -> None:
                 )
             os.dup(lock.fileno())  # never closed, so the kernel drops the lock with the process and not before
             lock.truncate(0)
-            start = {"user": getpass.getuser(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            start = {"user": user_name(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
             lock.write(json.dumps(this_process() | start))
     except OSError as error:
         raise UserError(
             f"{path}: cannot be opened ({error.strerror}), last used by {holder_of(path)}; expected to be able to write in this "
             "directory; work in a checkout of your own, or let its owner give write permission to your group"
         ) from None
+
+
+def user_name() -> str:
+    """In a container a user id may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def holder_of(path: Path) -> str:

@@ -56,11 +56,31 @@ def test_an_environment_is_compiled_when_it_is_built(root: Path, small_lock_path
 def test_a_package_with_another_hash_is_refused(root: Path, small_lock_path: Path, tmp_path: Path) -> None:
     forged = tmp_path / "train.lock"
     forged.write_text(re.sub(r"sha256:[0-9a-f]{64}", f"sha256:{'0' * 64}", small_lock_path.read_text()))
-    (tmp_path / "env.ok").write_text("of an earlier lock")
+    assert build(root, tmp_path, "--lock", small_lock_path).returncode == 0
+    made = {path: path.read_text() for path in (tmp_path / "env.ok", *tmp_path.glob("env-*/ok"))}
     finished = build(root, tmp_path, "--lock", forged)
     assert finished.returncode == 1
     assert "Hash mismatch" in finished.stderr
-    assert not (tmp_path / "env.ok").exists()
+    # The environment so far is as it was, and nothing else is left.
+    assert {path: path.read_text() for path in (tmp_path / "env.ok", *tmp_path.glob("env-*/ok"))} == made
+    assert len(list(tmp_path.glob("env-*"))) == 1
+
+
+def test_without_an_index_the_message_says_how_to_do_without(root: Path, small_lock_path: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "scripts", "environments.build_environment"]
+    place = ["--lock", str(small_lock_path), "--marker", str(tmp_path / "env.ok")]
+    closed = {
+        "UV_INDEX_URL": "http://127.0.0.1:9/simple",
+        "UV_CACHE_DIR": str(tmp_path / "cache"),
+        "UV_HTTP_RETRIES": "0",
+    }
+    finished = subprocess.run([*command, *place], cwd=root, env=os.environ | closed, capture_output=True, text=True)
+    assert finished.returncode == 1
+    line = finished.stderr.splitlines()[-1]
+    assert re.match(
+        r"error: .*train.lock: `.*uv pip sync .* without access to a package index, fill UV_FIND_LINKS", line
+    )
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache", ".env.lock"}
 
 
 @pytest.mark.needs_network
