@@ -91,8 +91,8 @@ def _take(path: Path, output: Path, should_stop: Callable[[], bool]) -> IO[str]:
             file.close()  # its owner has removed it since
     except OSError as error:
         raise UserError(
-            f"{error.filename or path}: cannot be opened ({error.strerror}); expected to be able to write there; choose another "
-            "directory, or let its owner give write permission"
+            f"{output}: cannot write there ({error.strerror}); expected a writable directory; choose another one, or let its "
+            "owner give write permission"
         ) from None
 
 

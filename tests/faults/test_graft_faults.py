@@ -331,7 +331,7 @@ def test_a_target_that_cannot_be_written_is_refused(workplace: Workplace, tmp_pa
     command[command.index("--output-dir") + 1] = str(tmp_path / "file/graft")
     process = subprocess.run(command, cwd=workplace.root, capture_output=True, text=True, check=False)
     assert process.returncode == 1
-    assert f"error: {tmp_path / 'file/graft'}: cannot write there (Not a directory)" in process.stderr
+    assert f"error: {tmp_path / 'file/graft'}: cannot write there (File exists)" in process.stderr
 
 
 @pytest.fixture
@@ -405,7 +405,7 @@ def test_a_killed_graft_shows_no_result_and_the_same_command_makes_it(
         wait_for(lambda: process.poll() is not None or list(staging_dir.glob("*.safetensors")))
         assert process.poll() is None
         process.send_signal(number)
-        assert process.wait(LIMIT_S) == (-signal.SIGKILL if number == signal.SIGKILL else 128 + signal.SIGTERM)
+        assert process.wait(LIMIT_S) == (-signal.SIGKILL if number == signal.SIGKILL else 1)
     assert sorted(path.name for path in workplace.output_dir.iterdir() if not path.name.startswith(".")) == [
         "config.json"
     ]
