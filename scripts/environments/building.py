@@ -121,7 +121,7 @@ def _new_directory(place: Place) -> Path:
     while path.exists():
         number += 1
         path = first.with_name(f"{first.name}-{number}")
-    path.mkdir()
+    path.mkdir(parents=True)
     return path
 
 
