@@ -8,25 +8,9 @@ wildcard_constraints:
     role="train|serve|serve_cpu|evaluate",
 
 
-def locks(marker, *names):
-    """The locks of an environment, as an input. Has it built if it is of others.
-
-    Snakemake compares dates, or checksums that it noted when it last built: a fresh clone or a shared `.venvs` has none.
-    """
-
-    def of_role(wildcards):
-        paths = [shipped(f"envs/{name.format(**wildcards)}.lock") for name in names]
-        marker_path = shipped(marker.format(**wildcards))
-        if is_outdated(Path(marker_path), list(map(Path, paths))):
-            workflow.dag.forcefiles.add(marker_path)
-        return paths
-
-    return ancient(of_role)
-
-
 rule environment:
     input:
-        lock=locks(".venvs/{role}.ok", "{role}"),
+        lock=locks_of(".venvs/{role}.ok", "{role}"),
     output:
         # Left to the program, which leaves an environment of this lock alone.
         update(shipped(".venvs/{role}.ok")),
@@ -41,7 +25,7 @@ rule environment:
 
 rule flash_attention_environment:
     input:
-        locks=locks(".venvs/train_flash_attn.ok", "train", "flash_attn"),
+        locks=locks_of(".venvs/train_flash_attn.ok", "train", "flash_attn"),
     output:
         update(shipped(".venvs/train_flash_attn.ok")),
     log:
@@ -73,7 +57,7 @@ rule image:
 rule image_environment:
     input:
         image=shipped(".venvs/vlgraft.sif"),
-        lock=locks(".venvs/image/{role}.ok", "{role}"),
+        lock=locks_of(".venvs/image/{role}.ok", "{role}"),
     output:
         shipped(".venvs/image/{role}.ok"),
     log:

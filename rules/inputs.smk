@@ -1,4 +1,4 @@
-# Inputs that depend on a job: the user's own files, and what a donor is made of.
+# Inputs that depend on a job: the user's own files, what a donor is made of, and an environment's locks.
 
 
 def donor_files(wildcards):
@@ -22,3 +22,19 @@ def own_list(wildcards):
     """The user's own list of questions, and its pictures."""
     list_path = RUN.benchmarks[wildcards.benchmark].own_path
     return [str(path) for path in (list_path, *pictures_named_in(list_path))]
+
+
+def locks_of(marker, *names):
+    """The locks of an environment, as an input. Has it built if it is of others.
+
+    Snakemake compares dates, or checksums that it noted when it last built: a fresh clone or a shared `.venvs` has none.
+    """
+
+    def of_role(wildcards):
+        paths = [shipped(f"envs/{name.format(**wildcards)}.lock") for name in names]
+        marker_path = shipped(marker.format(**wildcards))
+        if is_outdated(Path(marker_path), list(map(Path, paths))):
+            workflow.dag.forcefiles.add(marker_path)
+        return paths
+
+    return ancient(of_role)
