@@ -21,6 +21,7 @@ sys.path.insert(0, ROOT := sys.argv[1])
 from scripts.common.errors import run_program
 from scripts.environments.surroundings import enter
 run_program(lambda: enter("train.train"))
+import json
 subprocess.run([sys.executable, "-c", {CHILD!r}], check=True)
 """
 
