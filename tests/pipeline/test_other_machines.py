@@ -114,7 +114,7 @@ def test_only_another_content_of_a_lock_reruns_what_was_made_with_the_environmen
 
 @pytest.mark.full
 @pytest.mark.needs_network
-def test_snakemake_builds_beside_and_a_build_that_fails_or_is_killed_needs_no_tidying(checkout: WorkflowRun) -> None:
+def test_snakemake_builds_beside_and_a_build_that_fails_needs_no_tidying(checkout: WorkflowRun) -> None:
     target = (*DEMO, "--", ".venvs/serve.ok")
     lock_path = checkout.directory / "envs/serve.lock"
     link, marker_path = checkout.directory / ".venvs/serve", checkout.directory / ".venvs/serve.ok"
