@@ -27,15 +27,17 @@ def whole_directory(output_dir: Path, own_names: Collection[str]) -> Iterator[Pa
             f"{strangers[0]}: not made by this program; expected an empty or absent directory, or an earlier result; "
             "move it away or choose another directory"
         )
-    temporary = output_dir.with_name(f".{output_dir.name}.tmp")
+    temporary, old = (output_dir.with_name(f".{output_dir.name}.{ending}") for ending in ("tmp", "old"))
     with owned(output_dir):
-        shutil.rmtree(temporary, ignore_errors=True)
+        for leftover in (temporary, old):  # of a killed run
+            shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
             yield temporary
             if output_dir.exists():
-                shutil.rmtree(output_dir)
+                output_dir.rename(old)  # in one step: a kill leaves no part of it under its name
             temporary.rename(output_dir)
             fsync_directory(output_dir.parent)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for leftover in (temporary, old):
+                shutil.rmtree(leftover, ignore_errors=True)

@@ -117,12 +117,13 @@ def calibrate(donor: LanguageDonor, settings: CalibrationSettings, paths: Calibr
         check_recorded_digests(donor.directory, basis.donor_sha256, paths.llm_manifest)
     progress = Progress(paths.work_dir / signature_of(basis))
     first = progress.next_layer()
-    if first:
-        log(f"{progress.directory}: going on with layer {first + 1} of {donor.num_layers}")
-        hidden = progress.load_hidden(first, hidden_shape)
+    if first < donor.num_layers:
+        if first:
+            log(f"{progress.directory}: going on with layer {first + 1} of {donor.num_layers}")
+        hidden = progress.load_hidden(first, hidden_shape) if first else read_embeddings(donor, sequences)
+        refit_layers(donor, settings, progress, hidden)
     else:
-        hidden = read_embeddings(donor, sequences)
-    refit_layers(donor, settings, progress, hidden)
+        log(f"{progress.directory}: all {donor.num_layers} layers are done")
     assemble(donor, progress, paths.output)
     report = CalibrationReport(
         settings=basis.settings,

@@ -48,8 +48,16 @@ class Progress:
         return self.directory / f"layer-{number:03d}.json"
 
     def next_layer(self) -> int:
-        """The layer that comes next; hidden states are written last, so all before it is there."""
-        return max((int(path.stem.split("-")[1]) for path in self.directory.glob("hidden-*.f32")), default=0)
+        """The layer that comes next: the last whose hidden states are there, and all results before it.
+
+        A run that was killed while it removed this directory has left some of these files, and so may others who tidy up a disk.
+        """
+        starts = sorted((int(path.stem.split("-")[1]) for path in self.directory.glob("hidden-*.f32")), reverse=True)
+        return next((start for start in starts if all(map(self.is_stored, range(start)))), 0)
+
+    def is_stored(self, number: int) -> bool:
+        """Whether a layer's result is there; each of its two files is there whole or not at all."""
+        return self.layer_path(number).exists() and self.figures_path(number).exists()
 
     def load_hidden(self, number: int, shape: tuple[int, ...]) -> torch.Tensor:
         """Hidden states before a layer."""

@@ -10,6 +10,7 @@ By hand: .venv/bin/python scripts questions.fetch_native_benchmark --config FILE
 import argparse
 import importlib.metadata
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -126,7 +127,10 @@ def is_in_place(tsv_path: Path, record_path: Path) -> bool:
 def fetch(arguments: argparse.Namespace) -> None:
     """Writes the table and, last, its record."""
     arguments.tsv.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=arguments.tsv.parent, prefix=f".{arguments.tsv.stem}.") as cache_dir:
+    prefix = f".{arguments.tsv.stem}.cache-"
+    for leftover in arguments.tsv.parent.glob(f"{prefix}*"):  # of a killed run
+        shutil.rmtree(leftover)
+    with tempfile.TemporaryDirectory(dir=arguments.tsv.parent, prefix=prefix) as cache_dir:
         os.environ["HF_DATASETS_CACHE"] = f"{cache_dir}/datasets"  # read when `datasets` is imported, by EvalScope
         benchmark = loaded(arguments.adapter, arguments.hub, arguments.snapshot_dir, Path(cache_dir))
         num_questions = write_table(benchmark, arguments.adapter, arguments.tsv)

@@ -108,6 +108,8 @@ def finish(run: Run, checkpoint: Path, argv: list[str], output_dir: Path, versio
     changes, unchanged = prove_changes(run, checkpoint, begin)
 
     settings = without_local_paths({"stage": run.stage, "seed": run.seed, **vars(run.settings)})
+    metrics_path = output_dir / METRICS_NAME
+    metrics_path.unlink(missing_ok=True)  # an older one must not be taken for this checkpoint's
     published = publish_checkpoint(
         checkpoint, run.model_dir, output_dir / CHECKPOINT_NAME, ExportedSettings(**settings)
     )
@@ -140,7 +142,7 @@ def finish(run: Run, checkpoint: Path, argv: list[str], output_dir: Path, versio
         signature=run.signature,
         checkpoint_sha256=model_sha256(output_dir / CHECKPOINT_NAME),
     )
-    write_metrics(output_dir / METRICS_NAME, metrics)
+    write_metrics(metrics_path, metrics)
     log(f"{run.stage}: {num_samples_seen} samples in {state.global_step} steps; {len(published)} files exported")
 
 

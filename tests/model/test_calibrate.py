@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
+from helpers.kills import killed_at_each_removal
 from helpers.make_trained_donor import make_trained_donors
 from helpers.tiny_donor_files import write_tiny_donors
 from helpers.tiny_graft import SECTION
@@ -181,6 +182,46 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(workplace: Workplace, mon
     workplace.run()
     assert loaded == [0, 1, 1]
     assert workplace.output.read_bytes() == expected
+
+
+def test_wherever_a_refit_is_killed_while_it_tidies_up_the_same_command_gives_the_same_bytes(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workplace.run()
+    expected = workplace.output.read_bytes()
+
+    def remove_results() -> None:
+        workplace.output.unlink(missing_ok=True)
+        workplace.report.unlink(missing_ok=True)
+
+    numbers = []
+    for number in killed_at_each_removal(workplace.run, remove_results, monkeypatch):
+        numbers.append(number)
+        remove_results()
+        assert len(workplace.run().layers) == 2
+        assert workplace.output.read_bytes() == expected
+        assert workplace.work_dirs() == []
+    assert len(numbers) > 12  # what each layer renames and removes, and each file of the directory at the end
+
+
+@pytest.mark.parametrize("lost", ["layer-000.bin", "layer-001.json", "hidden-002.f32"])
+def test_a_refit_whose_files_are_not_all_there_begins_again_where_they_are(
+    workplace: Workplace, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a cluster tidies up its disk."""
+    workplace.run()
+    expected = workplace.output.read_bytes()
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="stopped"):
+        patched.setattr(calibrate, "assemble", stop)
+        workplace.run()
+    (left,) = workplace.work_dirs()
+    (left / lost).unlink()
+    workplace.run()
+    assert workplace.output.read_bytes() == expected
+
+
+def stop(*arguments: Any) -> None:
+    raise OSError("stopped")
 
 
 def test_other_settings_do_not_go_on_with_what_is_there(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

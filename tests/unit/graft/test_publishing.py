@@ -1,15 +1,14 @@
 """Shards that go into the result unchanged are linked where the file systems allow it, else copied to the same bytes."""
 
-import contextlib
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from helpers.kills import killed_at_each_removal
 from helpers.small_file_system import small_file_system
 from helpers.tiny_donor_files import write_tiny_donors
 from helpers.tiny_graft import graft_job, read_bytes, run_graft
@@ -153,35 +152,22 @@ def test_a_second_graft_into_the_same_directory_leaves_nothing_of_the_first(root
     assert not (graft_dir / ".graft.partial").exists()
 
 
-class Killed(BaseException):
-    """The end of the process, at any place."""
-
-
 def test_wherever_a_graft_is_killed_what_its_index_and_its_ledger_name_is_there_whole(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     donors = write_tiny_donors(tmp_path)
     earlier = run_graft(root, donors, tmp_path / "earlier", architecture="qwen2_5_vl", max_shard_gb=3e-5)
-    replace, unlink = os.replace, Path.unlink
-    num_left, num_with_index, num_with_ledger = 0, 0, 0
+    undisturbed = shard_hashes(run_graft(root, donors, tmp_path / "undisturbed"))
+    graft_dir = tmp_path / "graft"
 
-    def or_die(function: Any) -> Any:
-        def counted(*arguments: Any, **options: Any) -> Any:
-            nonlocal num_left
-            num_left -= 1
-            if num_left < 0:
-                raise Killed
-            return function(*arguments, **options)
+    def place_an_earlier_one() -> None:
+        shutil.rmtree(graft_dir, ignore_errors=True)
+        shutil.copytree(earlier, graft_dir)
 
-        return counted
-
-    for num_steps in range(200):
-        graft_dir = shutil.copytree(earlier, tmp_path / f"killed{num_steps}")
-        job, num_left = graft_job(root, donors, graft_dir), num_steps
-        with monkeypatch.context() as patched, contextlib.suppress(Killed):
-            patched.setattr(os, "replace", or_die(replace))
-            patched.setattr(Path, "unlink", or_die(unlink))
-            graft(job)
+    job = graft_job(root, donors, tmp_path / "job")
+    job = replace(job, output_dir=graft_dir)
+    num_with_index, num_with_ledger = 0, 0
+    for num_steps in killed_at_each_removal(lambda: graft(job), place_an_earlier_one, monkeypatch):  # noqa: B007
         has_index, has_ledger = ((graft_dir / name).exists() for name in ("model.safetensors.index.json", "ledger.tsv"))
         assert has_index or not has_ledger
         # An index without its shards, or beside those of another graft, is refused here.
@@ -192,6 +178,7 @@ def test_wherever_a_graft_is_killed_what_its_index_and_its_ledger_name_is_there_
                 name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()
             }
         num_with_index, num_with_ledger = num_with_index + has_index, num_with_ledger + has_ledger
-        if num_left >= 0:
-            break
+        run_graft(root, donors, graft_dir)
+        assert shard_hashes(graft_dir) == undisturbed
+        assert not (graft_dir / ".graft.partial").exists()
     assert num_steps > num_with_index > num_with_ledger > 1  # before the first removal, and after the last move

@@ -1,11 +1,13 @@
 """A cut-off checkpoint is never resumed, and an export is whole or absent."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from helpers.kills import killed_at_each_removal
 from helpers.stage import stage_settings
 from helpers.trained_checkpoint import WEIGHTS, make_model, make_trained
 from scripts.common.reading import read_object
@@ -63,6 +65,36 @@ def test_cut_off_checkpoints_are_removed_and_the_last_whole_one_is_found(tmp_pat
     assert not (tmp_path / "checkpoint-12").exists()
 
 
+def test_wherever_the_removal_of_checkpoints_is_killed_the_next_one_removes_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a whole one that the trainer was removing, as it does with the oldest."""
+    trainer_dir = tmp_path / "trainer"
+
+    def make_three() -> None:
+        shutil.rmtree(trainer_dir, ignore_errors=True)
+        for step in (4, 8, 12):
+            make_trained(trainer_dir / f"checkpoint-{step}", WEIGHTS)
+        mark_complete(trainer_dir / "checkpoint-4")
+        mark_complete(trainer_dir / "checkpoint-8")
+
+    def rotate_and_clean() -> None:
+        shutil.rmtree(trainer_dir / "checkpoint-4")
+        remove_incomplete(trainer_dir)
+
+    numbers = [n for n in killed_at_each_removal(rotate_and_clean, make_three, monkeypatch) if checked(n, trainer_dir)]
+    assert numbers[0] == 0
+    assert len(numbers) > 6
+
+
+def checked(number: int, trainer_dir: Path) -> bool:
+    """What a removal that was killed leaves is removed by the next one, and the last whole checkpoint stays."""
+    remove_incomplete(trainer_dir)
+    left = [path.name for path in checkpoints.trainer_checkpoints(trainer_dir)]
+    assert left == (["checkpoint-4", "checkpoint-8"] if number == 0 else ["checkpoint-8"])
+    return is_complete(trainer_dir / "checkpoint-8")
+
+
 def test_steps_are_ordered_as_numbers(tmp_path: Path) -> None:
     for step in (900, 1000):
         mark_complete(make_trained(tmp_path / f"checkpoint-{step}", WEIGHTS))
@@ -111,6 +143,31 @@ def test_an_older_export_is_replaced(model_dir: Path, tmp_path: Path) -> None:
     publish_checkpoint(make_trained(tmp_path / "two", WEIGHTS), model_dir, target, replace(SETTINGS, seed=2))
     assert read_object(ExportedSettings, target / "settings.json") == replace(SETTINGS, seed=2)
     assert [path.name for path in target.parent.iterdir()] == ["checkpoint"]
+
+
+def test_wherever_an_export_over_an_older_one_is_killed_the_next_one_is_whole(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check of the older one was killed, too, while it wrote its result beside it."""
+    old, new = (
+        make_trained(tmp_path / name, {**WEIGHTS, "visual.merger.mlp.2.weight": [value, 4.0]})
+        for name, value in (("one", 3.5), ("two", 4.5))
+    )
+    target = tmp_path / "out" / "checkpoint"
+
+    def export_the_older() -> None:
+        shutil.rmtree(target.parent, ignore_errors=True)
+        publish_checkpoint(old, model_dir, target, SETTINGS)
+        (target.parent / ".checkpoint.check.json.99.tmp").write_text("{")
+
+    def export() -> None:
+        publish_checkpoint(new, model_dir, target, SETTINGS)
+
+    for _ in killed_at_each_removal(export, export_the_older, monkeypatch):
+        assert not target.exists() or len(read_checkpoint(target)) == len(WEIGHTS)
+        export()
+        assert (target / "model-00001-of-00001.safetensors").read_bytes() == (new / "model.safetensors").read_bytes()
+        assert sorted(path.name for path in target.parent.iterdir()) == [".checkpoint.check.json.99.tmp", "checkpoint"]
 
 
 def test_the_settings_of_an_export_keep_the_order_of_their_keys(model_dir: Path, tmp_path: Path) -> None:
