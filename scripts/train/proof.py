@@ -1,6 +1,7 @@
 """What is proven after a training: every step ran, every sample was counted, losses went on, the right weights changed.
 
-Only then are checkpoint and metrics.json published.
+Only then are checkpoint and metrics.json published. What can be known before is checked by scripts/train/watch.py, too: a
+training that could never be published ends at the step, or the checkpoint, that shows it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from scripts.train.metrics import CHECKPOINT_NAME, METRICS_NAME, Metrics, Resume
 from scripts.train.run import Run
 from scripts.train.settings import ExportedSettings
 from scripts.train.starts import read_attempts
-from scripts.train.step_records import StepRecord, read_all_steps, read_steps, step_times
+from scripts.train.step_records import StepRecord, read_all_steps, read_steps, sample_problem, step_times
 from scripts.train.tensor_changes import GROUPS, TensorChange, check_changes, compare_checkpoints, name_in_memory
 from scripts.train.watch_files import Begin, read_begin
 
@@ -40,11 +41,8 @@ def check_samples(stage: str, ranks: Sequence[RankSteps], expected: Sequence[int
     seen = 0
     for step, num_expected in enumerate(expected, start=1):
         num_seen = sum(records[step].num_samples for records in ranks)
-        if num_seen != num_expected:
-            raise UserError(
-                f"{stage}: step {step} saw {num_seen} samples, {num_expected} expected; "
-                "rows were dropped or repeated on their way into the model"
-            )
+        if problem := sample_problem(step, num_seen, num_expected):
+            raise UserError(f"{stage}: {problem}")
         seen += num_seen
     return seen
 

@@ -25,6 +25,11 @@ REFUSED_FLAGS: dict[str, tuple[Any, str]] = {
     "streaming": (False, "a stream has no length, so samples could not be counted"),
     "packing": (False, "packed rows are not counted yet"),
     "sequence_parallel_size": (1, "split sequences are not counted yet"),
+    "deepspeed_autotp_size": (None, "rows that several GPUs share are not counted yet"),
+    "train_sampling_strategy": ("random", "ms-swift deals the rows itself; group_by_length is its own flag"),
+    "safe_serialization": (True, "a checkpoint without safetensors cannot be exported"),
+    "early_stop_interval": (None, "a training ends with its last step"),
+    "lisa_activated_layers": (0, "other layers would train from step to step, which the freeze flags do not say"),
     "save_only_model": (False, "such a checkpoint cannot be resumed"),
     "resume_only_model": (False, "a resumed run would differ from an uninterrupted one"),
     "ignore_data_skip": (False, "a resumed run would see samples twice"),
@@ -36,6 +41,12 @@ REFUSED_FLAGS: dict[str, tuple[Any, str]] = {
     "auto_find_batch_size": (False, "the batch size is part of the result"),
     "max_epochs": (None, "use num_train_epochs"),
 }
+
+# With group_by_length, the value that a flag may not have, and what to do.
+CONTRADICTIONS_OF_GROUPING = (
+    ("train_dataloader_shuffle", False, "rows are shuffled within their groups; remove one of them"),
+    ("lazy_tokenize", True, "the rows' lengths must be known before; remove it"),
+)
 
 OWNED_VARIABLES = frozenset({
     "NPROC_PER_NODE", "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE",
@@ -89,7 +100,11 @@ def findings(stage: str, settings: StageSettings) -> Iterator[str]:
             yield f"{stage}.environment.{variable}: set by vlgraft itself; remove it"
     yield from _refused_flags(f"{stage}.flags", settings.flags)
     yield from _freeze_contradictions(stage, settings)
+    yield from _idle_groups(stage, settings)
     flags = settings.flags
+    for flag, value, reason in CONTRADICTIONS_OF_GROUPING:
+        if flags.get("group_by_length") and flags.get(flag) is value:
+            yield f"{stage}.flags.{flag}: {str(value).lower()} contradicts group_by_length; {reason}"
     if (flags.get("max_steps") is None) == (flags.get("num_train_epochs") is None):
         yield f"{stage}.flags: give exactly one of max_steps and num_train_epochs"
     if flags.get("torch_dtype") == "float32" and (flags.get("bf16") or flags.get("fp16")):
@@ -118,6 +133,14 @@ def _refused_flags(where: str, flags: Mapping[str, Any]) -> Iterator[str]:
             f"{where}.save_total_limit: 1 found, at least 2 expected; ms-swift deletes the last complete checkpoint "
             "before the next one is known to be complete"
         )
+
+
+def _idle_groups(stage: str, settings: StageSettings) -> Iterator[str]:
+    """Learning rates with which a group that is to train would not change, which the proof after the last step would refuse."""
+    for flag, freeze_flag in (("vit_lr", "freeze_vit"), ("aligner_lr", "freeze_aligner")):
+        rate = settings.flags.get(flag)
+        if isinstance(rate, int | float) and rate <= 0 and not settings.freezes(freeze_flag):
+            yield f"{stage}.flags.{flag}: {rate} found, so nothing of it would change; raise it, or write {freeze_flag}: true"
 
 
 def _freeze_contradictions(stage: str, settings: StageSettings) -> Iterator[str]:

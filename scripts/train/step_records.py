@@ -39,28 +39,43 @@ def read_steps(path: Path, last_step: int) -> dict[int, StepRecord]:
     return {record.step: record for record in read_all_steps(path) if record.step <= last_step}
 
 
-def samples_per_step(
-    *,
-    num_rows: int,
-    num_processes: int,
-    batch_size: int,
-    accumulation: int,
-    drop_last: bool,
-    num_steps: int,
-) -> list[int]:
-    """How many samples each optimizer step sees over all processes, as ms-swift's sampler deals them.
+@dataclass(frozen=True)
+class Dealing:
+    """How ms-swift's sampler deals the rows of an epoch to the processes (swift/dataloader/shard.py: BatchSamplerShard).
 
-    In each epoch every process gets num_rows // num_processes rows; the few rows left over are skipped, others each epoch.
-    They come in batches, of which the last may be smaller. `accumulation` batches make a step, fewer make an epoch's last.
+    Every process gets num_rows // num_processes rows; the few left over are skipped, others each epoch. Grouped by length they
+    are dealt as well, one more to each of the first processes. Rows come in batches, of which the last may be smaller.
+    `accumulation` batches make a step, fewer make an epoch's last.
     """
-    rows_per_process = num_rows // num_processes
-    batches = [batch_size] * (rows_per_process // batch_size)
-    if rows_per_process % batch_size and not drop_last:
-        batches.append(rows_per_process % batch_size)
-    epoch = [sum(batches[i : i + accumulation]) * num_processes for i in range(0, len(batches), accumulation)]
-    if not epoch:
-        return []
-    return [epoch[i % len(epoch)] for i in range(num_steps)]
+
+    num_rows: int
+    num_processes: int
+    batch_size: int
+    accumulation: int
+    drop_last: bool
+    is_grouped_by_length: bool
+
+    def samples_of_an_epoch(self) -> list[int]:
+        """How many samples each step of an epoch sees over all processes; empty where the rows make no batch."""
+        rows_of_each, rows_left = divmod(self.num_rows, self.num_processes)
+        batches = [self.batch_size * self.num_processes] * (rows_of_each // self.batch_size)
+        if not self.drop_last and (rows_of_last_batch := rows_of_each % self.batch_size):
+            extra = rows_left if self.is_grouped_by_length else 0
+            batches.append(rows_of_last_batch * self.num_processes + extra)
+        return [sum(batches[i : i + self.accumulation]) for i in range(0, len(batches), self.accumulation)]
+
+    def samples_per_step(self, num_steps: int) -> list[int]:
+        """The same for the steps of a training."""
+        epoch = self.samples_of_an_epoch()
+        return [epoch[i % len(epoch)] for i in range(num_steps)] if epoch else []
+
+
+def sample_problem(step: int, num_seen: int, num_expected: int) -> str | None:
+    """Error text if a step saw another number of samples than was dealt, else None."""
+    if num_seen == num_expected:
+        return None
+    rows = "rows were dropped or repeated on their way into the model"
+    return f"step {step} saw {num_seen} samples, {num_expected} expected; {rows}"
 
 
 def quantile(values: Sequence[float], q: float) -> float:

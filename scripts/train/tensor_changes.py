@@ -88,11 +88,13 @@ def check_same_layout(before_dir: Path, after_dir: Path) -> tuple[dict[str, Tens
     return before, after
 
 
-def compare_checkpoints(before_dir: Path, after_dir: Path) -> Iterator[TensorChange]:
-    """Every tensor, changed or not. Raises UserError when the two checkpoints do not hold the same tensors."""
+def compare_checkpoints(
+    before_dir: Path, after_dir: Path, wanted: Collection[str] | None = None
+) -> Iterator[TensorChange]:
+    """Every tensor, or those that are wanted, changed or not. Raises UserError when the two do not hold the same tensors."""
     before, after = check_same_layout(before_dir, after_dir)
-    for name, tensor in before.items():
-        yield TensorChange(name, group_of(name), not same_bytes(tensor, after[name]), tensor.dtype)
+    for name in before if wanted is None else wanted:
+        yield TensorChange(name, group_of(name), not same_bytes(before[name], after[name]), before[name].dtype)
 
 
 def check_changes(stage: str, changes: Collection[TensorChange], trainable: Mapping[str, bool]) -> list[str]:

@@ -7,8 +7,9 @@ launcher's files and its own are described in scripts/train/watch_files.py.
   re-initialised tensor or an empty resume ends the run before the first step. Resuming is corrected here: transformers
   matches names on disk with names in memory literally, finds none, and only warns.
 - What trains and what is frozen is compared with the freeze flags, counted and printed.
-- Each rank records each step: samples and tokens that really went into the model, and the time.
-- A checkpoint is marked complete when all of it is on the disk.
+- Each rank records each step: samples and tokens that really went into the model, and the time. A step that saw another
+  number of samples than was dealt ends the run.
+- A checkpoint is marked complete when all of it is on the disk, and what it holds can be proven in the end.
 - On SIGTERM or SIGINT, when the launcher asks for it, or when the launcher is gone, the ranks save a checkpoint after the
   current step and stop, all after the same step.
 """
@@ -41,10 +42,11 @@ from scripts.common.processes import is_alive
 from scripts.train.checkpoint_space import checkpoint_bytes, disk_shortage_message, num_checkpoints_to_come
 from scripts.train.checkpoints import mark_complete, read_trainer_state, step_of, trainer_checkpoints
 from scripts.train.data_loader import name_failing_rows, quiet_data_loader_workers
+from scripts.train.early_proof import EarlyProof
 from scripts.train.losses import loss_goes_on, loss_limit, losses_of
 from scripts.train.rank import TRAINER_STOP_SIGNALS, init_distributed_early, register_rank, watch_settings
 from scripts.train.step_counter import StepCounter, peak_gpu_memory_gib
-from scripts.train.step_records import StepRecord, samples_per_step
+from scripts.train.step_records import Dealing, StepRecord, sample_problem
 from scripts.train.tensor_changes import GROUPS, shown
 from scripts.train.watch_files import WATCH_CALLBACK, WATCH_VARIABLE, Begin, Progress, write_begin, write_progress
 from scripts.train.weights import check_groups, count_parameters, differing_weights, load_weights, tied_names
@@ -59,11 +61,14 @@ class WatchCallback(TrainerCallback):
         self.files = self.settings.files
         self.counter = StepCounter()
         self.stop_signal: int | None = None
+        self.is_stopping = False
         self.saved_step = -1
         self.losses_before_resume: list[float] | None = None
         self.steps_file: IO[str] | None = None
         self.step_begun_s = 0.0
         self.progress: Progress | None = None
+        self.samples_per_step: list[int] = []
+        self.early_proof: EarlyProof | None = None
         self._load_resumed_weights_by_translated_names(trainer)
         self._save_tied_weights_once(trainer)
 
@@ -89,13 +94,20 @@ class WatchCallback(TrainerCallback):
 
     # What all ranks decide together
 
-    def _all_reduce_max(self, value: int) -> int:
-        """The largest of all ranks' values."""
+    def _all_reduce(self, value: int, operation: Any) -> int:
         if not (dist.is_available() and dist.is_initialized()):
             return value
         tensor = torch.tensor([value], device=self.args.device)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        dist.all_reduce(tensor, op=operation)
         return int(tensor.item())
+
+    def _all_reduce_max(self, value: int) -> int:
+        """The largest of all ranks' values."""
+        return self._all_reduce(value, dist.ReduceOp.MAX)
+
+    def _all_reduce_sum(self, value: int) -> int:
+        """The sum of all ranks' values."""
+        return self._all_reduce(value, dist.ReduceOp.SUM)
 
     def _barrier(self) -> None:
         """Waits until every rank is here."""
@@ -119,12 +131,17 @@ class WatchCallback(TrainerCallback):
             self.settings.deepspeed,
             args.optimizer or args.optim.value,
         )
+        dealing = self._dealing(args)
+        self.samples_per_step = dealing.samples_per_step(state.max_steps)
         self._raise_on_all_ranks(
-            self._problem_at_begin(args, state)
+            self._problem_at_begin(state)
+            or self._dealing_problem(dealing)
             or self._group_problem(all_parameters, trainable)
             or self._weight_problem(args, model)
             or self._disk_shortage(args, state, bytes_each)
         )
+        trainable_names = sorted(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+        self.early_proof = EarlyProof(Path(self.settings.model_dir), trainable_names, self._epoch_steps(state))
         if args.process_index == 0:
             for group in GROUPS:
                 mark = "TRAINABLE" if trainable[group] else "FROZEN"
@@ -138,8 +155,8 @@ class WatchCallback(TrainerCallback):
                 num_parameters=all_parameters,
                 num_trainable_parameters=trainable,
                 checkpoint_bytes=bytes_each,
-                trainable=sorted(name for name, parameter in model.named_parameters() if parameter.requires_grad),
-                samples_per_step=self._samples_per_step(args, state),
+                trainable=trainable_names,
+                samples_per_step=self.samples_per_step,
             )
             write_begin(self.files, begin)
         if state.global_step:
@@ -151,22 +168,36 @@ class WatchCallback(TrainerCallback):
         self.step_begun_s = time.monotonic()
         self._report(Progress("training", state.global_step, state.max_steps, num_samples=0))
 
-    def _samples_per_step(self, args: Any, state: Any) -> list[int]:
-        return samples_per_step(
+    def _dealing(self, args: Any) -> Dealing:
+        return Dealing(
             num_rows=len(self.trainer.train_dataset),
             num_processes=args.world_size,
             batch_size=self.trainer._train_batch_size,
             accumulation=args.gradient_accumulation_steps,
             drop_last=args.dataloader_drop_last,
-            num_steps=state.max_steps,
+            is_grouped_by_length=args.group_by_length,
         )
+
+    def _epoch_steps(self, state: Any) -> int:
+        """How many steps an epoch has, as the trainer counts them."""
+        return math.ceil(state.max_steps / state.num_train_epochs)
 
     def _open_steps_file(self, args: Any) -> None:
         path = self.files.steps(args.process_index)
         self.steps_file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - kept open while training
         self.steps_file.write("\n" if path.stat().st_size else "")  # after a line that a kill cut off
 
-    def _problem_at_begin(self, args: Any, state: Any) -> str | None:
+    def _dealing_problem(self, dealing: Dealing) -> str | None:
+        """Error text if there are too few rows for a step, else None."""
+        if dealing.samples_of_an_epoch():
+            return None
+        needed = "one a process" if not dealing.drop_last else "a batch a process, because of dataloader_drop_last"
+        return (
+            f"{self.settings.dataset}: {dealing.num_rows} rows for {dealing.num_processes} processes with batches of "
+            f"{dealing.batch_size} found; expected at least {needed}; give more rows, or lower the number of processes"
+        )
+
+    def _problem_at_begin(self, state: Any) -> str | None:
         """Error text if rows or the first step are not the expected ones, else None."""
         num_rows, expected_rows = len(self.trainer.train_dataset), self.settings.num_rows
         if num_rows != expected_rows:
@@ -204,11 +235,10 @@ class WatchCallback(TrainerCallback):
         """Error text if the coming checkpoints do not fit on the disk, else None. Only rank 0 looks."""
         if args.process_index != 0:
             return None
-        epoch_steps = math.ceil(state.max_steps / state.num_train_epochs)
         num_to_come = num_checkpoints_to_come(
             state.global_step,
             state.max_steps,
-            epoch_steps if args.save_strategy == "epoch" else state.save_steps,
+            self._epoch_steps(state) if args.save_strategy == "epoch" else state.save_steps,
             len(trainer_checkpoints(Path(args.output_dir))),
             args.save_total_limit,
         )
@@ -231,12 +261,16 @@ class WatchCallback(TrainerCallback):
         self.steps_file.write(json.dumps(asdict(record)) + "\n")
         self.steps_file.flush()
         self.step_begun_s = now_s
-        num_samples_of_all = self.progress.num_samples + num_samples * args.world_size
-        self._report(replace(self.progress, step=state.global_step, num_samples=num_samples_of_all))
+        num_samples_of_all = self._all_reduce_sum(num_samples)
+        num_expected = self.samples_per_step[state.global_step - 1]
+        if problem := sample_problem(state.global_step, num_samples_of_all, num_expected):
+            raise UserError(problem)  # every rank has the same sum
+        num_samples_so_far = self.progress.num_samples + num_samples_of_all
+        self._report(replace(self.progress, step=state.global_step, num_samples=num_samples_so_far))
         if state.global_step >= state.max_steps:
             control.should_save = control.should_log = True
         elif self._all_reduce_max(int(self._wants_to_stop(args))):
-            control.should_save = control.should_log = control.should_training_stop = True
+            self.is_stopping = control.should_save = control.should_log = control.should_training_stop = True
             self._report(replace(self.progress, phase="saving before it stops"))
         return control
 
@@ -274,9 +308,24 @@ class WatchCallback(TrainerCallback):
             if read_trainer_state(checkpoint_dir).global_step != state.global_step:
                 raise UserError(f"{checkpoint_dir}: holds another step than {state.global_step}")
             mark_complete(checkpoint_dir)
-        self._barrier()  # no rank goes on, or ends, before the checkpoint is marked
+        # No rank goes on, or ends, before the checkpoint is marked.
+        self._raise_on_all_ranks(self._unprovable(args, state, checkpoint_dir))
         self.saved_step = state.global_step
         self.step_begun_s = time.monotonic()
+
+    def _unprovable(self, args: Any, state: Any, checkpoint_dir: Path) -> str | None:
+        """Error text if what is trained could never be published, else None. Only rank 0 looks.
+
+        Not in the last checkpoint, which is proven next, nor in that of a run that is to stop and may be killed soon.
+        """
+        if (
+            self.early_proof is None
+            or args.process_index != 0
+            or self.is_stopping
+            or state.global_step >= state.max_steps
+        ):
+            return None
+        return self.early_proof.problem(checkpoint_dir, state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.progress is not None:

@@ -209,6 +209,7 @@ class Training:
             process_index=0, local_process_index=0, world_size=1, device="cpu", optimizer=None,
             optim=SimpleNamespace(value="adamw_torch"), save_strategy="steps", save_total_limit=2,
             output_dir=str(self.output_dir), gradient_accumulation_steps=1, dataloader_drop_last=False,
+            group_by_length=False,
         )  # fmt: skip
         self.state = SimpleNamespace(global_step=0, max_steps=5, num_train_epochs=1, save_steps=5, log_history=[])
         trainer = SimpleNamespace(model=model, train_dataset=[{}] * NUM_ROWS, _train_batch_size=2, _save=None)
@@ -221,8 +222,10 @@ class Training:
         begin: dict[str, Any] = json.loads((self.watch_dir / "begin.json").read_text())
         return begin
 
-    def end_step(self) -> SimpleNamespace:
-        """What the trainer is to do after one more step."""
+    def end_step(self, num_samples: int = 2) -> SimpleNamespace:
+        """What the trainer is to do after one more step, in which so many samples of 7 tokens went into the model."""
+        for hook in self.model._forward_pre_hooks.values():
+            hook(self.model, (), {"input_ids": torch.zeros(num_samples, 7, dtype=torch.long)})
         self.state.global_step += 1
         control = SimpleNamespace(should_save=False, should_log=False, should_training_stop=False)
         self.callback.on_step_end(self.args, self.state, control)
@@ -336,14 +339,47 @@ def test_a_first_loss_after_a_resume_that_does_not_go_on_ends_the_run_and_a_late
 def test_each_step_is_recorded_with_what_went_into_the_model(training: Callable[..., Training]) -> None:
     run = training()
     run.begin()
-    for hook in run.model._forward_pre_hooks.values():
-        hook(run.model, (), {"input_ids": torch.zeros(2, 7, dtype=torch.long)})
     assert not run.end_step().should_save
     run.end_step()
     lines = (run.watch_dir / "steps-rank0.jsonl").read_text().split("\n")
     records = [json.loads(line) for line in lines if line]
-    assert [(r["step"], r["num_samples"], r["num_tokens"]) for r in records] == [(1, 2, 14), (2, 0, 0)]
-    assert json.loads((run.watch_dir / "progress.json").read_text())["num_samples"] == 2
+    assert [(r["step"], r["num_samples"], r["num_tokens"]) for r in records] == [(1, 2, 14), (2, 2, 14)]
+    assert json.loads((run.watch_dir / "progress.json").read_text())["num_samples"] == 4
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_a_step_that_saw_another_number_of_samples_than_was_dealt_ends_the_run(
+    training: Callable[..., Training], num_samples: int
+) -> None:
+    run = training()
+    run.begin()
+    run.end_step()
+    with pytest.raises(UserError, match=f"step 2 saw {num_samples} samples, 2 expected"):
+        run.end_step(num_samples)
+
+
+def test_the_samples_of_a_step_are_those_of_all_ranks(
+    training: Callable[..., Training], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = training()
+    run.args.world_size = 2
+    assert run.begin()["samples_per_step"] == [4, 4, 2, 4, 4]
+    monkeypatch.setattr(run.callback, "_all_reduce_sum", lambda value: value + 2)
+    run.end_step()
+    with pytest.raises(UserError, match="step 2 saw 3 samples, 4 expected"):
+        run.end_step(1)
+
+
+def test_rows_that_are_grouped_by_length_are_dealt_as_the_sampler_does(training: Callable[..., Training]) -> None:
+    run = training()
+    run.args.world_size, run.args.group_by_length = 3, True
+    assert run.begin()["samples_per_step"] == [6, 4, 6, 4, 6]
+
+
+def test_a_training_whose_rows_make_no_batch_does_not_begin(training: Callable[..., Training]) -> None:
+    run = training()
+    run.args.world_size = 11
+    refused(run, "rows.jsonl: 10 rows for 11 processes .* expected at least one a process")
 
 
 def test_the_last_step_is_saved_whatever_the_interval(training: Callable[..., Training]) -> None:
@@ -383,6 +419,7 @@ def save(run: Training, step_on_disk: int) -> Path:
     checkpoint_dir.mkdir()
     state = {"global_step": step_on_disk, "max_steps": 5, "log_history": []}
     (checkpoint_dir / "trainer_state.json").write_text(json.dumps(state))
+    save_on_disk_names(run.model, checkpoint_dir)
     run.callback.on_save(run.args, run.state, None)
     return checkpoint_dir
 
@@ -393,12 +430,35 @@ def test_a_checkpoint_is_marked_whole_once_it_is_saved_and_not_saved_again_at_th
     run = training()
     run.begin()
     run.end_step()
-    assert json.loads((save(run, 1) / "complete.json").read_text())["files"].keys() == {"trainer_state.json"}
+    assert json.loads((save(run, 1) / "complete.json").read_text())["files"].keys() == {
+        "model.safetensors",
+        "trainer_state.json",
+    }
     control = SimpleNamespace(should_save=True)
     assert not run.callback.on_epoch_end(run.args, run.state, control).should_save
     run.end_step()
     control.should_save = True
     assert run.callback.on_epoch_end(run.args, run.state, control).should_save
+
+
+def test_a_frozen_tensor_that_changed_ends_the_run_at_its_first_checkpoint(training: Callable[..., Training]) -> None:
+    run = training()
+    run.begin()
+    run.end_step()
+    with torch.no_grad():
+        run.model.lm_head.weight += 1
+    with pytest.raises(UserError, match=r"step 1: 1 tensor \(lm_head\.weight\) changed though frozen"):
+        save(run, 1)
+
+
+def test_a_run_that_is_to_stop_is_not_kept_by_comparing_weights(training: Callable[..., Training]) -> None:
+    run = training()
+    run.begin()
+    (run.watch_dir / "stop").touch()
+    run.end_step()
+    with torch.no_grad():
+        run.model.lm_head.weight += 1
+    assert (save(run, 1) / "complete.json").exists()
 
 
 def test_a_checkpoint_that_holds_another_step_is_not_marked_whole(training: Callable[..., Training]) -> None:

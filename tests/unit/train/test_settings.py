@@ -17,6 +17,26 @@ from scripts.train.settings import check_settings, findings, torch_dtype
         ({"seed": 1}, r"stage1\.flags\.seed: set by vlgraft itself"),
         ({"packing": True}, r"stage1\.flags\.packing: True found; packed rows are not counted"),
         ({"streaming": True}, r"stage1\.flags\.streaming"),
+        ({"deepspeed_autotp_size": 2}, r"stage1\.flags\.deepspeed_autotp_size: 2 found; rows that several GPUs share"),
+        (
+            {"train_sampling_strategy": "group_by_length"},
+            r"stage1\.flags\.train_sampling_strategy.*group_by_length is its",
+        ),
+        ({"safe_serialization": False}, r"stage1\.flags\.safe_serialization: False found; .* cannot be exported"),
+        (
+            {"early_stop_interval": 3},
+            r"stage1\.flags\.early_stop_interval: 3 found; a training ends with its last step",
+        ),
+        ({"lisa_activated_layers": 2}, r"stage1\.flags\.lisa_activated_layers: 2 found; other layers would train"),
+        ({"aligner_lr": 0.0}, r"stage1\.flags\.aligner_lr: 0\.0 found, so nothing of it would change"),
+        (
+            {"group_by_length": True, "train_dataloader_shuffle": False},
+            r"stage1\.flags\.train_dataloader_shuffle: false contradicts group_by_length",
+        ),
+        (
+            {"group_by_length": True, "lazy_tokenize": True},
+            r"stage1\.flags\.lazy_tokenize: true contradicts group_by_length",
+        ),
         ({"save_only_model": True}, r"stage1\.flags\.save_only_model.*cannot be resumed"),
         ({"tuner_type": "lora"}, r"stage1\.flags\.tuner_type: lora found, full expected"),
         ({"save_strategy": "no"}, r"stage1\.flags\.save_strategy: no found, steps or epoch expected"),
@@ -34,6 +54,10 @@ def test_flags_that_are_not_to_choose_or_contradict_each_other_are_refused(flags
 
 def test_a_harmless_value_of_a_refused_flag_is_let_through() -> None:
     check_settings("stage1", stage_settings(flags={"packing": False, "sequence_parallel_size": 1, "streaming": False}))
+    check_settings(
+        "stage1", stage_settings(flags={"safe_serialization": True, "lisa_activated_layers": 0, "vit_lr": 0})
+    )
+    check_settings("stage1", stage_settings(flags={"group_by_length": True, "train_dataloader_shuffle": True}))
 
 
 def test_variables_that_are_not_to_choose_are_refused() -> None:

@@ -6,26 +6,31 @@ from pathlib import Path
 import pytest
 
 from scripts.train.metrics import StepTimes
-from scripts.train.step_records import StepRecord, read_steps, samples_per_step, step_times
+from scripts.train.step_records import Dealing, StepRecord, read_steps, step_times
 
 
-def deal(num_rows: int, num_processes: int, batch_size: int, accumulation: int, drop_last: bool) -> list[int]:
+def deal(dealing: Dealing) -> list[int]:
     """One epoch dealt row by row, as ms-swift's BatchSamplerShard does it (swift/dataloader/shard.py)."""
+    num_processes, batch_size = dealing.num_processes, dealing.batch_size
+    rows_of_each = dealing.num_rows // num_processes
+    num_dealt = dealing.num_rows if dealing.is_grouped_by_length else rows_of_each * num_processes
     per_rank = []
     for rank in range(num_processes):
-        rows = list(range(num_rows // num_processes * num_processes))[rank::num_processes]
         batches, batch = [], []
-        for row in rows:
+        for row in list(range(num_dealt))[rank::num_processes]:
             batch.append(row)
             if len(batch) == batch_size:
                 batches.append(batch)
                 batch = []
-        if batch and not drop_last:
+        if batch and not dealing.drop_last:
             batches.append(batch)
         per_rank.append(batches)
+    # The trainer takes as many batches as the sampler says that it has.
+    num_batches = rows_of_each // batch_size if dealing.drop_last else -(-rows_of_each // batch_size)
     steps = []
-    for start in range(0, len(per_rank[0]), accumulation):
-        steps.append(sum(len(batch) for batches in per_rank for batch in batches[start : start + accumulation]))
+    for start in range(0, num_batches, dealing.accumulation):
+        taken = range(start, min(start + dealing.accumulation, num_batches))
+        steps.append(sum(len(batches[number]) for batches in per_rank for number in taken))
     return steps
 
 
@@ -33,20 +38,27 @@ def deal(num_rows: int, num_processes: int, batch_size: int, accumulation: int, 
 @pytest.mark.parametrize("num_processes", [1, 2, 3])
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(1, 1), (2, 2), (4, 1), (3, 4)])
 @pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("is_grouped", [False, True])
 def test_samples_per_step_are_those_that_the_sampler_deals(
-    num_rows: int, num_processes: int, batch_size: int, accumulation: int, drop_last: bool
+    num_rows: int, num_processes: int, batch_size: int, accumulation: int, drop_last: bool, is_grouped: bool
 ) -> None:
-    epoch = deal(num_rows, num_processes, batch_size, accumulation, drop_last)
-    num_steps = 2 * len(epoch)
-    assert samples_per_step(
-        num_rows=num_rows, num_processes=num_processes, batch_size=batch_size, accumulation=accumulation,
-        drop_last=drop_last, num_steps=num_steps,
-    ) == epoch * 2  # fmt: skip
+    dealing = Dealing(num_rows, num_processes, batch_size, accumulation, drop_last, is_grouped)
+    epoch = deal(dealing)
+    assert dealing.samples_per_step(2 * len(epoch)) == epoch * 2
+
+
+def test_rows_grouped_by_length_are_all_dealt_where_the_last_batch_is_not_full() -> None:
+    assert Dealing(23, 2, 4, 1, False, False).samples_of_an_epoch() == [8, 8, 6]
+    assert Dealing(23, 2, 4, 1, False, True).samples_of_an_epoch() == [8, 8, 7]
 
 
 def test_training_may_end_within_an_epoch() -> None:
-    steps = samples_per_step(num_rows=22, num_processes=1, batch_size=2, accumulation=2, drop_last=False, num_steps=8)
-    assert steps == [4, 4, 4, 4, 4, 2, 4, 4]
+    assert Dealing(22, 1, 2, 2, False, False).samples_per_step(8) == [4, 4, 4, 4, 4, 2, 4, 4]
+
+
+def test_too_few_rows_make_no_step() -> None:
+    assert Dealing(2, 3, 1, 1, False, True).samples_of_an_epoch() == []
+    assert Dealing(7, 2, 4, 1, True, False).samples_per_step(5) == []
 
 
 def line(step: int, num_samples: int) -> str:
