@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable
 
 from scripts.common.disk_space import NO_ROOM_ERRORS
+from scripts.common.secret_values import without_tokens
 
 
 class UserError(Exception):
@@ -19,7 +20,7 @@ def run_program(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_tokens(str(error))}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if error.errno not in NO_ROOM_ERRORS:

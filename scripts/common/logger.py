@@ -4,11 +4,13 @@ import sys
 import time
 from contextlib import suppress
 
+from scripts.common.secret_values import without_tokens
+
 
 def log(line: str) -> None:
     """Prints one line on stderr. A closed terminal is ignored, so that it does not end a training."""
     with suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(without_tokens(line), file=sys.stderr, flush=True)
 
 
 class OccasionalLog:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from scripts.common.errors import UserError
+from scripts.common.secret_values import secret_findings
 
 T = TypeVar("T")
 
@@ -105,6 +106,8 @@ def json_settings(cls: type[T], where: str) -> Callable[[str], T]:
             section = json.loads(text)
         except ValueError as error:
             raise UserError(f"{where}: not JSON ({error}); expected the section of the configuration as JSON") from None
+        if secrets := secret_findings(section, where):  # before any message that shows a value
+            raise UserError(secrets[0])
         settings = settings_from(cls, section, where)
         findings = list(settings.findings(where)) if hasattr(settings, "findings") else []
         if findings:

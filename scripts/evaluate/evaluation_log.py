@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scripts.common.logger import log
+from scripts.common.secret_values import without_tokens
 
 Log = Callable[[str], None]
 
@@ -17,6 +18,6 @@ def make_logger(log_path: Path) -> Log:
     def log_line(line: str) -> None:
         log(line)
         with open(log_path, "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {without_tokens(line)}\n")
 
     return log_line

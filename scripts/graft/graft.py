@@ -17,7 +17,7 @@ import argparse
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from scripts.graft.calibration_report import check_refit_is_reported
 from scripts.graft.config import derive_config
 from scripts.graft.donor_configs import read_language_donor, read_vision_donor
 from scripts.graft.ledger import LEDGER_NAME, ledger_text
+from scripts.graft.machine_paths import is_searched, path_in
 from scripts.graft.plan import PlannedTensor
 from scripts.graft.preparation import (
     DonorConfigs,
@@ -110,6 +111,7 @@ def prepare(job: GraftJob) -> PreparedGraft:
     if refit and job.refit_path and job.calibration_path:
         check_refit_is_reported(job.refit_path, refit.sha256, job.calibration_path)
     files = travelling_files(job.vl_dir, job.llm_dir, job.code_dir, dict(llm.values), derived.get("auto_map", {}))
+    check_no_machine_paths(job, files)
     files[SETTINGS_NAME] = json_bytes(asdict(SavedSettings(job.settings, job.seed)))
     outputs = [output_tensor(entry, job.seed) for entry in plan if entry.output_name]
     return PreparedGraft(
@@ -120,6 +122,16 @@ def prepare(job: GraftJob) -> PreparedGraft:
         shards=lay_out_shards(outputs, int(job.settings.max_shard_gb * 1e9)),
         files=files,
     )
+
+
+def check_no_machine_paths(job: GraftJob, files: Mapping[str, bytes]) -> None:
+    """Raises UserError when a file that a donor hands on names one: every checkpoint that is trained would be refused for it."""
+    for name, content in files.items():
+        if is_searched(name, len(content)) and (found := path_in(name, content)):
+            raise UserError(
+                f"{name} of a donor: {found}; expected none in what goes on into the published model; remove it from that "
+                f"file in {job.vl_dir} or {job.llm_dir}, with the donor's manifest where there is one"
+            )
 
 
 def make_staging_dir(job: GraftJob) -> None:

@@ -32,6 +32,7 @@ from scripts.report.gallery import (
     embed_all,
     questions_of,
 )
+from scripts.report.hidden_secrets import without_secrets
 from scripts.report.inputs import Inputs
 from scripts.report.provenance import KEY_PACKAGES
 from scripts.report.published import PublishedScore, published_scores
@@ -127,7 +128,7 @@ def _stage_view(metrics: Metrics) -> StageView:
         curves.draw(metrics),
         curves.sampled_losses(metrics.losses, NUM_LOSS_ROWS),
         trained_modules(metrics),
-        shlex.join(metrics.command),
+        shlex.join(without_secrets(metrics.command)),
     )
 
 

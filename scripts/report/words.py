@@ -9,6 +9,7 @@ from scripts.evaluate.model_names import CONTROLS, base_of, control_of, is_contr
 from scripts.graft.fidelity import Fidelity
 from scripts.report import numbers
 from scripts.report.findings import NOT_MADE_HERE
+from scripts.report.hidden_secrets import without_secrets
 from scripts.train.metrics import Metrics
 
 # The figures of fidelity.json that a reader looks for; the others are folded below them.
@@ -59,7 +60,7 @@ def _leaves(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 def flatten(value: Any) -> list[tuple[str, str]]:
     """Nested keys as `a.b.c` with their values in words."""
-    return [(key, _in_words(key, found)) for key, found in _leaves(value)]
+    return [(key, _in_words(key, found)) for key, found in _leaves(without_secrets(value))]
 
 
 def _in_words(key: str, value: Any) -> str:

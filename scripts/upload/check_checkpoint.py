@@ -1,8 +1,9 @@
 """Checks that a checkpoint directory can be uploaded as it stands: whole, clean, and usable without this repository.
 
 First from the files: all that a hub and transformers need is there, README.md's front matter can be read, shards and index
-agree, all may read every file, nothing is left of training, no small file holds a path of a machine. The bytes are those that
-the stage's metrics.json declares. No JSON file names code but our own two files, and no other code or pickle is there.
+agree, all may read every file, nothing is left of training, no small file holds a path of a machine or a secret. The bytes are
+those that the stage's metrics.json declares. No JSON file names code but our own two files, and no other code or pickle is
+there.
 Then a new interpreter of --python, isolated (-I) in an empty directory, with caches of its own and offline, loads the model, with
 `trust_remote_code` only where config.json names code, and answers a question about a picture (load_checkpoint.py). The first
 fault ends the check with one message. This needs the memory of the model in its own dtype.
@@ -20,7 +21,7 @@ import re
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,11 @@ from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.common.root import ROOT
 from scripts.common.safetensors_files import INDEX_NAME, SINGLE_NAME, read_checkpoint
+from scripts.common.secret_values import secret_keys, without_tokens
+from scripts.graft.machine_paths import is_searched, path_in, strings_of
 from scripts.graft.own_code import CODE_DIR, CODE_FILES
 from scripts.train.declarations import checked_sha256
+from scripts.train.settings import SETTINGS_NAME
 from scripts.upload.front_matter import read_front_matter
 
 OWN_CODE = {name: sha256_of_file(CODE_DIR / name) for name in CODE_FILES}
@@ -64,13 +68,6 @@ CODE_PATTERNS = ("*.py", "*.pyc", "*.so", "*.bin", "*.pkl", "*.pickle", "*.ckpt"
 # Hidden files that belong there: what git and the hubs keep beside a repository's files.
 HIDDEN_FILES_OF_HUBS = frozenset({".gitattributes", ".gitignore", ".git", ".cache"})
 
-# Only tokens; one that looks like a path is none.
-VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json", "merges.txt"})
-
-# A whole string that is an absolute path or begins at a home directory, on Unix or Windows.
-LOCAL_PATH = re.compile(r"(?:/[^/\s]+){2,}/?|~/\S+|[A-Za-z]:\\\S+|file://\S+")
-TEXT_SUFFIXES = (".md", ".py", ".txt", ".jinja", ".yaml", ".yml")
-LARGEST_SMALL_FILE_BYTES = 1 << 20
 MAX_REASON_CHARACTERS = 600
 
 
@@ -128,40 +125,32 @@ def check_modes(directory: Path) -> None:
             raise UserError(f"{path}: mode {mode:04o} found; expected 0644, readable by all; chmod 0644 it")
 
 
-def strings_of(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every string in JSON with its key, `a.b`."""
-    if isinstance(value, Mapping):
-        for name, part in value.items():
-            yield from strings_of(part, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for part in value:
-            yield from strings_of(part, key)
-    elif isinstance(value, str):
-        yield key, value
-
-
-def places_of_this_machine() -> list[str]:
-    """Paths that an upload must not name: this user's home, the repository and the working directory."""
-    places = {str(Path.home()), str(ROOT), str(Path.cwd())}
-    return sorted(place for place in places if place != "/")
-
-
 def check_no_local_paths(directory: Path) -> None:
-    """Raises UserError when a small file names a path of a machine: private, and of no use elsewhere."""
-    places = "|".join(map(re.escape, places_of_this_machine()))
-    in_text = re.compile(rf"(?<![\w.:/-])(?:{places})(?![\w.-])")
+    """Raises UserError when a small file names a path of a machine."""
     for path in sorted(directory.iterdir()):
-        if not path.is_file() or path.name in VOCABULARIES or path.stat().st_size > LARGEST_SMALL_FILE_BYTES:
+        if not path.is_file() or not is_searched(path.name, path.stat().st_size):
             continue
         if path.suffix == ".json":
-            for key, text in strings_of(read_json(path)):
-                if LOCAL_PATH.fullmatch(text) or in_text.search(text):
-                    raise UserError(
-                        f"{path}: {key} is {text!r}, a path of a machine; expected none in an upload; remove it there, or "
-                        "at the donor that it came from"
-                    )
-        elif path.suffix in TEXT_SUFFIXES and (found := in_text.search(path.read_text(errors="replace"))):
-            raise UserError(f"{path}: names {found.group()}, a path of this machine; expected none in an upload")
+            read_json(path)  # names the file where it is none
+        if found := path_in(path.name, path.read_bytes()):
+            raise UserError(
+                f"{path}: {found}; expected none in an upload; remove it there, or at the donor that it came from"
+            )
+
+
+def check_no_secrets(directory: Path) -> None:
+    """Raises UserError when a small file holds a key, a token or a password, as results of an earlier version may."""
+    for path in sorted(directory.iterdir()):
+        if not path.is_file() or not is_searched(path.name, path.stat().st_size):
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        keys = list(secret_keys(read_json(path))) if path.name == SETTINGS_NAME else []
+        if keys or without_tokens(text) != text:
+            what = keys[0] if keys else "it"
+            raise UserError(
+                f"{path}: {what} holds a secret (a key, a token, or an address with a password); expected none in an upload; "
+                "remove it there, and revoke it where somebody may have read it"
+            )
 
 
 def check_card(directory: Path) -> dict[str, Any]:
@@ -235,6 +224,7 @@ def check(directory: Path, python: Path) -> dict[str, Any]:
     check_no_leftovers(directory)
     check_modes(directory)
     check_no_local_paths(directory)
+    check_no_secrets(directory)
     card = check_card(directory)
     check_no_other_code(directory)
     sha256 = checked_sha256(directory)

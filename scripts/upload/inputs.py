@@ -18,6 +18,7 @@ from scripts.graft.fidelity import Fidelity
 from scripts.graft.ledger import LedgerSum, sum_ledger
 from scripts.graft.verification import read_proven
 from scripts.report.commit import Commit
+from scripts.report.hidden_secrets import without_secrets
 from scripts.train.declarations import check_checkpoint
 from scripts.train.local_paths import without_local_paths
 from scripts.train.metrics import Metrics, read_metrics
@@ -104,7 +105,7 @@ def read_stage(layout: Layout, stage: str) -> StageView:
             f"{settings_path}: settings of {settings.stage} found; expected those of {stage}; export this stage again"
         )
     dataset = read_dataset_check(Path(layout.dataset_check(stage)))
-    return StageView(metrics, dataset, ExportedSettings(**without_local_paths(vars(settings))))
+    return StageView(metrics, dataset, ExportedSettings(**without_secrets(without_local_paths(vars(settings)))))
 
 
 def read_donor_view(manifest_path: Path, role: str) -> DonorView:

@@ -14,6 +14,7 @@ import jsonschema
 import yaml
 
 from scripts.common.errors import UserError
+from scripts.common.secret_values import secret_findings
 from scripts.common.settings import settings_from
 from scripts.demo.settings import DemoSettings
 from scripts.donors.settings import DonorSource
@@ -176,7 +177,12 @@ def environment_findings(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def findings(config: Mapping[str, Any], schema: Mapping[str, Any], known_flags: Mapping[str, Any]) -> list[str]:
-    """All findings, one line each; contradictions are checked only when the shape is right."""
+    """All findings, one line each; contradictions are checked only when the shape is right.
+
+    Secrets are the only ones where there are any, because others show values.
+    """
+    if secrets := secret_findings(config):
+        return secrets
     lines = list(schema_findings(config, schema))
     for path in (("stage1", "flags"), ("stage2", "flags"), ("evaluate", "serve", "flags")):
         section: Any = config

@@ -7,9 +7,10 @@ import argparse
 import json
 from pathlib import Path
 
-from scripts.common.errors import run_program
+from scripts.common.errors import UserError, run_program
 from scripts.common.files import write_json_atomically
 from scripts.common.ownership import owned
+from scripts.common.secret_values import secret_findings
 
 
 def main() -> None:
@@ -17,6 +18,8 @@ def main() -> None:
     parser.add_argument("--configuration", type=json.loads, required=True, help="the whole configuration as JSON")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
+    if secrets := secret_findings(arguments.configuration):
+        raise UserError(secrets[0])
     with owned(arguments.output):
         write_json_atomically(arguments.output, arguments.configuration)
 

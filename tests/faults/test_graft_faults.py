@@ -297,6 +297,24 @@ def test_a_donor_without_tokenizer_is_refused_before_a_byte_is_copied(workplace:
     assert workplace.refused().startswith(f"{workplace.llm_dir}: neither tokenizer.json nor vocab.json and merges.txt")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            '{"name_or_path": "/scratch/somebody/qwen3"}',
+            "name_or_path is '/scratch/somebody/qwen3', a path of a machine",
+        ),
+        ('{"name_or_path": ', "special_tokens_map.json: not valid JSON"),
+    ],
+)
+def test_a_donor_that_hands_on_a_path_of_its_machine_is_refused_before_anything_is_trained(
+    workplace: Workplace, content: str, message: str
+) -> None:
+    """The check of the checkpoint would refuse it after both trainings."""
+    (workplace.llm_dir / "special_tokens_map.json").write_text(content)
+    assert message in workplace.refused()
+
+
 def test_a_result_inside_a_donor_is_refused(workplace: Workplace) -> None:
     before = file_hashes(workplace.llm_dir)
     command = workplace.command("graft")

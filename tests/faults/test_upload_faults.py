@@ -158,6 +158,15 @@ ELSEWHERE = {"AutoConfig": "lab/code--configuration_x.Config"}
             "_name_or_path is '/data/somebody/graft', a path",
         ),
         (written("configuration_qwen2_5_vl_qwen3.py", f"# see {Path.cwd()}/notes\n"), "a path of this machine"),
+        (
+            written("settings.json", '{"environment": {"WANDB_API_KEY": "0a1b2c"}}'),
+            "settings.json: environment.WANDB_API_KEY holds a secret",
+        ),
+        (
+            edited("generation_config.json", source="https://me:pw@hub.example/x"),
+            "generation_config.json: it holds a secret",
+        ),
+        (written("README.md", f"{CARD}Get it with hf_abcdefghijklmnopqrst.\n"), "README.md: it holds a secret"),
         (written("README.md", "# A model"), "no front matter that a hub could read (its first line is '# A model'"),
         (written("README.md", "---\nlicense: [\n---\n"), "no front matter that a hub could read (no YAML"),
         (written("README.md", "---\nlicense: mit\n"), "no second line of ---"),

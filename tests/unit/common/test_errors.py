@@ -46,3 +46,8 @@ def test_another_fault_of_the_system_keeps_its_traceback(root: Path) -> None:
     finished = run(root, "open('/nowhere/a')")
     assert finished.returncode == 1
     assert "Traceback" in finished.stderr and "No such file or directory: '/nowhere/a'" in finished.stderr
+
+
+def test_a_password_in_a_message_is_hidden(root: Path) -> None:
+    line = "from scripts.common.errors import UserError; raise UserError('http://me:pw@hub.example: no answer')"
+    assert run(root, line).stderr == "error: http://(secret)@hub.example: no answer\n"

@@ -111,3 +111,10 @@ def test_a_file_is_named_with_the_key_and_the_remedy(tmp_path: Path) -> None:
 def test_a_section_that_is_no_json_is_refused() -> None:
     with pytest.raises(UserError, match="graft: not JSON"):
         json_settings(Inner, "graft")("{rate: 1}")
+
+
+def test_a_secret_in_a_section_is_refused_before_a_message_shows_it() -> None:
+    with pytest.raises(UserError) as caught:
+        json_settings(Outer, "stage1")('{"num_steps": "x", "flags": ["hub_token=0a1b2c"]}')
+    assert str(caught.value).startswith("stage1.flags: a secret")
+    assert "0a1b2c" not in str(caught.value)

@@ -88,3 +88,14 @@ def test_our_own_srun_gets_the_job_and_none_of_its_steps_options() -> None:
         "PATH": "/bin",
     }
     assert without_slurm_options(environment) == {"SLURM_JOB_ID": "7", "SLURM_CONF": "/etc/slurm", "PATH": "/bin"}
+
+
+def test_a_trainer_inherits_the_keys_and_tokens_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may not stand in the configuration."""
+    for name in ("WANDB_API_KEY", "HF_TOKEN", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, f"the shell's {name}")
+    inherited = inherited_environment(stage_settings())
+    assert {name: inherited[name] for name in ("WANDB_API_KEY", "HF_TOKEN", "HTTPS_PROXY")} == {
+        name: f"the shell's {name}" for name in ("WANDB_API_KEY", "HF_TOKEN", "HTTPS_PROXY")
+    }
+    assert without_slurm_options(inherited)["WANDB_API_KEY"] == "the shell's WANDB_API_KEY"

@@ -198,3 +198,23 @@ def test_a_stage_that_was_not_evaluated_has_no_result(inputs: CardInputs) -> Non
 def test_the_same_inputs_give_the_same_card(inputs: CardInputs) -> None:
     first, second = make(inputs), make(inputs)
     assert first == second
+
+
+def test_a_secret_in_the_settings_of_an_earlier_version_is_not_in_the_card(inputs: CardInputs) -> None:
+    for stage in ("stage1", "stage2"):
+        edit_json(
+            inputs.directory / LAYOUT.checkpoint_dir(stage) / "settings.json",
+            environment={"WANDB_API_KEY": "0a1b2c3d", "HTTPS_PROXY": "http://me:pw-of-me@proxy"},
+        )
+    _, body = make(inputs)
+    assert row(body.partition("### stage2")[2], "`WANDB_API_KEY`") == "| `WANDB_API_KEY` | (secret) |"
+    assert "0a1b2c3d" not in inputs.card_path.read_text()
+    assert "pw-of-me" not in inputs.card_path.read_text()
+
+
+def test_what_a_killed_run_left_beside_the_card_is_removed(inputs: CardInputs) -> None:
+    """It would be uploaded, or refused by the check of the checkpoint until somebody removes it."""
+    leftover = inputs.card_path.with_name(".README.md.99.tmp")
+    leftover.write_text("half a ca")
+    inputs.make()
+    assert not leftover.exists()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,48 @@ def test_a_prompt_that_cannot_be_filled_is_one_finding(
 def test_a_prompt_may_hold_braces_that_are_written_twice(config: dict[str, Any], root: Path) -> None:
     prompt = "{question}\n{options}\nEnd with \\boxed{{X}}, X of {letters}."
     assert lines_for(changed(config, "evaluate.native.choice_prompt", prompt), root) == []
+
+
+SECRET = "0a1b2c3d4e5f"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "key"),
+    [
+        ("stage1.environment.WANDB_API_KEY", SECRET, "stage1.environment.WANDB_API_KEY"),
+        ("stage2.environment.HTTPS_PROXY", f"http://me:{SECRET}@proxy:3128", "stage2.environment.HTTPS_PROXY"),
+        ("evaluate.serve.environment.HF_TOKEN", SECRET, "evaluate.serve.environment.HF_TOKEN"),
+        ("evaluate.serve.flags.api_key", [SECRET], "evaluate.serve.flags.api_key"),
+        ("evaluate.serve.flags.vllm_engine_kwargs", {"hf_token": SECRET}, "evaluate.serve.flags.vllm_engine_kwargs.hf_token"),
+        ("stage1.flags.hub_token", SECRET, "stage1.flags.hub_token"),
+        ("stage1.flags.hub_tokn", f"hf_{SECRET * 3}", "stage1.flags.hub_tokn"),
+        ("stage1.datasets", [f"https://me:{SECRET}@data.example/rows.jsonl"], "stage1.datasets"),
+        ("WANDB_API_KEY", SECRET, "WANDB_API_KEY"),
+    ],
+)  # fmt: skip
+def test_a_secret_is_refused_wherever_it_stands_and_no_line_repeats_it(
+    config: dict[str, Any], root: Path, path: str, value: Any, key: str
+) -> None:
+    """Also beside a wrong value, whose finding would show it."""
+    (line,) = lines_for(changed(changed(config, path, value), "seed", "zero"), root)
+    assert line.startswith(f"{key}: a secret")
+    assert SECRET not in line
+
+
+def test_a_secret_reaches_no_output_and_no_file_of_the_workflow(
+    config: dict[str, Any], root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/own.yaml").write_text(
+        yaml.safe_dump(changed(config, "stage1.environment.WANDB_API_KEY", SECRET))
+    )
+    command = [str(root / ".venv/bin/snakemake"), "--snakefile", str(root / "Snakefile"), "--cores", "1"]
+    said = subprocess.run(
+        [*command, "results/demo/config.json", "--configfile", "config/own.yaml"],
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert said.returncode == 1
+    assert "stage1.environment.WANDB_API_KEY: a secret" in said.stdout
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "own.yaml"]
+    assert [path for path in written if SECRET.encode() in path.read_bytes()] == []
+    assert SECRET not in said.stdout
