@@ -1,6 +1,7 @@
 """The refit of q and k: its mathematics, its refusals, what a killed run leaves, and what it is worth on a trained donor."""
 
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -184,24 +185,38 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(workplace: Workplace, mon
     assert workplace.output.read_bytes() == expected
 
 
+def refit_layers_only(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of a run that ended when all its layers were done."""
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="stopped"):
+        patched.setattr(calibrate, "assemble", stop)
+        workplace.run()
+    (left,) = workplace.work_dirs()
+    return left
+
+
+def stop(*arguments: Any) -> None:
+    raise OSError("stopped")
+
+
 def test_wherever_a_refit_is_killed_while_it_tidies_up_the_same_command_gives_the_same_bytes(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    left = refit_layers_only(workplace, monkeypatch)
+    shutil.copytree(left, tmp_path / "all layers")
     workplace.run()
     expected = workplace.output.read_bytes()
 
-    def remove_results() -> None:
-        workplace.output.unlink(missing_ok=True)
-        workplace.report.unlink(missing_ok=True)
+    def all_layers_are_done() -> None:
+        shutil.copytree(tmp_path / "all layers", left)
 
-    numbers = []
-    for number in killed_at_each_removal(workplace.run, remove_results, monkeypatch):
-        numbers.append(number)
-        remove_results()
+    num_kills = 0
+    for _ in killed_at_each_removal(workplace.run, all_layers_are_done, monkeypatch):
+        num_kills += 1
+        workplace.output.unlink(missing_ok=True)
         assert len(workplace.run().layers) == 2
         assert workplace.output.read_bytes() == expected
         assert workplace.work_dirs() == []
-    assert len(numbers) > 12  # what each layer renames and removes, and each file of the directory at the end
+    assert num_kills > 8  # two outputs that take their names, and each file of the directory
 
 
 @pytest.mark.parametrize("lost", ["layer-000.bin", "layer-001.json", "hidden-002.f32"])
@@ -209,19 +224,13 @@ def test_a_refit_whose_files_are_not_all_there_begins_again_where_they_are(
     workplace: Workplace, lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a cluster tidies up its disk."""
+    left = refit_layers_only(workplace, monkeypatch)
     workplace.run()
     expected = workplace.output.read_bytes()
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="stopped"):
-        patched.setattr(calibrate, "assemble", stop)
-        workplace.run()
-    (left,) = workplace.work_dirs()
+    refit_layers_only(workplace, monkeypatch)
     (left / lost).unlink()
     workplace.run()
     assert workplace.output.read_bytes() == expected
-
-
-def stop(*arguments: Any) -> None:
-    raise OSError("stopped")
 
 
 def test_other_settings_do_not_go_on_with_what_is_there(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,6 +162,16 @@ def test_two_processes_see_each_sample_once_and_resume_to_the_same_bits(
         check_checkpoint_bytes(run)
 
 
+@pytest.mark.full
+def test_two_processes_train_on_every_row_where_rows_are_grouped_by_length(make_run: MakeRun, tmp_path: Path) -> None:
+    """ms-swift then deals the odd row, too; the last batches of the two are of different sizes."""
+    flags = {"group_by_length": True, "num_train_epochs": 2, "save_steps": 3}
+    run = make_run("grouped", settings=stage_settings(num_processes_per_node=2, flags=flags))
+    run.dataset = write_dataset(tmp_path / "odd", NUM_ROWS + 1)
+    run.run()
+    assert run.metrics["num_samples_seen"] == run.metrics["num_samples_expected"] == 2 * (NUM_ROWS + 1)
+
+
 def check_checkpoint_bytes(run: TrainingRun) -> None:
     """What was foreseen for a checkpoint's tensors is all of it but the small files, which are as many for an 8B."""
     foreseen = json.loads((run.run_dir / "watch/begin.json").read_text())["checkpoint_bytes"]
