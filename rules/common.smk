@@ -9,7 +9,7 @@ _modules_of_caller = {name: sys.modules.pop(name) for name in list(sys.modules) 
 sys.path.insert(0, str(Path(workflow.current_basedir).parent))
 
 from scripts.common.errors import UserError
-from scripts.common.gpus import may_have_gpus
+from scripts.train.gpus import may_have_gpus
 from scripts.common.ownership import announce_run, forget_run
 from scripts.common.root import ROOT
 from scripts.environments.marker import is_outdated

@@ -13,9 +13,9 @@ import os
 from typing import Any
 
 from scripts.common.errors import run_program
-from scripts.common.swift import flag_arguments
 from scripts.serve.command import Serving, add_arguments, model_arguments, server_environment
 from scripts.train.declarations import checked_sha256
+from scripts.train.swift_arguments import flag_arguments
 
 # What `swift deploy` has and `swift infer` has not (ms-swift 4.6.0, swift/arguments/deploy_args.py).
 DEPLOY_ONLY_FLAGS = frozenset({

@@ -8,11 +8,11 @@ from typing import Any
 
 from scripts.common.errors import UserError
 from scripts.common.files import read_json
-from scripts.common.gpus import visible_gpus
 from scripts.common.root import ROOT
 from scripts.common.settings import json_settings
-from scripts.common.swift import OWN_IDS_TEMPLATE, flag_arguments, model_type, template
 from scripts.serve.settings import ServeSettings
+from scripts.train.gpus import visible_gpus
+from scripts.train.swift_arguments import OWN_IDS_TEMPLATE, flag_arguments, model_type, template
 
 HOST = "127.0.0.1"
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from scripts.common.errors import UserError
-from scripts.common.gpus import may_have_gpus
+from scripts.train.gpus import may_have_gpus
 from scripts.train.settings import OWNED_VARIABLES, StageSettings
 
 # Runs torchrun's agent on each node. Agents must ignore a signal sent to everybody, as the local one does

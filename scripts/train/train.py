@@ -23,7 +23,6 @@ from scripts.common.files import read_json
 from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.common.settings import json_settings
-from scripts.common.swift import model_type
 from scripts.data.fingerprint import dataset_sha256
 from scripts.environments.installed_packages import versions_in
 from scripts.train.checkpoints import is_finished, last_complete, read_trainer_state, remove_incomplete, step_of
@@ -33,6 +32,7 @@ from scripts.train.run import Run, check_dtype, signature_of
 from scripts.train.settings import StageSettings, check_settings
 from scripts.train.start import run_trainer_at_free_port
 from scripts.train.starts import check_progress, record_attempt, record_failed_start
+from scripts.train.swift_arguments import model_type
 from scripts.train.trainer_process import StopRequests, exclusive_work_dir
 
 STAGES = ("stage1", "stage2")

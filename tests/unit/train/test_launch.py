@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from helpers.stage import stage_settings
-from scripts.common import gpus
 from scripts.common.errors import UserError
+from scripts.train import gpus
 from scripts.train.launch import (
     NODE_SHELL,
     check_slurm_job,

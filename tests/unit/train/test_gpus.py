@@ -2,8 +2,8 @@
 
 import pytest
 
-from scripts.common import gpus
-from scripts.common.gpus import may_have_gpus, visible_gpus
+from scripts.train import gpus
+from scripts.train.gpus import may_have_gpus, visible_gpus
 
 
 @pytest.mark.parametrize("hiding", ["", "-1"])
