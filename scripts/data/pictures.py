@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from scripts.common.logger import OccasionalLog
+from scripts.data.occasional_log import OccasionalLog
 
 # transformers' picture processor refuses a larger ratio (models/qwen2_vl/image_processing_qwen2_vl.py: smart_resize).
 MAX_ASPECT_RATIO = 200

@@ -17,7 +17,8 @@ from PIL import Image
 
 from scripts.common.errors import UserError
 from scripts.common.files import write_bytes_atomically
-from scripts.common.logger import OccasionalLog, log
+from scripts.common.logger import log
+from scripts.data.occasional_log import OccasionalLog
 from scripts.data.rows import Row, standard_row
 from scripts.data.sources import Source, chosen_rows
 
