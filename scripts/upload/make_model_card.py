@@ -33,10 +33,6 @@ def make(stage: str, settings: CardSettings, commit: Commit) -> Path:
     text = render(inputs)
     card_path = inputs.checkpoint_dir / "README.md"
     with owned(inputs.checkpoint_dir):
-        for leftover in inputs.checkpoint_dir.glob(
-            f".{card_path.name}.*.tmp"
-        ):  # of a killed run; it would be uploaded, too
-            leftover.unlink()
         for view in inputs.donors:
             copy_license_files(view.directory, view.donor.role, inputs.checkpoint_dir)
         write_text_atomically(card_path, text)
