@@ -11,12 +11,6 @@ min_version("9.0")
 container: "docker://python:3.11-slim"
 
 
-# A configuration is complete in itself: with --configfile nothing of config.yaml remains.
-if not workflow.config_settings.configfiles:
-
-    configfile: "config.yaml"
-
-
 include: "rules/common.smk"
 include: "rules/inputs.smk"
 include: "rules/resources.smk"

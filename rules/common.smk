@@ -12,16 +12,19 @@ from scripts.common.errors import UserError
 from scripts.train.gpus import may_have_gpus
 from scripts.common.ownership import announce_run, forget_run
 from scripts.common.root import ROOT
+from scripts.data.source_text import file_of_source
 from scripts.environments.marker import is_outdated
 from scripts.environments.surroundings import check_packages
 from scripts.evaluate.model_names import base_of
 from scripts.questions.catalogue import pictures_named_in
+from scripts.workflow.config_files import read_files
 from scripts.workflow.configuration import validate
 from scripts.workflow.failed_jobs import failure_summary
 from scripts.workflow.layout import DIGITS_DIR, STAGES, Layout, before, shipped, stages_up_to, text_path
 from scripts.workflow.one_run import claim_directory, end_leftover_jobs
+from scripts.workflow.paths import path_fault
 from scripts.workflow.program_files import program_files
-from scripts.workflow.slurm_plugin import patch_slurm_plugin
+from scripts.workflow.slurm_plugin import patch_slurm_plugin, require_plain_words
 from scripts.workflow.steps import shell_command
 
 sys.path.pop(0)
@@ -29,9 +32,19 @@ for _name in [name for name in sys.modules if name.partition(".")[0] == "scripts
     del sys.modules[_name]
 sys.modules.update(_modules_of_caller)
 
+# A configuration is complete in itself: with --configfile nothing of config.yaml remains. What Snakemake has read is replaced:
+# it drops repeated keys, and merges sections that exclude each other. Another workflow that uses this one gives its own.
+faults_of_files = []
+if not workflow.modifier.skip_configfile:
+    _read, faults_of_files = read_files(
+        workflow.config_settings.configfiles or [Path("config.yaml")], workflow.config_settings.config_args or []
+    )
+    config.clear()
+    config.update(_read)
+
 try:
     check_packages()
-    validate(config, ROOT / "config")
+    validate(config, ROOT / "config", faults_of_files)
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -46,6 +59,15 @@ MODEL_PACKAGE = sorted(str(path) for path in Path(shipped("model/qwen2_5_vl_qwen
 onstart:
     if workflow.is_main_process:
         try:
+            if not workflow.local_exec:
+                require_plain_words(
+                    [
+                        Path.cwd(),
+                        ROOT,
+                        *workflow.config_settings.configfiles,
+                        *(workflow.config_settings.config_args or []),
+                    ]
+                )
             claim_directory(Path(".snakemake/vlgraft.lock"))
             claim_directory(Path(RUN.result(".vlgraft.lock")))
             announce_run()
@@ -71,5 +93,5 @@ def run(name):
 
 
 def build(program_name):
-    """A command of scripts/environments; rules append their options."""
-    return shlex.join([RUN.python("workflow"), shipped("scripts"), program_name])
+    """A command of scripts/environments; rules append their options. A function, for the same reason."""
+    return lambda wildcards: shlex.join([RUN.python("workflow"), shipped("scripts"), program_name])

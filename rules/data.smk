@@ -18,7 +18,7 @@ rule dataset:
     params:
         run=run("data.prepare_dataset"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"
 
 
 rule check_dataset:
@@ -33,4 +33,4 @@ rule check_dataset:
     params:
         run=run("data.check_dataset"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"

@@ -14,7 +14,7 @@ rule digits:
     params:
         run=run("demo.make_digits"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"
 
 
 rule demo_vision_donor:
@@ -32,7 +32,7 @@ rule demo_vision_donor:
     params:
         run=run("demo.make_demo_vision_donor"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"
 
 
 rule demo_language_donor:
@@ -49,4 +49,4 @@ rule demo_language_donor:
     params:
         run=run("demo.make_demo_language_donor"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"

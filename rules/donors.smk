@@ -21,4 +21,4 @@ rule donor:
     params:
         run=lambda wildcards: shell_command(RUN, "donors.fetch_donor", role=RUN.role_of_donor[wildcards.donor]),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"

@@ -20,7 +20,7 @@ rule environment:
     params:
         run=build("environments.build_environment"),
     shell:
-        "{params.run} --lock {input.lock} --marker {output} > {log} 2>&1"
+        "{params.run} --lock {input.lock:q} --marker {output:q} > {log:q} 2>&1"
 
 
 rule flash_attention_environment:
@@ -34,7 +34,7 @@ rule flash_attention_environment:
     params:
         run=build("environments.build_environment"),
     shell:
-        "{params.run} --lock {input.locks[0]} --compiled-lock {input.locks[1]} --marker {output} > {log} 2>&1"
+        "{params.run} --lock {input.locks[0]:q} --compiled-lock {input.locks[1]:q} --marker {output:q} > {log:q} 2>&1"
 
 
 rule image:
@@ -51,7 +51,7 @@ rule image:
     params:
         run=build("environments.build_image"),
     shell:
-        "{params.run} --definition {input.definition} --image {output} > {log} 2>&1"
+        "{params.run} --definition {input.definition:q} --image {output:q} > {log:q} 2>&1"
 
 
 rule image_environment:
@@ -66,4 +66,4 @@ rule image_environment:
     params:
         run=build("environments.enter_image"),
     shell:
-        "{params.run} --image {input.image} --lock {input.lock} --marker {output} > {log} 2>&1"
+        "{params.run} --image {input.image:q} --lock {input.lock:q} --marker {output:q} > {log:q} 2>&1"

@@ -81,4 +81,4 @@ rule table:
     params:
         run=run("evaluate.make_table"),
     shell:
-        "{params.run} > {log} 2>&1"
+        "{params.run} > {log:q} 2>&1"

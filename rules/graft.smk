@@ -15,7 +15,7 @@ rule graft_config:
     params:
         run=run("graft.derive_config"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"
 
 
 rule calibration:
@@ -37,7 +37,7 @@ rule calibration:
     params:
         run=run("graft.calibrate"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"
 
 
 rule graft:
@@ -60,7 +60,7 @@ rule graft:
     params:
         run=run("graft.graft"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"
 
 
 rule fidelity:
@@ -81,4 +81,4 @@ rule fidelity:
     params:
         run=run("graft.check_fidelity"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"

@@ -1,6 +1,14 @@
 # Inputs that depend on a job: the user's own files, what a donor is made of, and an environment's locks.
 
 
+def users_files(paths):
+    """Files that the configuration does not name itself, as inputs: one whose name Snakemake would change is refused."""
+    for path in paths:
+        if fault := path_fault(str(path)):
+            raise WorkflowError(fault)
+    return [str(path) for path in paths]
+
+
 def donor_files(wildcards):
     """What a donor's manifest is made from, beside the hub: the demo's weights or the user's own files."""
     role = RUN.role_of_donor[wildcards.donor]
@@ -8,20 +16,20 @@ def donor_files(wildcards):
     if donor["kind"] == "demo":
         return f"{RUN.demo_donor_dir(role)}/config.json"
     if donor["kind"] == "local":
-        return sorted(str(path) for path in Path(donor["path"]).glob("*") if path.suffix in (".json", ".safetensors"))
+        paths = sorted(Path(donor["path"]).glob("*"))
+        return users_files([path for path in paths if path.suffix in (".json", ".safetensors")])
     return []
 
 
 def local_datasets(wildcards):
     """The sources that are files, as inputs; the others are ids registered in ms-swift."""
-    sources = [source.partition("#")[0] for source in config[wildcards.stage]["datasets"]]
-    return [source for source in sources if source.endswith((".jsonl", ".json"))]
+    return [path for source in config[wildcards.stage]["datasets"] if (path := file_of_source(source))]
 
 
 def own_list(wildcards):
     """The user's own list of questions, and its pictures."""
     list_path = RUN.benchmarks[wildcards.benchmark].own_path
-    return [str(path) for path in (list_path, *pictures_named_in(list_path))]
+    return users_files([list_path, *pictures_named_in(list_path)])
 
 
 def locks_of(marker, *names):

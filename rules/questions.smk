@@ -14,7 +14,7 @@ rule benchmark:
     params:
         run=run("questions.fetch_benchmark"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"
 
 
 rule native_benchmark:
@@ -30,7 +30,7 @@ rule native_benchmark:
     params:
         run=run("questions.fetch_native_benchmark"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"
 
 
 rule own_questions:
@@ -45,4 +45,4 @@ rule own_questions:
     params:
         run=run("questions.tabulate_benchmark"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"

@@ -21,7 +21,7 @@ rule effective_config:
     params:
         run=run("workflow.save_config"),
     shell:
-        "{params.run} > {log} 2>&1"
+        "{params.run} > {log:q} 2>&1"
 
 
 rule report:
@@ -52,7 +52,7 @@ rule report:
     params:
         run=run("report.make_report"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"
 
 
 rule disagreements:
@@ -74,4 +74,4 @@ rule disagreements:
     params:
         run=run("report.make_disagreements"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"

@@ -20,7 +20,7 @@ rule model_card:
     params:
         run=run("upload.make_model_card"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"
 
 
 rule check_checkpoint:
@@ -39,4 +39,4 @@ rule check_checkpoint:
     params:
         run=run("upload.check_checkpoint"),
     shell:
-        "{params.run} 2>&1 | tee {log}"
+        "{params.run} 2>&1 | tee {log:q}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from scripts.common.errors import UserError
+from scripts.data.source_text import FILE_SUFFIXES, split_source
 
 
 @dataclass(frozen=True)
@@ -21,19 +22,12 @@ class Source:
 
 
 def parse_source(text: str) -> Source:
-    """Reads `NAME` or `NAME#NUM`; a NAME that is an existing file is a file, even with a # in it."""
-    if Path(text).is_file():
-        return Source(text, text, None, is_file=True)
-    name, mark, number = text.rpartition("#")
-    if not mark:
-        name, number = text, ""
-    elif not number.isdecimal() or int(number) == 0:
-        raise UserError(
-            f"source {text!r}: {number!r} found after the #; expected the number of rows to take, as in ID#1000"
-        )
-    if not Path(name).is_file() and (name.endswith((".jsonl", ".json")) or name.startswith(("/", "./", "../"))):
+    """Reads `NAME` or `NAME#NUM`. Raises UserError when NAME looks like a file and is none."""
+    name, num_wanted = split_source(text)
+    is_file = Path(name).is_file()
+    if not is_file and (name.endswith(FILE_SUFFIXES) or name.startswith(("/", "./", "../"))):
         raise UserError(f"source {text!r}: file {name} not found; expected a .jsonl of training rows; check the path")
-    return Source(text, name, int(number) if number else None, is_file=Path(name).is_file())
+    return Source(text, name, num_wanted, is_file)
 
 
 def parse_sources(text: str) -> list[Source]:

@@ -29,6 +29,8 @@ class ServeSettings:
         if self.backend != "vllm":
             for flag in sorted(flag for flag in self.flags if flag.startswith("vllm_")):
                 yield f"{where}.flags.{flag}: contradicts backend {self.backend}; remove it or set backend: vllm"
+        for flag in sorted(flag for flag in self.flags if flag.startswith(("sglang_", "lmdeploy_"))):
+            yield f"{where}.flags.{flag}: contradicts backend {self.backend}; remove it"
         if self.num_replicas > 1 and "port" in self.flags:
             yield f"{where}.flags.port: contradicts num_replicas above 1, which need a port each; remove it"
 

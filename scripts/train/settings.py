@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.common.errors import UserError
+from scripts.train.flag_conflicts import flag_conflicts
 from scripts.train.watch_files import WATCH_VARIABLE
 
 # Set by scripts/train/command.py.
@@ -40,6 +41,11 @@ REFUSED_FLAGS: dict[str, tuple[Any, str]] = {
     "fsdp": (None, "its checkpoints are not supported; use deepspeed"),
     "auto_find_batch_size": (False, "the batch size is part of the result"),
     "max_epochs": (None, "use num_train_epochs"),
+    "early_stop_interval": (None, "a training that ends before its last step counts as unfinished"),
+    "new_special_tokens": (None, "the checkpoint would have weights that its input does not have"),
+    "quant_method": (None, "weights that are all trained are not quantised"),
+    "quant_bits": (None, "weights that are all trained are not quantised"),
+    "task_type": ("causal_lm", "the model answers in text"),
 }
 
 # With group_by_length, the value that a flag may not have, and what to do.
@@ -109,6 +115,7 @@ def findings(stage: str, settings: StageSettings) -> Iterator[str]:
         yield f"{stage}.flags: give exactly one of max_steps and num_train_epochs"
     if flags.get("torch_dtype") == "float32" and (flags.get("bf16") or flags.get("fp16")):
         yield f"{stage}.flags.torch_dtype: float32 contradicts bf16/fp16: true"
+    yield from flag_conflicts(f"{stage}.flags", flags, settings.deepspeed)
 
 
 def _refused_flags(where: str, flags: Mapping[str, Any]) -> Iterator[str]:

@@ -37,6 +37,9 @@ def flag_arguments(flags: Mapping[str, Any]) -> list[str]:
     for name, value in flags.items():
         if value is None:
             continue
+        if isinstance(value, str) and value.startswith("-"):  # or it would be taken for another flag
+            arguments.append(f"--{name}={value}")
+            continue
         values = value if isinstance(value, list) else [value]
         arguments.append(f"--{name}")
         for item in values:

@@ -6,7 +6,8 @@ found by the settings of each subject and, across subjects, here.
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 from scripts.common.errors import UserError
 from scripts.common.secret_values import secret_findings
 from scripts.common.settings import settings_from
+from scripts.data.source_text import split_source
 from scripts.demo.settings import DemoSettings
 from scripts.donors.settings import DonorSource
 from scripts.environments.settings import WITH_FLASH_ATTENTION, EnvironmentSettings
@@ -24,6 +26,12 @@ from scripts.graft.settings import GraftSettings
 from scripts.questions.catalogue import benchmark_findings
 from scripts.serve.settings import ServeSettings
 from scripts.train import settings as stage_settings
+from scripts.train.flag_conflicts import text_conflicts
+from scripts.workflow.config_files import key_path
+from scripts.workflow.flag_types import flag_type_finding, type_hint
+from scripts.workflow.paths import path_fault, results_findings
+from scripts.workflow.plain_values import structure_findings, value_findings
+from scripts.workflow.variables import variable_findings
 
 # Published spellings that ms-swift 4 replaced (its base_args.py and rlhf_trainers/args_mixin.py).
 RENAMED_FLAGS = {
@@ -40,49 +48,67 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {matches[0]}?)" if matches else ""
 
 
-def key_path(parts: Iterable[str | int]) -> str:
-    """`stage1.flags.learning_rate`, `stage1.datasets[0]`."""
-    text = ""
-    for part in parts:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
+def _path_errors(
+    validator: Any, is_path: bool, instance: Any, schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    """`x-path` of the schema: text that names a file of the user's."""
+    if is_path and isinstance(instance, str) and (fault := path_fault(instance)):
+        yield jsonschema.ValidationError(fault)
+
+
+# JSON Schema takes 24.0 for an integer, and a program does not.
+_STRICT_TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+    "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+)
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator, {"x-path": _path_errors}, type_checker=_STRICT_TYPES
+)
+
+
+def _unknown_keys(error: jsonschema.ValidationError) -> Iterator[str]:
+    known = error.schema.get("properties", {})  # type: ignore[union-attr]
+    for key in sorted(error.instance.keys() - known.keys()):  # type: ignore[union-attr]
+        yield f"{key_path([*error.absolute_path, key])}: unknown key{nearest(key, known)}"
+
+
+def _missing_key(error: jsonschema.ValidationError) -> str:
+    missing = [key for key in error.validator_value if key not in error.instance]  # type: ignore[union-attr,operator]
+    # jsonschema yields one error per missing key, naming it first in the message
+    key = next(key for key in missing if error.message.startswith(repr(key)))
+    return f"{key_path([*error.absolute_path, key])}: missing; each configuration file is complete in itself"
+
+
+_NAMES_OF_TYPES = {"object": "a section with keys", "array": "a list", "string": "text"}
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _wrong_value(error: jsonschema.ValidationError) -> str:
+    found, schema = json.dumps(error.instance), error.schema
+    if error.validator == "enum":
+        choices = ", ".join(json.dumps(choice) for choice in error.validator_value)  # type: ignore[union-attr]
+        return f"{found} found, one of {choices} expected{type_hint(error.instance, is_number=False)}"
+    if error.validator == "type":
+        types = [str(name) for name in _as_list(error.validator_value)]
+        is_number = set(types) <= {"number", "integer"}
+        names = " or ".join(_NAMES_OF_TYPES.get(name, name) for name in types)
+        return f"{found} found, {names} expected{type_hint(error.instance, is_number=is_number)}"
+    if error.validator == "pattern" and isinstance(schema, Mapping) and "x-expected" in schema:
+        return f"{found} found, {schema['x-expected']} expected"
+    return str(error.message)
 
 
 def schema_findings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
     """Unknown and missing keys, wrong types, values out of range."""
-    for error in sorted(jsonschema.Draft202012Validator(schema).iter_errors(config), key=lambda e: list(e.path)):
-        where = key_path(error.absolute_path)
+    for error in sorted(_Validator(schema).iter_errors(config), key=lambda error: key_path(error.absolute_path)):
         if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-            known = error.schema.get("properties", {})
-            for key in error.instance.keys() - known.keys():
-                yield f"{key_path([*error.absolute_path, key])}: unknown key{nearest(key, known)}"
+            yield from _unknown_keys(error)
         elif error.validator == "required":
-            missing = [key for key in error.validator_value if key not in error.instance]
-            # jsonschema yields one error per missing key, naming it first in the message
-            key = next(key for key in missing if error.message.startswith(repr(key)))
-            yield f"{key_path([*error.absolute_path, key])}: missing; each configuration file is complete in itself"
-        elif error.validator == "enum":
-            choices = ", ".join(json.dumps(choice) for choice in error.validator_value)
-            yield f"{where}: {json.dumps(error.instance)} found, one of {choices} expected"
-        elif error.validator == "type":
-            expected = error.validator_value
-            names = " or ".join(expected) if isinstance(expected, list) else expected
-            hint = ""
-            if isinstance(error.instance, str) and names in ("number", "integer"):
-                hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
-            yield f"{where}: {json.dumps(error.instance)} found, {names} expected{hint}"
+            yield _missing_key(error)
         else:
-            yield f"{where}: {error.message}"
-
-
-def flag_type_agrees(value: Any, type_name: str) -> bool:
-    """Whether a YAML value fits a flag of this type; types that are not simple are left to ms-swift."""
-    simple: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
-    if type_name not in simple:
-        return True
-    if isinstance(value, bool):
-        return type_name in ("bool", "str")
-    return isinstance(value, simple[type_name])
+            yield f"{key_path(error.absolute_path)}: {_wrong_value(error)}"
 
 
 def flag_findings(where: str, flags: Mapping[str, Any], command: str, known_flags: Mapping[str, Any]) -> Iterator[str]:
@@ -92,9 +118,13 @@ def flag_findings(where: str, flags: Mapping[str, Any], command: str, known_flag
         if flag in RENAMED_FLAGS:
             yield f"{where}.{flag}: renamed in ms-swift 4; write {RENAMED_FLAGS[flag]}"
         elif flag not in known:
-            yield f"{where}.{flag}: unknown flag of `swift {command}`{nearest(flag, known)}"
-        elif not flag_type_agrees(value, known[flag]["type"]):
-            yield f"{where}.{flag}: {json.dumps(value)} found, {known[flag]['type']} expected"
+            yield f"{where}.{key_path([flag])}: unknown flag of `swift {command}`{nearest(flag, known)}"
+        elif value is None and known[flag]["default"] is None:
+            continue  # the flag is left out
+        elif fault := flag_type_finding(value, known[flag]["type"]):
+            yield f"{where}.{flag}: {fault}"
+        elif isinstance(value, list) and any(str(each).startswith("-") for each in value):
+            yield f"{where}.{flag}: {json.dumps(value)} found; expected no word that begins with -, which would be another flag"
 
 
 def section_findings(cls: type, section: Mapping[str, Any], where: str) -> Iterator[str]:
@@ -120,9 +150,24 @@ def donor_findings(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def demo_findings(config: Mapping[str, Any]) -> Iterator[str]:
-    """The first wrong key of the section `demo`, which may be absent; its shape is not in the schema."""
+    """The first wrong key of the section `demo`, which may be absent, and numbers below 0; its shape is not in the schema."""
     if "demo" in config:
         yield from section_findings(DemoSettings, config["demo"], "demo")
+        yield from _low_numbers(config["demo"], ("demo",))
+
+
+def _low_numbers(value: Any, path: tuple[str | int, ...]) -> Iterator[str]:
+    """Of the demo: numbers below 0, and counts of 0."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _low_numbers(part, (*path, key))
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _low_numbers(part, (*path, number))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        least = 1 if isinstance(value, int) and "seed" not in path and not str(path[-1]).startswith("max_") else 0
+        if value < least:
+            yield f"{key_path(path)}: {value} found, {least} or more expected"
 
 
 def calibration_findings(config: Mapping[str, Any]) -> Iterator[str]:
@@ -140,12 +185,27 @@ def stage_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """Options of the two stages that contradict each other."""
     for stage in ("stage1", "stage2"):
         yield from stage_settings.findings(stage, settings_from(stage_settings.StageSettings, config[stage], stage))
+        yield from variable_findings(f"{stage}.environment", config[stage]["environment"])
+        for number, source in enumerate(config[stage]["datasets"]):
+            try:
+                split_source(source)
+            except UserError as error:
+                yield f"{stage}.datasets[{number}]: {error}"
 
 
 def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """Options of the evaluation that contradict each other."""
     evaluate = config["evaluate"]
-    yield from settings_from(ServeSettings, evaluate["serve"], "evaluate.serve").findings("evaluate.serve")
+    serve = evaluate["serve"]
+    yield from settings_from(ServeSettings, serve, "evaluate.serve").findings("evaluate.serve")
+    yield from variable_findings("evaluate.serve.environment", serve["environment"])
+    yield from text_conflicts("evaluate.serve.flags", serve["flags"])
+    longest, answer = serve["flags"].get("vllm_max_model_len"), evaluate[evaluate["backend"]]["max_tokens"]
+    if longest is not None and answer >= longest:
+        yield (
+            f"evaluate.serve.flags.vllm_max_model_len: {longest} contradicts evaluate.{evaluate['backend']}.max_tokens: "
+            f"{answer}, which leaves no room for a question; write a greater length or fewer tokens"
+        )
     for backend, cls in HARNESS_SETTINGS.items():
         where = f"evaluate.{backend}"
         yield from settings_from(cls, evaluate[backend], where).findings(where)
@@ -176,39 +236,65 @@ def environment_findings(config: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def findings(config: Mapping[str, Any], schema: Mapping[str, Any], known_flags: Mapping[str, Any]) -> list[str]:
-    """All findings, one line each; contradictions are checked only when the shape is right.
+def results_place(config: Mapping[str, Any]) -> Iterator[str]:
+    """Results in a place where they would destroy something."""
+    yield from results_findings(config["results"])
+
+
+# Each with the sections that it reads: where the shape of one is wrong, it is left out.
+CONTRADICTIONS: tuple[tuple[Callable[[Mapping[str, Any]], Iterator[str]], tuple[str, ...]], ...] = (
+    (results_place, ("results",)),
+    (environment_findings, ("environments", "stage1", "stage2", "evaluate")),
+    (donor_findings, ("donors",)),
+    (demo_findings, ("demo",)),
+    (calibration_findings, ("graft", "calibration", "fidelity")),
+    (stage_findings, ("stage1", "stage2")),
+    (evaluation_findings, ("donors", "evaluate")),
+)
+
+
+def _key_of(line: str) -> str:
+    return line.partition(": ")[0]
+
+
+def findings(config: Any, schema: Mapping[str, Any], known_flags: Mapping[str, Any]) -> list[str]:
+    """All findings, one line each. What contradicts what is asked of the sections whose shape is right.
 
     Secrets are the only ones where there are any, because others show values.
     """
     if secrets := secret_findings(config):
         return secrets
-    lines = list(schema_findings(config, schema))
+    if lines := list(structure_findings(config)):
+        return lines
+    lines = list(value_findings(config))
+    said = {_key_of(line) for line in lines}
+    lines += [line for line in schema_findings(config, schema) if _key_of(line) not in said]
     for path in (("stage1", "flags"), ("stage2", "flags"), ("evaluate", "serve", "flags")):
         section: Any = config
         for part in path:
             section = section.get(part) if isinstance(section, Mapping) else None
         if isinstance(section, Mapping):
             command = "deploy" if path[0] == "evaluate" else "sft"
-            said = {line.partition(": ")[0] for line in lines}
+            said = {_key_of(line) for line in lines}
             flag_lines = flag_findings(".".join(path), section, command, known_flags)
-            lines += [line for line in flag_lines if line.partition(": ")[0] not in said]
-    if not lines:
-        for contradictions in (
-            environment_findings,
-            donor_findings,
-            demo_findings,
-            calibration_findings,
-            stage_findings,
-            evaluation_findings,
-        ):
+            lines += [line for line in flag_lines if _key_of(line) not in said]
+    wrong_sections = {re.split(r"[.\[]", _key_of(line))[0] for line in lines}
+    for contradictions, sections in CONTRADICTIONS:
+        if not wrong_sections & set(sections):
             lines += contradictions(config)
     return lines
 
 
-def validate(config: Mapping[str, Any], config_dir: Path) -> None:
-    """Raises UserError listing every finding, one line each, against the schema and flags in `config_dir`."""
+def validate(config: Any, config_dir: Path, faults_of_files: Sequence[str] = ()) -> None:
+    """Raises UserError listing every finding, one line each, against the schema and flags in `config_dir`.
+
+    `faults_of_files`: what reading the files has found already.
+    """
     schema = yaml.safe_load((config_dir / "schema.yaml").read_text(encoding="utf-8"))
     known_flags = json.loads((config_dir / "known_flags.json").read_text(encoding="utf-8"))
-    if lines := findings(config, schema, known_flags):
+    lines = list(faults_of_files)
+    # Where nothing could be read, each key would be missing.
+    if config or not lines:
+        lines += findings(config, schema, known_flags)
+    if lines:
         raise UserError("configuration:\n" + "\n".join(f"  {line}" for line in lines))

@@ -4,6 +4,8 @@ Paths of a run (results, work, resources, logs) are relative to the working dire
 too, where it is the working directory, and absolute where the workflow is used from another one.
 """
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +21,9 @@ STAGES = ("stage1", "stage2")
 DIGITS_DIR = "resources/data/digits"
 DONORS_DIR = "resources/donors"
 
+# Of a donor: with what stands around it, it fits into the 255 bytes of a file's name.
+_MAX_NAME_LENGTH = 120
+
 
 def shipped(path: str) -> str:
     """A path of this repository, as the working directory sees it."""
@@ -28,6 +33,15 @@ def shipped(path: str) -> str:
 def text_path(path: str) -> str:
     """A text that the configuration names: in the working directory, or else one that comes with this repository."""
     return path if Path(path).exists() or not (ROOT / path).exists() else shipped(path)
+
+
+def file_name(text: str) -> str:
+    """A name of ours made from one of the user's: the same where any shell, Snakemake and file system take it as it is.
+
+    Otherwise what is left of it, and a part of its sha256, so that two of them stay two.
+    """
+    safe = re.sub(r"[^\w.-]", "_", text, flags=re.ASCII)[:_MAX_NAME_LENGTH]
+    return text if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def before(stage: str) -> str:
@@ -104,7 +118,7 @@ class Layout:
         if donor["kind"] == "demo":
             return self.demo_donor_name(role)
         if donor["kind"] == "local":
-            return f"local-{role}-{Path(donor['path']).name}"
+            return f"local-{role}-{file_name(Path(donor['path']).name)}"
         return "--".join([donor["kind"], *Path(donor["id"]).parts, donor["revision"]])
 
     def donor_dir(self, role: str) -> str:

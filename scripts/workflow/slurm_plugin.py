@@ -8,12 +8,13 @@
 - It uses sacct wherever the command exists, also where it never answers because the cluster has no accounting.
 - It waits 10 s longer before each check, up to 180 s, unless a job has finished: after a walltime the next job would start
   much later than the polling interval allows.
+- It puts paths and values of `--config` into a command that two shells read, where `$(…)` in them would run.
 - After a node's death it avoids all nodes of that job for the rest of the run; Slurm knows better which ones are down.
 """
 
 import re
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import snakemake_executor_plugin_slurm as plugin
@@ -39,6 +40,9 @@ ANSWER_LIMIT_S = 60.0
 # As the plugin does (its dynamic_check_threshold).
 NUM_INTERVALS_KEPT = 3
 
+# What a shell replaces, or ends a word at, within the plugin's quotes.
+_SHELL_CHARACTERS = re.compile(r"[$`\\\"'!\n]")
+
 States = dict[str, str]  # of a job's number
 Query = Callable[[str, Any], Awaitable[tuple[States | None, float | None]]]
 Check = Callable[[Any, Any], AsyncIterator[Any]]
@@ -50,6 +54,17 @@ def answer(*command: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_LIMIT_S, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def require_plain_words(words: Iterable[object]) -> None:
+    """Raises UserError for a directory, a configuration file or a value of `--config` that would not reach a job unchanged."""
+    for word in map(str, words):
+        if found := _SHELL_CHARACTERS.search(word):
+            raise UserError(
+                f"{word!r}: {found.group()!r} found, which a shell on the cluster would read; expected directories, names of "
+                "configuration files and values of --config without $ ` \\ \" ' !; rename it, or write the value into a file "
+                "for --configfile"
+            )
 
 
 class JobStates:

@@ -27,7 +27,8 @@ Option = str | int | float | Mapping[str, Any] | list[Any] | None
 class Step:
     """A program's interpreter, by the role of its environment, and its options without their dashes.
 
-    A list becomes several words, a mapping JSON; None leaves the option out.
+    A list becomes several words, a mapping JSON; None leaves the option out. Text that begins with a dash stands in one word
+    with its option, or it would be taken for another one.
     """
 
     role: str
@@ -37,6 +38,9 @@ class Step:
         words = []
         for name, value in self.options.items():
             if value is None:
+                continue
+            if isinstance(value, str) and value.startswith("-"):
+                words.append(f"--{name}={value}")
                 continue
             words.append(f"--{name}")
             if isinstance(value, list):
