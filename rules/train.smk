@@ -33,4 +33,4 @@ for stage in STAGES:
         params:
             run=run("train.train"),
         shell:
-            "{params.run} --attempt {resources.attempt}"
+            "{params.run} --attempt {resources.attempt:q}"

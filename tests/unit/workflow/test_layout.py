@@ -1,12 +1,13 @@
 """Every path of a run follows from its configuration."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from scripts.workflow.layout import Layout, before, shipped, stages_up_to, text_path
+from scripts.workflow.layout import Layout, before, file_name, shipped, stages_up_to, text_path
 
 
 @pytest.fixture
@@ -73,3 +74,32 @@ def test_the_demo_makes_its_donors_in_a_place_of_its_own_whatever_the_donors_are
     config["donors"] = {role: {"kind": "demo"} for role in ("vl", "llm")}
     assert Layout(config).donor_dir("llm") == Layout(config).demo_donor_dir("llm") == "resources/donors/demo-llm-seed3"
     assert Layout(config).donor_time("llm") == "resources/donors/demo-llm-seed3.made.tsv"
+
+
+def test_a_plain_name_stays_as_it_is() -> None:
+    for name in ("Qwen3-8B", "checkpoint-1000", "a_b.c", "x" * 120):
+        assert file_name(name) == name
+
+
+def test_another_name_becomes_one_that_no_shell_and_no_snakemake_changes() -> None:
+    names = [
+        "a b",
+        "a_b",
+        "a  b",
+        "$(touch x)",
+        "{x}",
+        "<results>",
+        "a;b",
+        "ä",
+        "模型",
+        "it's",
+        'a"b',
+        "-",
+        "x" * 121,
+        "x" * 122,
+        "a\u0308",
+    ]
+    made = [file_name(name) for name in names]
+    assert len(set(made)) == len(names), "two of the user's names stay two"
+    for name in made:
+        assert re.fullmatch(r"[A-Za-z0-9_.-]{1,133}", name)

@@ -16,6 +16,7 @@ from scripts.workflow.slurm_plugin import (
     JobStates,
     cancel_hopeless_jobs,
     hopeless_jobs,
+    require_plain_words,
     status_command,
     with_known_states,
 )
@@ -188,3 +189,15 @@ def test_more_nodes_than_a_partition_gives_are_hopeless_and_nodes_that_are_down_
     assert hopeless_jobs("run") == {"1": "PartitionNodeLimit"}
     slurm("scontrol", "echo PartitionName=small MaxNodes=UNLIMITED TotalNodes=8")
     assert hopeless_jobs("run") == {}
+
+
+@pytest.mark.parametrize(
+    "word", ["results=$(touch x)", "/data/a`b`", 'results="x"', "it's.yaml", "a\\b", "a!b", "a\nb"]
+)
+def test_a_word_that_a_shell_on_the_cluster_would_read_is_refused(word: str) -> None:
+    with pytest.raises(UserError, match="which a shell on the cluster would read"):
+        require_plain_words(["seed=1", Path("/home/me/my project"), word])
+
+
+def test_other_words_reach_a_job_as_they_are() -> None:
+    require_plain_words(["seed=1", "results=results/ä", Path("/home/me/my project/{x}.yaml"), "a={b: [1, 2]}"])

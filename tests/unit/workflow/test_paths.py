@@ -1,0 +1,67 @@
+"""Paths that Snakemake would change, and places where results would destroy something."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts.workflow.paths import RESERVED_DIRS, path_fault, results_findings
+
+
+@pytest.mark.parametrize(
+    "path", ["a{x}", "{a b}/c.jsonl", "a/{0}", "<results>/x", "a<b_1>", "a\nb", "a\tb", "a\x1b[0m", "a\x7f"]
+)
+def test_a_path_that_snakemake_would_change_is_refused(path: str) -> None:
+    assert (fault := path_fault(path)) is not None
+    assert "\n" not in fault and fault.startswith('"')
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "my models/Qwen 3",
+        "vl $(touch x)",
+        "it's",
+        'a"b',
+        "a`b`",
+        "ä/模型/😀",
+        "a;b|c&d>e",
+        "-n",
+        "a{b",
+        "a<B>",
+        "a*?[b]",
+        "a\\b",
+        "#1",
+    ],
+)
+def test_other_paths_of_the_users_are_taken(path: str) -> None:
+    assert path_fault(path) is None
+
+
+@pytest.mark.parametrize(
+    "results",
+    ["", ".", "..", "../x", "a/..", "a/../b", "/tmp/x", "a/", "a//b", "./a", "-n", "a/-n", ".snakemake/x", ".git", "a/.b",
+     "LICENSE", "LICENSE/x", "resources", "scripts/x", "work", "logs/x", "a" * 101, "/".join(["a" * 90] * 3)],
+)  # fmt: skip
+def test_results_are_refused_where_they_would_not_be_alone(
+    root: Path, monkeypatch: pytest.MonkeyPatch, results: str
+) -> None:
+    monkeypatch.chdir(root)
+    (found,) = results_findings(results)
+    assert found.startswith("results: ") and "expected" in found
+
+
+@pytest.mark.parametrize("results", ["results", "results/demo", "results/2026-11-30_a.b", "runs/x", "_a/B"])
+def test_results_in_a_directory_of_their_own_are_taken(
+    root: Path, monkeypatch: pytest.MonkeyPatch, results: str
+) -> None:
+    monkeypatch.chdir(root)
+    assert list(results_findings(results)) == []
+
+
+def test_every_directory_of_this_repository_is_reserved(root: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    tracked = {name.partition("/")[0] for name in listed if "/" in name and not name.startswith(".")}
+    assert tracked | {"logs", "resources", "work"} == set(RESERVED_DIRS)
