@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# The name that the published recipe serves under. VLMEvalKit treats some names specially (those with "step", "o1", "gemini" …).
+# The name that the published recipe serves under.
 DEFAULT_SERVED_NAME = "Qwen3-VL"
 
 # Set by scripts/serve/command.py from the rest of the settings. A port may be chosen.

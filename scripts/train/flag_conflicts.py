@@ -183,11 +183,6 @@ def _with_deepspeed(flags: Flags, deepspeed: str | None) -> Iterator[tuple[str, 
             "zero_hpz_partition_size",
             f"contradicts deepspeed: {deepspeed or 'null'}; it goes with zero3 alone; remove it",
         )
-    if flags.get("deepspeed_autotp_size") is not None and deepspeed not in ("zero0", "zero1", "zero2"):
-        yield (
-            "deepspeed_autotp_size",
-            f"contradicts deepspeed: {deepspeed or 'null'}; it goes with zero0, zero1 and zero2; remove it",
-        )
 
 
 def flag_conflicts(where: str, flags: Flags, deepspeed: str | None) -> Iterator[str]:

@@ -29,7 +29,6 @@ REFUSED_FLAGS: dict[str, tuple[Any, str]] = {
     "deepspeed_autotp_size": (None, "rows that several GPUs share are not counted yet"),
     "train_sampling_strategy": ("random", "ms-swift deals the rows itself; group_by_length is its own flag"),
     "safe_serialization": (True, "a checkpoint without safetensors cannot be exported"),
-    "early_stop_interval": (None, "a training ends with its last step"),
     "lisa_activated_layers": (0, "other layers would train from step to step, which the freeze flags do not say"),
     "save_only_model": (False, "such a checkpoint cannot be resumed"),
     "resume_only_model": (False, "a resumed run would differ from an uninterrupted one"),

@@ -1,5 +1,6 @@
 """The text of a model card: front matter for hubs, Markdown for people."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from scripts.data.source_text import file_of_source
 from scripts.evaluate.model_names import base_of, is_control, pipeline_order
 from scripts.evaluate.scores import Benchmark, Score
 from scripts.report import numbers
@@ -34,7 +36,7 @@ _PLAIN = str.maketrans({numbers.THIN_SPACE: " ", numbers.NO_BREAK: None})
 
 def is_file(source: str) -> bool:
     """Whether a source of training data is a file of the user's and no id of a hub."""
-    return source.partition("#")[0].endswith((".jsonl", ".json"))
+    return file_of_source(source) is not None
 
 
 def dataset_id(source: str) -> str:
@@ -117,10 +119,10 @@ def donor_rows(vl: DonorView, llm: DonorView) -> list[tuple[str, str, str]]:
         size = f"{len(view.donor.files)}, {numbers.size(view.donor.num_bytes)}"
         license_said = license_words(view.license)
         return [
-            view.name,
+            plain(view.name),
             SOURCES[view.donor.source.kind],
-            view.donor.source.revision or "none",
-            license_said,
+            plain(view.donor.source.revision or "none"),
+            plain(license_said),
             size,
             f"`{view.files_sha256}`",
         ]
@@ -160,7 +162,7 @@ def training_rows(stage: StageView) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {version}" for name, version in metrics.versions.items())
     return [
         ("trained", ", ".join(stage.trained)),
-        ("data", ", ".join(stage.sources)),
+        ("data", ", ".join(map(plain, stage.sources))),
         ("rows", f"{numbers.count(dataset.num_rows)}, pictures {numbers.count(dataset.num_pictures)}"),
         ("sha256 of the data", dataset.sha256),
         ("samples seen", numbers.count(metrics.num_samples_seen)),
@@ -173,7 +175,7 @@ def training_rows(stage: StageView) -> list[tuple[str, str]]:
         ("training time", numbers.duration(metrics.wall_time_s)),
         ("processes", f"{metrics.num_processes}, DeepSpeed {settings.deepspeed or 'not used'}"),
         ("seed", str(settings.seed)),
-        *((f"`{name}`", str(value)) for name, value in {**settings.environment, **settings.flags}.items()),
+        *((f"`{name}`", plain(value)) for name, value in {**settings.environment, **settings.flags}.items()),
         ("versions", versions),
         ("sha256 of the checkpoint", metrics.checkpoint_sha256),
     ]
@@ -205,6 +207,15 @@ def asked_how(benchmark: Benchmark) -> str:
     return f"{asked_by}; backend {found.harness}, served by {found.backend}; {chosen}{sampled}"
 
 
+# What Markdown or HTML would take for its own; an underscore only where a word begins or ends.
+_MARKUP = re.compile(r"[\\`*\[\]<>]|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|~(?=~)")
+
+
+def plain(value: object) -> str:
+    """A text of the user's as Markdown shows it letter by letter."""
+    return _MARKUP.sub(lambda found: "\\" + found.group(), str(value))
+
+
 def cell(value: object) -> str:
     """A value escaped for a cell of a Markdown table."""
     return " ".join(str(value).split()).replace("|", "\\|")
@@ -212,7 +223,7 @@ def cell(value: object) -> str:
 
 def _environment() -> jinja2.Environment:
     environment = template_environment(TEMPLATE_DIR, is_html=False)
-    environment.filters.update(cell=cell, short_name=short_name)
+    environment.filters.update(cell=cell, plain=plain, short_name=short_name)
     return environment
 
 

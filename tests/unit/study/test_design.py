@@ -59,7 +59,7 @@ def test_a_length_is_in_times_the_steps_of_the_size(config: dict[str, Any]) -> N
         (("seedz",), [0], "seedz: unknown key (did you mean seeds?)"),
         (("sizes", "small", "arms"), ["mian"], "sizes.small.arms: 'mian' found; expected a name of section arms (did you"),
         (("arms", "main", "aligner"), "old", 'arms.main.aligner: "old" found, one of "fresh", "keep" expected'),
-        (("arms", "main", "stage1_rate"), 0.001, "arms.main.stage1_rate: 0.001 found, string expected"),
+        (("arms", "main", "stage1_rate"), 0.001, "arms.main.stage1_rate: 0.001 found, text expected"),
         (("english", "learned_share"), 1.0, "english.learned_share: "),
         (("seeds",), [], "seeds: "),
     ],

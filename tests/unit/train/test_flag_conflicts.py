@@ -47,7 +47,6 @@ from scripts.train.flag_conflicts import flag_conflicts, locked_packages, text_c
         ({"system": r"one\ntwo"}, "f.system: a backslash before an n found"),
         ({"response_prefix": r"\n"}, "f.response_prefix: a backslash before an n found"),
         ({"zero_hpz_partition_size": 8}, "f.zero_hpz_partition_size: contradicts deepspeed: null"),
-        ({"deepspeed_autotp_size": 2}, "f.deepspeed_autotp_size: contradicts deepspeed: null"),
     ],
 )
 def test_flags_that_cannot_work_are_one_finding_that_begins_with_the_key(flags: dict[str, Any], finding: str) -> None:
@@ -60,7 +59,6 @@ def test_flags_that_cannot_work_are_one_finding_that_begins_with_the_key(flags: 
     [
         ({"device_map": "auto"}, "zero2", "f.device_map: contradicts deepspeed: zero2"),
         ({"zero_hpz_partition_size": 8}, "zero2", "f.zero_hpz_partition_size: contradicts deepspeed: zero2"),
-        ({"deepspeed_autotp_size": 2}, "zero3", "f.deepspeed_autotp_size: contradicts deepspeed: zero3"),
     ],
 )
 def test_flags_go_with_deepspeed(flags: dict[str, Any], deepspeed: str, finding: str) -> None:

@@ -218,3 +218,15 @@ def test_what_a_killed_run_left_beside_the_card_is_removed(inputs: CardInputs) -
     leftover.write_text("half a ca")
     inputs.make()
     assert not leftover.exists()
+
+
+def test_texts_of_the_users_are_shown_letter_by_letter(inputs: CardInputs) -> None:
+    """No markup of theirs is markup of the card, and a table keeps its columns."""
+    system = "You are <b>{model}</b> | *loud* `x` [a](b) _c_ d_e &amp; & ~~f~~ \\"
+    edit_json(inputs.settings_path("stage2"), flags={"learning_rate": 0.00123, "system": system})
+    head, body = make(inputs)
+    shown = row(body, "`system`")
+    assert shown == (
+        r"| `system` | You are \<b\>{model}\</b\> \| \*loud\* \`x\` \[a\](b) \_c\_ d_e \&amp; & \~~f\~~ \\ |"
+    )
+    assert head["license"]

@@ -222,3 +222,128 @@ def test_a_secret_reaches_no_output_and_no_file_of_the_workflow(
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "own.yaml"]
     assert [path for path in written if SECRET.encode() in path.read_bytes()] == []
     assert SECRET not in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("results", "..", 'results: ".." found; expected names with a single slash'),
+        ("results", "results/x\n", 'results: "results/x\\n" found, a path of letters'),
+        ("seed", float("nan"), "seed: nan found, a finite number expected"),
+        ("seed", 24.0, "seed: 24.0 found, integer expected"),
+        ("stage1.num_nodes", 24.0, "stage1.num_nodes: 24.0 found, integer expected"),
+        ("stage1.num_nodes", 10**9, "stage1.num_nodes: 1000000000 is greater than the maximum"),
+        ("evaluate.serve.num_nodes", 10**9, "evaluate.serve.num_nodes: 1000000000 is greater than the maximum"),
+        ("stage1.flags.learning_rate", float("inf"), "stage1.flags.learning_rate: inf found, a finite number expected"),
+        ("stage1.flags.max_length", 24.0, "stage1.flags.max_length: 24.0 found, integer expected"),
+        (
+            "stage1.flags.eval_strategy",
+            False,
+            "stage1.flags.eval_strategy: false found, Optional[str] expected (YAML reads yes",
+        ),
+        ("stage1.flags.max_steps", None, "stage1.flags.max_steps: null found, integer expected"),
+        (
+            "stage1.environment.MAX_PIXELS",
+            "1280*28*28",
+            'stage1.environment.MAX_PIXELS: "1280*28*28" found, a whole number',
+        ),
+        (
+            "evaluate.serve.environment.MAX_PIXELS",
+            3136.0,
+            "evaluate.serve.environment.MAX_PIXELS: 3136.0 found, a whole",
+        ),
+        (
+            "stage1.environment.A",
+            True,
+            "stage1.environment.A: true found, text or integer or number expected (YAML reads yes",
+        ),
+        ("stage1.environment", {"A\n": 1}, 'stage1.environment: "A\\n" found, a name of capital letters'),
+        ("stage1", None, "stage1: null found, a section with keys expected"),
+        ("stage1.datasets", [], "stage1.datasets: [] should be non-empty"),
+        ("stage1.datasets", "x.jsonl", 'stage1.datasets: "x.jsonl" found, a list expected'),
+        (
+            "stage1.datasets",
+            ["a/{x}.jsonl"],
+            'stage1.datasets[0]: "a/{x}.jsonl" found; Snakemake would replace the {x}',
+        ),
+        ("stage1.datasets", ["a/b#0"], "stage1.datasets[0]: source 'a/b#0': '0' found after the #"),
+        (
+            "evaluate.benchmarks",
+            [{"x": "<results>.tsv"}],
+            'evaluate.benchmarks[0].x: "<results>.tsv" found; Snakemake would',
+        ),
+        ("evaluate.benchmarks", ["digits\n"], 'evaluate.benchmarks[0]: "digits\\n" found, a name of small letters'),
+        ("evaluate.serve.flags.system", r"a\nb", "evaluate.serve.flags.system: a backslash before an n found"),
+        ("evaluate.serve.flags.system", "a\0b", "evaluate.serve.flags.system: text with a NUL character found"),
+        (
+            "evaluate.serve.flags.stop_words",
+            ["-x"],
+            'evaluate.serve.flags.stop_words: ["-x"] found; expected no word that',
+        ),
+        ("evaluate.serve.flags.stop_words", [], "evaluate.serve.flags.stop_words: [] found, List[str] expected"),
+        (
+            "evaluate.serve.flags.sglang_tp_size",
+            2,
+            "evaluate.serve.flags.sglang_tp_size: contradicts backend transformers",
+        ),
+        (
+            "evaluate.serve.flags.served_model_name",
+            "o1",
+            "evaluate.serve.flags.served_model_name: 'o1' found, which VLMEvalKit",
+        ),
+        ("demo.digits.num_dev", 0, "demo.digits.num_dev: 0 found, 1 or more expected"),
+        ("demo.digits.max_shift", -0.1, "demo.digits.max_shift: -0.1 found, 0 or more expected"),
+        ("demo.digits", {1: 2}, "demo.digits.1: a key that is no text (int) found"),
+    ],
+)
+def test_what_cannot_work_is_one_line_that_begins_with_the_key(
+    config: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPatch, path: str, value: Any, expected: str
+) -> None:
+    monkeypatch.chdir(root)
+    (line,) = lines_for(changed(config, path, value), root)
+    assert line.startswith(expected) and "\n" not in line
+
+
+@pytest.mark.parametrize("name", ["id", "revision"])
+@pytest.mark.parametrize(
+    "value", ["../x", "a/../b", "a/..", "-n/x", "a b/c", "a/b\n", "$(x)/y", "", "/a/b", "{x}/y", "a//b", "ä/b"]
+)
+def test_names_of_hubs_hold_nothing_that_leaves_their_directory(
+    config: dict[str, Any], root: Path, name: str, value: str
+) -> None:
+    donor = {"kind": "huggingface", "id": "a/b", "revision": "main", name: value}
+    (line,) = lines_for(changed(config, "donors.llm", donor), root)
+    assert line.startswith(f"donors.llm.{name}: ")
+
+
+@pytest.mark.parametrize("revision", ["master", "v1.0.2", "refs/pr/1", "0123456789abcdef", "a_b+c@d-e"])
+def test_branches_tags_and_commits_are_taken(config: dict[str, Any], root: Path, revision: str) -> None:
+    donor = {"kind": "huggingface", "id": "Qwen/Qwen3-8B", "revision": revision}
+    config["evaluate"]["models"] = ["stage1"]
+    assert lines_for(changed(changed(config, "donors.llm", donor), "donors.vl", donor), root) == []
+
+
+def test_a_server_leaves_room_for_the_question(config: dict[str, Any], root: Path) -> None:
+    config["evaluate"]["serve"]["backend"] = "vllm"
+    (line,) = lines_for(changed(config, "evaluate.serve.flags.vllm_max_model_len", 16), root)
+    assert line.startswith("evaluate.serve.flags.vllm_max_model_len: 16 contradicts evaluate.vlmevalkit.max_tokens: 16")
+    assert lines_for(changed(config, "evaluate.serve.flags.vllm_max_model_len", 2048), root) == []
+
+
+def test_a_contradiction_is_found_beside_a_wrong_value_of_another_section(config: dict[str, Any], root: Path) -> None:
+    config["seed"] = -1
+    config["stage2"]["flags"]["padding_free"] = True
+    keys = [line.partition(": ")[0] for line in lines_for(config, root)]
+    assert keys == ["seed", "stage2.flags.padding_free"]
+
+
+def test_faults_of_the_files_stand_first_and_an_unread_file_misses_no_keys(config: dict[str, Any], root: Path) -> None:
+    with pytest.raises(UserError) as error:
+        validate({**config, "seed": -1}, root / "config", ["a.yaml:3: seed found a second time"])
+    assert str(error.value).splitlines()[1:] == [
+        "  a.yaml:3: seed found a second time",
+        "  seed: -1 is less than the minimum of 0",
+    ]
+    with pytest.raises(UserError) as error:
+        validate({}, root / "config", ["a.yaml: not found"])
+    assert str(error.value) == "configuration:\n  a.yaml: not found"

@@ -2,7 +2,7 @@
 
 import argparse
 
-from scripts.common.swift import flag_arguments
+from scripts.train.swift_arguments import flag_arguments
 
 
 def test_lists_become_several_words_sections_json_and_nothing_is_left_out() -> None:
