@@ -40,7 +40,7 @@ REFUSED_FLAGS: dict[str, tuple[Any, str]] = {
     "fsdp": (None, "its checkpoints are not supported; use deepspeed"),
     "auto_find_batch_size": (False, "the batch size is part of the result"),
     "max_epochs": (None, "use num_train_epochs"),
-    "early_stop_interval": (None, "a training that ends before its last step counts as unfinished"),
+    "early_stop_interval": (None, "a training ends with its last step"),
     "new_special_tokens": (None, "the checkpoint would have weights that its input does not have"),
     "quant_method": (None, "weights that are all trained are not quantised"),
     "quant_bits": (None, "weights that are all trained are not quantised"),

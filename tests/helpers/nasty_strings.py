@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from scripts.common.secret_values import is_secret_name
 from scripts.serve.settings import OWNED_FLAGS as OWNED_BY_SERVER
 from scripts.train.flag_conflicts import CHOICES
 from scripts.train.settings import OWNED_FLAGS as OWNED_BY_TRAINER
@@ -38,7 +39,8 @@ def text_keys(root: Path, backend: str = "transformers") -> dict[Key, str]:
     return {
         key: kind
         for key, kind in found.items()
-        if "flags" not in key or (str(key[-1]) not in refused and not str(key[-1]).startswith(other_backends))
+        if "flags" not in key
+        or not (str(key[-1]) in refused or str(key[-1]).startswith(other_backends) or is_secret_name(str(key[-1])))
     }
 
 

@@ -13,6 +13,7 @@ import yaml
 from helpers.kept_results import files_of_tree
 from helpers.nasty_strings import text_keys, with_text
 from helpers.recording_python import RECORDS_VARIABLE
+from scripts.common.files import sha256_of_file
 from scripts.workflow.config_files import key_path
 
 # Numbered, so that each text is known again. In a path without what Snakemake reads as a pattern.
@@ -34,7 +35,9 @@ def checkout(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         python.parent.mkdir(parents=True)
         python.write_text(f"#!{root}/.venv/bin/python\n{(root / 'tests/helpers/recording_python.py').read_text()}")
         python.chmod(0o755)
-        (directory / f"{environment}.ok").touch()
+        lock_path = directory / "envs" / f"{Path(environment).name}.lock"
+        if lock_path.exists():
+            (directory / f"{environment}.ok").write_text(f"{sha256_of_file(lock_path)}  envs/{lock_path.name}\n")
     return directory
 
 
@@ -50,6 +53,8 @@ def nasty_configuration(root: Path, directory: Path) -> tuple[dict[str, Any], di
     texts = {}
     for number, key in enumerate(key for key, kind in kinds.items() if kind != "name" and is_set_here(key)):
         text = (IN_PATHS if kinds[key] == "path" else IN_TEXTS).format(number=number)
+        if key[-1] == "served_model_name":  # EvalScope names a directory so
+            text = f"it's $(touch ran) {{model}} ä {number}"
         if kinds[key] == "path":
             text = f"files/{text}"
         if key[0] != "donors":
