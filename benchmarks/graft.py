@@ -58,9 +58,7 @@ DROP_CACHES_PATH = Path("/proc/sys/vm/drop_caches")
 
 # What whoever uses a graft does first: every tensor is read back and compared with its row of the ledger.
 READ_BACK = """
-import sys
-from pathlib import Path
-from scripts.graft.verification import check_ledger
+import sys; from pathlib import Path; from scripts.graft.verification import check_ledger
 check_ledger(Path(sys.argv[1]))
 """
 

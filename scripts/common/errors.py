@@ -5,7 +5,6 @@ import traceback
 from collections.abc import Callable
 
 from scripts.common.disk_space import NO_ROOM_ERRORS
-from scripts.common.secret_values import without_tokens
 
 
 class UserError(Exception):
@@ -20,6 +19,8 @@ def run_program(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
+        from scripts.common.secret_values import without_tokens  # not before the surroundings of this program are right
+
         print(f"error: {without_tokens(str(error))}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:

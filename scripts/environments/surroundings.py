@@ -90,7 +90,7 @@ def check_temporary_directory(environment: Mapping[str, str]) -> None:
     directory = Path(environment.get("TMPDIR") or "/tmp")
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
-            file.write(bytes(2**16))
+            file.write(bytes(2**14))
             file.flush()
     except OSError as error:
         raise UserError(
