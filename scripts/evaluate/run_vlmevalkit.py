@@ -49,15 +49,26 @@ BLANK_ANSWER = " "
 NUM_TRIES = 3
 
 
-def eval_config(
-    dataset: str, base_url: str, served_name: str, settings: VlmevalkitSettings, seed: int
-) -> dict[str, Any]:
+# What EvalScope and VLMEvalKit call the model, whatever name it is served under. They make file names of it, in which they
+# replace braces, and by parts such as "step", "o1" or "gemini" they take it for somebody's service: some get the questions
+# sent to another address, others no temperature.
+MODEL_NAME = "Qwen3-VL"
+
+
+class ServedName(str):
+    """The name in a request, in which VLMEvalKit finds no name of a service."""
+
+    def __contains__(self, part: object) -> bool:
+        return False
+
+
+def eval_config(dataset: str, base_url: str, settings: VlmevalkitSettings, seed: int) -> dict[str, Any]:
     """EvalScope's `eval_config`: the published one's keys, with the seed sent along with each request."""
     model = {
         "name": "CustomAPIModel",
         "api_base": f"{base_url}/chat/completions",
         "key": "EMPTY",
-        "type": served_name,
+        "type": MODEL_NAME,
         "temperature": settings.temperature,
         "img_size": settings.img_size,
         "video_llm": settings.video_llm,
@@ -85,6 +96,17 @@ class Request(threading.local):
     base_url = ""  # before the first request, VLMEvalKit only logs it
     finish_reason: str | None = None
     error: str | None = None
+
+
+def named_model(base: type, served_name: str) -> type:
+    """VLMEvalKit's API model, made to ask under the name that the server has."""
+
+    class NamedModel(base):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.model = ServedName(served_name)
+
+    return NamedModel
 
 
 def recording_model(
@@ -193,7 +215,7 @@ def ask(task: HarnessTask, round_: Round, load_balancer: LoadBalancer, base_url:
     dataset, seed = task.dataset, round_.seed
     original, track = vlmeval.config.supported_VLM["CustomAPIModel"], vlmeval.inference.track_progress_rich
     recording = recording_model(
-        original.func,
+        named_model(original.func, task.served_name),
         Path(round_.answers),
         round_.key,
         load_balancer,
@@ -209,7 +231,7 @@ def ask(task: HarnessTask, round_: Round, load_balancer: LoadBalancer, base_url:
 
     handler = ErrorList(logging.ERROR)
     run_dir = Path(round_.run_dir)
-    config = eval_config(dataset, base_url, task.served_name, task.settings, seed)
+    config = eval_config(dataset, base_url, task.settings, seed)
     vlmeval.config.supported_VLM["CustomAPIModel"] = partial(recording, **original.keywords)
     vlmeval.inference.track_progress_rich = with_index(track)
     get_logger("VLMEvalKit").addHandler(handler)

@@ -7,30 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-# Parts of a model's name by which VLMEvalKit takes it for somebody's service (vlmeval/api/gpt.py): it sends the questions to that
-# service, or leaves the temperature and the number of tokens out of the request.
-SERVICES_OF_VLMEVALKIT = (
-    "step", "yi-vision", "internvl2-pro", "abab", "moonshot", "grok", "gemini", "ernie", "o1", "o3", "o4", "gpt-5",
-)  # fmt: skip
-
-# EvalScope names a directory and files by the last part of the model's name.
-MAX_SERVED_NAME_LENGTH = 60
-
-
-def served_name_findings(where: str, name: str) -> Iterator[str]:
-    """A name that VLMEvalKit takes for another model, or that cannot be a directory's."""
-    if found := [part for part in SERVICES_OF_VLMEVALKIT if part in name]:
-        yield (
-            f"{where}: {name!r} found, which VLMEvalKit takes for a service's model, because {found[0]!r} is in it; expected "
-            "another name"
-        )
-    last = name.rpartition("/")[2]  # as EvalScope does
-    if not last.strip(". ") or len(last.encode()) > MAX_SERVED_NAME_LENGTH:
-        yield (
-            f"{where}: {name!r} found; expected a name whose last part, behind the last /, has 1 to {MAX_SERVED_NAME_LENGTH} "
-            "bytes and is not only dots, because EvalScope names a directory so"
-        )
-
 
 @dataclass(frozen=True)
 class VlmevalkitSettings:

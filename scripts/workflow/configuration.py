@@ -21,7 +21,7 @@ from scripts.data.source_text import split_source
 from scripts.demo.settings import DemoSettings
 from scripts.donors.settings import DonorSource
 from scripts.environments.settings import WITH_FLASH_ATTENTION, EnvironmentSettings
-from scripts.evaluate.settings import HARNESS_SETTINGS, served_name_findings
+from scripts.evaluate.settings import HARNESS_SETTINGS
 from scripts.graft.settings import GraftSettings
 from scripts.questions.catalogue import benchmark_findings
 from scripts.serve.settings import ServeSettings
@@ -200,9 +200,6 @@ def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
     yield from settings_from(ServeSettings, serve, "evaluate.serve").findings("evaluate.serve")
     yield from variable_findings("evaluate.serve.environment", serve["environment"])
     yield from text_conflicts("evaluate.serve.flags", serve["flags"])
-    if evaluate["backend"] == "vlmevalkit" and "served_model_name" in serve["flags"]:
-        name = settings_from(ServeSettings, serve, "evaluate.serve").served_name
-        yield from served_name_findings("evaluate.serve.flags.served_model_name", name)
     longest, answer = serve["flags"].get("vllm_max_model_len"), evaluate[evaluate["backend"]]["max_tokens"]
     if longest is not None and answer >= longest:
         yield (

@@ -351,3 +351,21 @@ def test_a_question_that_fails_in_the_native_backend_is_named_with_the_reason(as
     message = refusal(run, status, output)
     assert "1 question (7) of 12 failed at the server: " in message
     assert "the stand-in fails on this question" in message
+
+
+# Names and texts of the user's
+
+
+@pytest.mark.parametrize("backend", ["vlmevalkit", "native"])
+def test_a_model_is_asked_under_any_name_that_the_configuration_may_give_it(make_run: MakeRun, backend: str) -> None:
+    run = make_run(f"named-{backend}")
+    run.backend = backend
+    run.settings = dict(NATIVE_SETTINGS) if backend == "native" else run.settings
+    # With parts by which VLMEvalKit takes a model for somebody's service, and sends the questions elsewhere.
+    name = "it's [my] $(touch ran) `touch ran` {model} * ä 模 ../ernie-o1 gemini preview step/\nend" + "x" * 300
+    run.serve["flags"] = {"served_model_name": name}
+    status, output = run.run()
+    assert status == 0, output
+    assert len(run.records()) == 12
+    assert json.loads(run.provenance_path.read_text())["serve"]["flags"]["served_model_name"] == name
+    assert [path for path in run.directory.rglob("*") if path.name == "ran"] == []

@@ -4,15 +4,19 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from helpers.kept_results import files_of_tree
 from helpers.nasty_strings import text_keys, with_text
 from helpers.recording_python import RECORDS_VARIABLE
+from helpers.training_rows import row_of, write_rows
+from helpers.workflow_run import WorkflowRun
 from scripts.common.files import sha256_of_file
 from scripts.workflow.config_files import key_path
 
@@ -53,8 +57,6 @@ def nasty_configuration(root: Path, directory: Path) -> tuple[dict[str, Any], di
     texts = {}
     for number, key in enumerate(key for key, kind in kinds.items() if kind != "name" and is_set_here(key)):
         text = (IN_PATHS if kinds[key] == "path" else IN_TEXTS).format(number=number)
-        if key[-1] == "served_model_name":  # EvalScope names a directory so
-            text = f"it's $(touch ran) {{model}} ä {number}"
         if kinds[key] == "path":
             text = f"files/{text}"
         if key[0] != "donors":
@@ -115,3 +117,40 @@ def decoded(word: str) -> Any:
         return json.loads(word)
     except ValueError:
         return word
+
+
+def test_the_programs_themselves_work_with_files_of_any_name(
+    make_checkout: Callable[[str], WorkflowRun], tiny_vl_dir: Path, tiny_llm_dir: Path
+) -> None:
+    """Donors, rows, a picture, a list of questions: real programs, up to the graft and its ledger."""
+    run = make_checkout("names")
+    names = 'it\'s my "{}" $(touch ran) ; ä'
+    files = run.directory / names.format("files")
+    donors = {}
+    for role, source in (("vl", tiny_vl_dir), ("llm", tiny_llm_dir)):
+        donors[role] = {"kind": "local", "path": str(files / names.format(role))}
+        shutil.copytree(source, donors[role]["path"])
+    picture = names.format("picture") + ".png"
+    Image.new("RGB", (56, 56), "white").save(files / picture)
+    rows, questions = files / f"{names.format('rows')}#1.jsonl", files / f"{names.format('questions')}.jsonl"
+    write_rows(rows, [row_of("a", [picture])])
+    question = {"question": "Which?", "options": ["1", "2"], "answer": "A", "images": [picture]}
+    questions.write_text(json.dumps(question) + "\n")
+    overlay = {
+        "donors": donors,
+        "stage1": {"datasets": [str(rows.relative_to(run.directory))]},
+        "evaluate": {"benchmarks": [{"own": str(questions.relative_to(run.directory))}]},
+    }
+    (run.directory / "own.yaml").write_text(yaml.safe_dump(overlay))
+    targets = [
+        f"results/demo/{name}"
+        for name in ("graft/ledger.tsv", "questions/own.tsv", "data/stage1.check.json", "config.json")
+    ]
+    output = run.run(*targets, "--configfile", "config/demo.yaml", "own.yaml")
+    assert "Traceback" not in output
+    assert [path for path in run.directory.rglob("*") if path.name == "ran"] == []
+    for role in donors:
+        (manifest_path,) = (run.directory / "resources/donors").glob(f"local-{role}-*.json")
+        assert json.loads(manifest_path.read_text())["dir"] == donors[role]["path"]
+    saved = json.loads((run.results / "config.json").read_text())
+    assert saved["donors"] == donors and saved["stage1"]["datasets"] == overlay["stage1"]["datasets"]

@@ -257,7 +257,7 @@ def test_the_published_evaluation_is_given_key_by_key(root: Path) -> None:
     settings = settings_from(VlmevalkitSettings, section, "evaluate.vlmevalkit")
     (benchmark,) = published["data"]
     assert benchmark == read_catalogue()["mmmu"]["vlmevalkit"]
-    config = run_vlmevalkit.eval_config(benchmark, "http://127.0.0.1:1/v1", "Qwen3-VL", settings, seed=0)
+    config = run_vlmevalkit.eval_config(benchmark, "http://127.0.0.1:1/v1", settings, seed=0)
     assert published["model"].items() <= config["model"][0].items()
     rest = {key: published[key] for key in ("data", "mode", "reuse", "nproc", "judge")}
     assert rest.items() <= config.items()
@@ -268,6 +268,16 @@ def test_each_request_of_the_evaluation_carries_the_seed_and_is_tried_three_time
     section = yaml.safe_load((root / "config.yaml").read_text())["evaluate"]["vlmevalkit"]
     settings = settings_from(VlmevalkitSettings, section, "evaluate.vlmevalkit")
     for seed in (0, 7):
-        config = run_vlmevalkit.eval_config("b", "http://127.0.0.1:1/v1", "Qwen3-VL", settings, seed=seed)
+        config = run_vlmevalkit.eval_config("b", "http://127.0.0.1:1/v1", settings, seed=seed)
         (model,) = config["model"]
         assert (model["seed"], model["retry"], model["temperature"]) == (seed, 3, settings.temperature)
+
+
+def test_a_request_bears_the_servers_name_in_which_no_service_is_found() -> None:
+    class Api:
+        def __init__(self, model: str) -> None:
+            self.model = model
+
+    model = run_vlmevalkit.named_model(Api, "lab/gemini-o1-step")(model="Qwen3-VL")
+    assert json.loads(json.dumps({"model": model.model})) == {"model": "lab/gemini-o1-step"}
+    assert not any(part in model.model for part in ("gemini", "o1", "step"))

@@ -8,7 +8,7 @@ import yaml
 
 from helpers.evaluation_inputs import native_settings, vlmevalkit_settings
 from scripts.common.settings import settings_from
-from scripts.evaluate.settings import HARNESS_SETTINGS, served_name_findings
+from scripts.evaluate.settings import HARNESS_SETTINGS
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "config/demo.yaml", "config/simple_vl_8b.yaml"])
@@ -37,16 +37,3 @@ def test_old_answers_are_never_taken_for_new_ones() -> None:
     (line,) = vlmevalkit_settings(reuse=True).findings("evaluate.vlmevalkit")
     assert line.startswith("evaluate.vlmevalkit.reuse: true would take old answers")
     assert not list(vlmevalkit_settings().findings("evaluate.vlmevalkit"))
-
-
-@pytest.mark.parametrize(
-    "name", ["my-step-3", "gemini-x-preview", "ernie", "Qwen-o1", "gpt-5", "", "a/", "..", "x" * 61, "ä" * 31]
-)
-def test_a_name_that_vlmevalkit_takes_for_a_services_or_that_is_no_directorys_is_refused(name: str) -> None:
-    (found,) = served_name_findings("key", name)
-    assert found.startswith(f"key: {name!r} found")
-
-
-@pytest.mark.parametrize("name", ["Qwen3-VL", "it's $(x) {model}", "lab/ä", "<b>"])
-def test_other_names_are_taken(name: str) -> None:
-    assert list(served_name_findings("key", name)) == []

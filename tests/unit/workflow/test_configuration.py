@@ -286,11 +286,6 @@ def test_a_secret_reaches_no_output_and_no_file_of_the_workflow(
             2,
             "evaluate.serve.flags.sglang_tp_size: contradicts backend transformers",
         ),
-        (
-            "evaluate.serve.flags.served_model_name",
-            "o1",
-            "evaluate.serve.flags.served_model_name: 'o1' found, which VLMEvalKit",
-        ),
         ("demo.digits.num_dev", 0, "demo.digits.num_dev: 0 found, 1 or more expected"),
         ("demo.digits.max_shift", -0.1, "demo.digits.max_shift: -0.1 found, 0 or more expected"),
         ("demo.digits", {1: 2}, "demo.digits.1: a key that is no text (int) found"),
