@@ -77,18 +77,19 @@ def _locked(output: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
 def _take(path: Path, output: Path, should_stop: Callable[[], bool]) -> IO[str]:
     """The lock's file, open and locked, and inherited by child processes."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - the caller closes it
-            try:
-                lock_or_wait(file, fcntl.LOCK_EX, output, lambda: _holder(path), should_stop)
-                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    os.set_inheritable(file.fileno(), True)
-                    return file
-            except BaseException:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # an owner has just removed the file, or the directory that was new
+                file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - the caller closes it
+                try:
+                    lock_or_wait(file, fcntl.LOCK_EX, output, lambda: _holder(path), should_stop)
+                    if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                        os.set_inheritable(file.fileno(), True)
+                        return file
+                except BaseException:
+                    file.close()
+                    raise
                 file.close()
-                raise
-            file.close()  # its owner has removed it since
     except OSError as error:
         raise UserError(
             f"{output}: cannot write there ({error.strerror}); expected a writable directory; choose another one, or let its "
@@ -101,7 +102,9 @@ def _holder(path: Path) -> str:
     owner: Mapping[str, Any] = read_if_whole(path)
     if owner and is_alive(owner):
         return f"{described(owner)} ({owner.get('program', 'unknown program')})"
-    left = pids_with_open(path) if path.exists() else []
+    left: list[int] = []
+    with suppress(FileNotFoundError):
+        left = pids_with_open(path)
     return f"what is left of a killed program (process {', '.join(map(str, left))})" if left else "another program"
 
 
