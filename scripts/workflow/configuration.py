@@ -4,6 +4,7 @@ The shape comes from config/schema.yaml, the flags of ms-swift from config/known
 found by the settings of each subject and, across subjects, here.
 """
 
+import dataclasses
 import difflib
 import json
 import re
@@ -152,22 +153,23 @@ def donor_findings(config: Mapping[str, Any]) -> Iterator[str]:
 def demo_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """The first wrong key of the section `demo`, which may be absent, and numbers below 0; its shape is not in the schema."""
     if "demo" in config:
-        yield from section_findings(DemoSettings, config["demo"], "demo")
-        yield from _low_numbers(config["demo"], ("demo",))
+        if wrong := list(section_findings(DemoSettings, config["demo"], "demo")):
+            yield from wrong
+        else:
+            yield from _low_numbers(settings_from(DemoSettings, config["demo"], "demo"), ("demo",))
 
 
-def _low_numbers(value: Any, path: tuple[str | int, ...]) -> Iterator[str]:
-    """Of the demo: numbers below 0, and counts of 0."""
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _low_numbers(part, (*path, key))
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from _low_numbers(part, (*path, number))
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        least = 1 if isinstance(value, int) and "seed" not in path and not str(path[-1]).startswith("max_") else 0
-        if value < least:
-            yield f"{key_path(path)}: {value} found, {least} or more expected"
+def _low_numbers(settings: Any, path: tuple[str | int, ...]) -> Iterator[str]:
+    """Of the demo: numbers below 0, and counts of 0. What a number counts, its field says, not how YAML writes it."""
+    for field in dataclasses.fields(settings):
+        value, where = getattr(settings, field.name), (*path, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _low_numbers(value, where)
+            continue
+        least = 0 if field.type is float or field.name == "seed" else 1
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, int | float) and not isinstance(part, bool) and part < least:
+                yield f"{key_path(where)}: {part} found, {least} or more expected"
 
 
 def calibration_findings(config: Mapping[str, Any]) -> Iterator[str]:

@@ -342,3 +342,10 @@ def test_faults_of_the_files_stand_first_and_an_unread_file_misses_no_keys(confi
     with pytest.raises(UserError) as error:
         validate({}, root / "config", ["a.yaml: not found"])
     assert str(error.value) == "configuration:\n  a.yaml: not found"
+
+
+def test_a_share_of_0_is_one_however_yaml_writes_it(root: Path) -> None:
+    config = yaml.safe_load((root / "config/demo.yaml").read_text(encoding="utf-8"))
+    config["demo"]["vision_donor"]["min_dev_accuracy"] = 0
+    config["demo"]["digits"]["seed"] = 0
+    validate(config, root / "config")
