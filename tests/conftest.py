@@ -12,8 +12,9 @@ from typing import NoReturn
 
 import pytest
 
+from helpers import workflow_run
 from helpers.evalscope_forks import EvalScopeForks
-from helpers.kept_results import files_of_tree, keep, key_of_tree
+from helpers.kept_results import keep, key_of_tree
 from helpers.workflow_run import WorkflowRun
 
 # Ignored where the tests were started in the background (`nohup`, `&` in a script), and then by all that they start, too.
@@ -125,17 +126,10 @@ def tiny_llm_dir(tiny_donors_dir: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def make_checkout(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], WorkflowRun]:
-    """Copies the working tree (what git tracks or would track) and links the environments, which take minutes to build."""
+    """Makes checkouts of the working tree, by their names."""
 
     def copy(checkout: str) -> WorkflowRun:
-        directory = tmp_path_factory.mktemp(checkout) / "vlgraft"
-        for name in files_of_tree(root):
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            # With its time: a lock that looks newer than its environment would rebuild it.
-            shutil.copy2(root / name, directory / name)
-        for environments in (".venv", ".venvs"):
-            (directory / environments).symlink_to(root / environments, target_is_directory=True)
-        return WorkflowRun(directory)
+        return workflow_run.make_checkout(root, tmp_path_factory.mktemp(checkout) / "vlgraft")
 
     return copy
 

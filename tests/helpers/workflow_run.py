@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from helpers.kept_results import files_of_tree
 from helpers.processes import LIMIT_S, wait_for
 
 
@@ -61,6 +63,21 @@ class WorkflowRun:
             end(process)
             process.wait(LIMIT_S)
         assert process.returncode != 0
+
+
+def copy_tree(root: Path, directory: Path) -> None:
+    """Copies what git tracks or would track, with its times."""
+    for name in files_of_tree(root):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / name, directory / name)
+
+
+def make_checkout(root: Path, directory: Path) -> WorkflowRun:
+    """A copy of the tree with links to its environments, which take minutes to build."""
+    copy_tree(root, directory)
+    for environments in (".venv", ".venvs"):
+        (directory / environments).symlink_to(root / environments, target_is_directory=True)
+    return WorkflowRun(directory)
 
 
 def planned_rules(dry_run_output: str) -> set[str]:

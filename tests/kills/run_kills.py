@@ -33,21 +33,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from helpers.kept_results import files_of_tree  # noqa: E402 - started by its path
-from scripts.common.files import sha256_of_file  # noqa: E402
+from helpers.short_demo import RESULTS, short_demo, sums_of  # noqa: E402 - started by its path
+from helpers.workflow_run import WorkflowRun, make_checkout  # noqa: E402
 
-# The demo in a minute; nothing is asked about what it learned.
-SHORT = {
-    "results": "results/short",
-    "demo": {
-        "digits": {"num_test": 40},
-        "vision_donor": {"num_steps": 10, "min_dev_accuracy": 0.0},
-        "language_donor": {"num_steps": 20, "num_curriculum_steps": 5, "min_text_accuracy": 0.0},
-    },
-    "stage1": {"flags": {"max_steps": 30, "save_steps": 10, "per_device_train_batch_size": 16}},
-    "stage2": {"flags": {"max_steps": 30, "save_steps": 10, "per_device_train_batch_size": 16}},
-    "evaluate": {"models": ["graft", "stage2"]},
-}
+SHORT = {"results": "results/short", **short_demo(num_steps=30, models=["graft", "stage2"])}
 OTHER = {
     "graft": {"max_shard_gb": 0.0005},
     "stage1": {"flags": {"max_steps": 500}},
@@ -55,7 +44,7 @@ OTHER = {
     "evaluate": {"vlmevalkit": {"max_tokens": 8}},
 }
 KINDS = ("snakemake", "program", "child of a program", "everything", "terminal")
-COMPARED = ("**/*.safetensors", "**/*.tsv", "eval/**/*.csv", "eval/*/*.jsonl", "graft/*.json", "data/*.json*")
+COMPARED = (*RESULTS, "eval/*/*.jsonl", "graft/*.json", "data/*.json*")
 # What must not be left beside the results.
 LEFTOVERS = ("**/.*.tmp", "**/.*.lock", "**/.*.new", "**/.*.old", "**/*.partial")
 NUM_KILLS_PER_ROUND = 4
@@ -65,15 +54,19 @@ NUM_KILLS_PER_ROUND = 4
 class Checkout:
     """A copy of the tree in which the short demo runs."""
 
-    directory: Path
+    workflow: WorkflowRun
     names_killed: Counter[str] = field(default_factory=Counter)
 
     @property
+    def directory(self) -> Path:
+        return self.workflow.directory
+
+    @property
     def results_dir(self) -> Path:
-        return self.directory / "results/short"
+        return self.directory / SHORT["results"]
 
     def start(self, *overlays: str, log_name: str = "snakemake.log") -> subprocess.Popen[bytes]:
-        command = [".venv/bin/snakemake", "--cores", "2", "--configfile", "config/demo.yaml", "short.yaml", *overlays]
+        command = self.workflow.command("--configfile", "config/demo.yaml", "short.yaml", *overlays)
         with open(self.directory / log_name, "ab") as log:
             return subprocess.Popen(command, cwd=self.directory, stdout=log, stderr=log, start_new_session=True)
 
@@ -93,24 +86,11 @@ class Checkout:
             shutil.rmtree(self.directory / name, ignore_errors=True)
 
 
-def make_checkout(directory: Path) -> Checkout:
-    for name in files_of_tree(ROOT):
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, directory / name)
-    for name in (".venv", ".venvs"):
-        (directory / name).symlink_to((ROOT / name).resolve(), target_is_directory=True)
+def short_checkout(directory: Path) -> Checkout:
+    workflow = make_checkout(ROOT, directory)
     (directory / "short.yaml").write_text(yaml.safe_dump(SHORT))
     (directory / "other.yaml").write_text(yaml.safe_dump(OTHER))
-    return Checkout(directory)
-
-
-def digests(results_dir: Path) -> dict[str, str]:
-    paths = {path for pattern in COMPARED for path in results_dir.glob(pattern)}
-    return {
-        str(path.relative_to(results_dir)): sha256_of_file(path)
-        for path in sorted(paths)
-        if path.is_file() and "times" not in path.parts
-    }
+    return Checkout(workflow)
 
 
 def program_name(process: psutil.Process) -> str | None:
@@ -173,7 +153,7 @@ def faults_of(checkout: Checkout, expected: dict[str, str]) -> list[str]:
     status = checkout.start().wait()
     if status:
         return [f"the last command ended with status {status}; see {checkout.directory / 'snakemake.log'}"]
-    found, faults = digests(checkout.results_dir), []
+    found, faults = sums_of(checkout.results_dir, COMPARED), []
     faults += [f"{name}: not as undisturbed" for name in expected if found.get(name) != expected[name]]
     faults += [f"{name}: not there undisturbed" for name in found if name not in expected]
     faults += [
@@ -198,12 +178,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parsed = parser.parse_args(arguments)
     directory = Path(tempfile.mkdtemp(prefix="kills-"))
-    checkout = make_checkout(directory / "vlgraft")
+    checkout = short_checkout(directory / "vlgraft")
     print(f"undisturbed, in {checkout.directory}", flush=True)
     started_at = time.monotonic()
     if status := checkout.start().wait():
         raise SystemExit(f"the undisturbed run ended with status {status}; see {checkout.directory / 'snakemake.log'}")
-    whole_s, expected = time.monotonic() - started_at, digests(checkout.results_dir)
+    whole_s, expected = time.monotonic() - started_at, sums_of(checkout.results_dir, COMPARED)
     print(f"{len(expected)} files, {whole_s:.0f} s", flush=True)
     choice, num_kills, num_faulty, number = random.Random(parsed.seed), 0, 0, 0
     while num_kills < parsed.num_kills:

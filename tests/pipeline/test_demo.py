@@ -12,23 +12,13 @@ import pytest
 import yaml
 
 from helpers.processes import LIMIT_S
+from helpers.short_demo import short_demo, sums_of
 from helpers.workflow_run import WorkflowRun, planned_jobs, planned_rules
-from scripts.common.files import sha256_of_file
 from scripts.upload.front_matter import read_front_matter
 
 pytestmark = pytest.mark.slow
 DEMO = ("--configfile", "config/demo.yaml")
-# The demo in a minute, for a test that does not ask what was learned.
-SHORT = {
-    "demo": {
-        "digits": {"num_test": 40},
-        "vision_donor": {"num_steps": 10, "min_dev_accuracy": 0.0},
-        "language_donor": {"num_steps": 20, "num_curriculum_steps": 5, "min_text_accuracy": 0.0},
-    },
-    "stage1": {"flags": {"max_steps": 60, "save_steps": 10, "per_device_train_batch_size": 16}},
-    "stage2": {"flags": {"max_steps": 60, "save_steps": 10, "per_device_train_batch_size": 16}},
-    "evaluate": {"models": ["stage2"]},
-}
+SHORT = short_demo(num_steps=60, models=["stage2"])
 # What follows every change of a score.
 AFTER_SCORES = {"table", "disagreements", "report", "model_card", "check_checkpoint"}
 
@@ -36,12 +26,6 @@ AFTER_SCORES = {"table", "disagreements", "report", "model_card", "check_checkpo
 def accuracies(csv_path: Path) -> dict[str, float]:
     with open(csv_path, newline="", encoding="utf-8") as file:
         return {row["model"]: float(row["accuracy"]) for row in csv.DictReader(file) if row["group"] == "overall"}
-
-
-def weights(results: Path) -> dict[str, str]:
-    """sha256 of every file of weights and of the tables."""
-    files = [*results.glob("**/*.safetensors"), *results.glob("eval/*.csv"), *results.glob("**/ledger.tsv")]
-    return {str(path.relative_to(results)): sha256_of_file(path) for path in sorted(files)}
 
 
 def test_the_stages_learn_to_see_and_the_controls_fall_to_chance(finished_demo: WorkflowRun) -> None:
@@ -225,7 +209,7 @@ def test_a_demo_killed_in_both_stages_ends_with_the_same_weights_and_table(
         json.loads((killed_dir / stage / "metrics.json").read_text())["resumes"] for stage in ("stage1", "stage2")
     ]
     assert all(resumes), "a stage was not resumed, so the test did not test"
-    assert weights(killed_dir) == weights(whole_dir) != {}
+    assert sums_of(killed_dir) == sums_of(whole_dir) != {}
 
 
 @pytest.mark.full

@@ -12,11 +12,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from helpers.kept_results import files_of_tree
 from helpers.nasty_strings import text_keys, with_text
 from helpers.recording_python import RECORDS_VARIABLE
 from helpers.training_rows import row_of, write_rows
-from helpers.workflow_run import WorkflowRun
+from helpers.workflow_run import WorkflowRun, copy_tree
 from scripts.common.files import sha256_of_file
 from scripts.workflow.config_files import key_path
 
@@ -31,9 +30,7 @@ IN_TEXTS = (
 def checkout(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tree, with stand-ins for all interpreters."""
     directory = tmp_path_factory.mktemp("texts") / "vlgraft"
-    for name in files_of_tree(root):
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(root / name, directory / name)
+    copy_tree(root, directory)
     for environment in (".venv", ".venvs/train", ".venvs/evaluate"):
         python = directory / environment / "bin/python"
         python.parent.mkdir(parents=True)
