@@ -114,6 +114,19 @@ def test_a_small_file_that_changed_after_the_proof_is_found(graft_dir: Path, spo
     )
 
 
+def test_a_graft_that_was_not_proven_is_compared_with_its_ledger(graft_dir: Path) -> None:
+    check(graft_dir)
+    flip_a_bit(next(graft_dir.glob("*.safetensors")), -1)
+    with pytest.raises(UserError, match=r"tensor .* with sha256"):
+        check(graft_dir)
+
+
+def test_no_tensor_of_a_proven_graft_is_read_a_second_time(graft_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prove(graft_dir)
+    monkeypatch.setattr("scripts.graft.verification.tensor_sha256", lambda tensor: pytest.fail("it was read again"))
+    check(graft_dir)
+
+
 def test_a_ledger_and_a_proof_of_another_graft_are_refused(graft_dir: Path) -> None:
     path = prove(graft_dir, ledger_sha256="0" * 64)
     ledger_path = graft_dir / "ledger.tsv"
