@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scripts.common.files import read_json, sha256_of_file
-from scripts.common.safetensors_files import INDEX_NAME, SINGLE_NAME
+from scripts.common.files import sha256_of_file
 
 COMPLETE_NAME = "complete.json"
 
@@ -42,10 +41,3 @@ def joined_sha256(digests: Mapping[str, str]) -> str:
 def model_sha256(model_dir: Path) -> str:
     """The sha256 of a model directory."""
     return joined_sha256(file_digests(model_dir))
-
-
-def weight_files(model_dir: Path) -> list[Path]:
-    """The weight files of a checkpoint, in the order of their names."""
-    if (model_dir / INDEX_NAME).exists():
-        return [model_dir / name for name in sorted(set(read_json(model_dir / INDEX_NAME)["weight_map"].values()))]
-    return [model_dir / SINGLE_NAME]

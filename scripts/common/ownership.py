@@ -52,19 +52,20 @@ def owned(*outputs: Path, should_stop: Callable[[], bool] | None = None) -> Iter
             stack.enter_context(ending_on_signals())
         _end_with_run()
         for path in sorted(set(outputs)):  # in one order, so that two programs never wait for each other
-            stack.enter_context(_locked(path, should_stop or (lambda: False)))
-            remove_leftovers(path)
+            stack.enter_context(locked(path, should_stop or (lambda: False)))
         yield
 
 
 @contextmanager
-def _locked(output: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
+def locked(output: Path, should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """The lock of one output alone, for what a program that owns its outputs keeps beside them."""
     path = output.with_name(f".{output.name}.lock")
     is_new_directory = not path.parent.exists()
     with _take(path, output, should_stop) as file:
         file.truncate(0)
         file.write(json.dumps(this_process() | {"program": sys.argv[0]}))
         file.flush()
+        remove_leftovers(output)
         try:
             yield
         finally:

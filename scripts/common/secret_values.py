@@ -51,20 +51,28 @@ def is_secret_text(text: str) -> bool:
     return assigned or without_tokens(text) != text or _BEFORE_HOST.fullmatch(text) is not None
 
 
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in JSON that is neither a section nor a list, with its key, `a.b`."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from leaves(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for part in value:
+            yield from leaves(part, key)
+    else:
+        yield key, value
+
+
 def secret_keys(value: Any, key: str = "") -> Iterator[str]:
     """The keys of JSON, as `a.b`, whose values are secrets; JSON within a string is looked into."""
-    name = key.rpartition(".")[2]
-    if isinstance(value, str) and value.startswith("{"):
-        with contextlib.suppress(ValueError):
-            value = json.loads(value)
-    if isinstance(value, Mapping):
-        for part, found in value.items():
-            yield from secret_keys(found, f"{key}.{part}" if key else str(part))
-    elif isinstance(value, list):
-        for found in value:
-            yield from secret_keys(found, key)
-    elif value and not isinstance(value, bool) and (is_secret_name(name) or is_secret_text(str(value))):
-        yield key
+    for where, found in leaves(value, key):
+        if isinstance(found, str) and found.startswith("{"):
+            with contextlib.suppress(ValueError):
+                yield from secret_keys(json.loads(found), where)
+                continue
+        is_setting = found and not isinstance(found, bool)
+        if is_setting and (is_secret_name(where.rpartition(".")[2]) or is_secret_text(str(found))):
+            yield where
 
 
 def secret_findings(value: Any, where: str = "") -> list[str]:

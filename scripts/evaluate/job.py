@@ -19,7 +19,7 @@ import pandas
 
 from scripts.common.errors import UserError
 from scripts.common.files import md5_of_file
-from scripts.common.ownership import owned
+from scripts.common.ownership import locked
 from scripts.common.settings import json_settings
 from scripts.environments.installed_packages import versions_in
 from scripts.evaluate.model_names import CONTROLS, NO_CONTROL
@@ -160,7 +160,7 @@ def identity_of(job: EvaluationJob) -> Identity:
 def held_directory(work_dir: Path, key: str) -> Iterator[Path]:
     """`work_dir/key`, locked, with nothing in it but answers: EvalScope takes any older judgement or picture that it finds."""
     directory = work_dir / key
-    with owned(directory):
+    with locked(directory):
         directory.mkdir(exist_ok=True)
         for path in directory.iterdir():
             if path.is_dir():

@@ -6,12 +6,11 @@ takes over of it goes on into each checkpoint, so it is looked for before anythi
 
 import json
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from scripts.common.errors import UserError
 from scripts.common.root import ROOT
+from scripts.common.secret_values import leaves
 
 # Only tokens; one that looks like a path is none.
 VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json", "merges.txt"})
@@ -20,18 +19,6 @@ VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json", "
 LOCAL_PATH = re.compile(r"(?:/[^/\s]+){2,}/?|~/\S+|[A-Za-z]:\\\S+|file://\S+")
 TEXT_SUFFIXES = (".md", ".py", ".txt", ".jinja", ".yaml", ".yml")
 LARGEST_SMALL_FILE_BYTES = 1 << 20
-
-
-def strings_of(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every string in JSON with its key, `a.b`."""
-    if isinstance(value, Mapping):
-        for name, part in value.items():
-            yield from strings_of(part, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for part in value:
-            yield from strings_of(part, key)
-    elif isinstance(value, str):
-        yield key, value
 
 
 def places_of_this_machine() -> list[str]:
@@ -54,9 +41,11 @@ def path_in(name: str, content: bytes) -> str | None:
         try:
             values = json.loads(content)
         except ValueError as error:
-            raise UserError(f"{name}: not valid JSON ({error}); fetch or make it again") from None
-        for key, text in strings_of(values):
-            if LOCAL_PATH.fullmatch(text) or in_text.search(text):
+            raise UserError(
+                f"{name}: not valid JSON ({error}); fetch or make it again, it was probably cut off"
+            ) from None
+        for key, text in leaves(values):
+            if isinstance(text, str) and (LOCAL_PATH.fullmatch(text) or in_text.search(text)):
                 return f"{key} is {text!r}, a path of a machine"
         return None
     found = in_text.search(content.decode(errors="replace"))

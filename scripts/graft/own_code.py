@@ -12,6 +12,7 @@ from typing import Any
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, sha256_of_file
 from scripts.common.root import ROOT
+from scripts.common.secret_values import leaves
 
 CODE_NAME = "qwen2_5_vl_qwen3"
 CODE_DIR = ROOT / "model" / CODE_NAME
@@ -42,16 +43,8 @@ READ_BY_NAME = {
 }
 
 
-def _strings(value: Any) -> list[str]:
-    """Every string in a JSON value, keys of objects left out."""
-    if isinstance(value, str):
-        return [value]
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return [text for part in parts for text in _strings(part)]
-
-
 def _is_code(key: str, value: Any) -> bool:
-    texts = _strings(value)
+    texts = [text for _, text in leaves(value) if isinstance(text, str)]
     return bool(texts) if key in _CLASS_KEYS else key in _KERNEL_KEYS and any("/" in text for text in texts)
 
 

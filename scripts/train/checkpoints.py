@@ -13,9 +13,9 @@ from pathlib import Path
 
 from scripts.common.errors import UserError
 from scripts.common.files import fsync_directory, fsync_file, read_json, write_json_atomically
-from scripts.common.model_files import COMPLETE_NAME, model_files, weight_files
+from scripts.common.model_files import COMPLETE_NAME, model_files
 from scripts.common.reading import read_object
-from scripts.common.safetensors_files import INDEX_NAME, read_shard
+from scripts.common.safetensors_files import INDEX_NAME, SINGLE_NAME, read_shard
 from scripts.train.losses import LossPoint, losses_of
 from scripts.train.settings import SETTINGS_NAME, ExportedSettings
 
@@ -85,6 +85,13 @@ def last_complete(trainer_dir: Path) -> Path | None:
 def read_trainer_state(checkpoint_dir: Path) -> TrainerState:
     state = read_json(checkpoint_dir / "trainer_state.json")
     return TrainerState(state["global_step"], state["max_steps"], losses_of(state["log_history"]))
+
+
+def weight_files(model_dir: Path) -> list[Path]:
+    """The weight files of a checkpoint, in the order of their names."""
+    if (model_dir / INDEX_NAME).exists():
+        return [model_dir / name for name in sorted(set(read_json(model_dir / INDEX_NAME)["weight_map"].values()))]
+    return [model_dir / SINGLE_NAME]
 
 
 def is_finished(checkpoint_dir: Path) -> bool:

@@ -27,6 +27,7 @@ from scripts.data.fingerprint import dataset_sha256
 from scripts.environments.installed_packages import versions_in
 from scripts.train.checkpoints import is_finished, last_complete, read_trainer_state, remove_incomplete, step_of
 from scripts.train.declarations import checked_sha256
+from scripts.train.metrics import CHECKPOINT_NAME
 from scripts.train.proof import finish
 from scripts.train.run import Run, check_dtype, signature_of
 from scripts.train.settings import StageSettings, check_settings
@@ -137,7 +138,7 @@ def main() -> None:
     output_dir = arguments.output_dir.resolve()
     with (
         StopRequests().listening() as stop,
-        owned(output_dir / "checkpoint", should_stop=stop),
+        owned(output_dir / CHECKPOINT_NAME, should_stop=stop),
         exclusive_work_dir(run.run_dir, stop),
     ):
         run.watch.path.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from scripts.common.errors import UserError
-from scripts.common.model_files import weight_files
+from scripts.train.checkpoints import weight_files
 from scripts.train.tensor_changes import GROUPS, group_of, name_in_memory
 from scripts.train.watch_files import WatchSettings
 

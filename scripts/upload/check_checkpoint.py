@@ -32,14 +32,13 @@ from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.common.root import ROOT
 from scripts.common.safetensors_files import INDEX_NAME, SINGLE_NAME, read_checkpoint
-from scripts.common.secret_values import secret_keys, without_tokens
-from scripts.graft.machine_paths import is_searched, path_in, strings_of
+from scripts.common.secret_values import leaves, secret_keys, without_tokens
+from scripts.graft.machine_paths import is_searched, path_in
 from scripts.graft.own_code import CODE_DIR, CODE_FILES
 from scripts.train.declarations import checked_sha256
 from scripts.train.settings import SETTINGS_NAME
 from scripts.upload.front_matter import read_front_matter
 
-OWN_CODE = {name: sha256_of_file(CODE_DIR / name) for name in CODE_FILES}
 LOADER = ROOT / "scripts" / "upload" / "load_checkpoint.py"
 
 # Any one of each is enough.
@@ -80,7 +79,8 @@ def check_files(directory: Path) -> None:
             remedy = "make the model card" if names == ("README.md",) else "export the checkpoint again"
             raise UserError(f"{directory / names[0]}: not found; an upload needs {' or '.join(names)}; {remedy}")
     config_path = directory / "config.json"
-    for _, reference in strings_of(read_json(config_path).get("auto_map", {})):
+    named = leaves(read_json(config_path).get("auto_map", {}))
+    for reference in (text for _, text in named if isinstance(text, str)):
         if "--" in reference:
             raise UserError(
                 f"{config_path}: auto_map names {reference!r}, code of another repository; expected code in this directory; "
@@ -130,9 +130,7 @@ def check_no_local_paths(directory: Path) -> None:
     for path in sorted(directory.iterdir()):
         if not path.is_file() or not is_searched(path.name, path.stat().st_size):
             continue
-        if path.suffix == ".json":
-            read_json(path)  # names the file where it is none
-        if found := path_in(path.name, path.read_bytes()):
+        if found := path_in(str(path), path.read_bytes()):
             raise UserError(
                 f"{path}: {found}; expected none in an upload; remove it there, or at the donor that it came from"
             )
@@ -231,7 +229,8 @@ def check(directory: Path, python: Path) -> dict[str, Any]:
     tensors = read_checkpoint(directory)
     loaded = load_alone(directory, python)
     files = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
-    if foreign := {name: found for name, found in loaded["code"].items() if found != OWN_CODE.get(name)}:
+    own_code = {name: sha256_of_file(CODE_DIR / name) for name in CODE_FILES}
+    if foreign := {name: found for name, found in loaded["code"].items() if found != own_code.get(name)}:
         name, found = next(iter(foreign.items()))
         raise UserError(
             f"{directory}: loading it ran {name} with sha256 {found}; expected none but {' and '.join(CODE_FILES)} of "

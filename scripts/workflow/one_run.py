@@ -1,7 +1,7 @@
 """One run at a time in a working and in a results directory, and no Slurm job left over from a run that died.
 
 Snakemake's own lock has a gap between looking and writing, and a SIGKILL leaves it behind. Here the kernel holds the lock
-as long as the process lives. The results have a lock of their own, because two checkouts can name the same directory.
+as long as the process lives. The results have a lock of their own, because a link can give two checkouts the same.
 
 When Snakemake dies on a login node, its Slurm jobs live on: those that wait are cancelled, those that run are waited for,
 because they still write where the new run would. A training goes on from its last checkpoint. Programs on Snakemake's own
