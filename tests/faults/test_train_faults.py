@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from helpers.processes import LIMIT_S
+from helpers.report_inputs import make_metrics
 from helpers.small_checkpoint import write_small_checkpoint
 from helpers.small_file_system import remount, small_file_system
 from helpers.training_run import TrainingRun, graft, stage_settings, write_dataset
+from scripts.common.reading import write_sealed
 
 Prepare = Callable[[TrainingRun], None]
 
@@ -71,6 +73,13 @@ def test_what_cannot_end_well_is_refused_before_ms_swift_starts(
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     prepare(run)
     assert expected in refused(run)
+
+
+def test_a_model_that_is_not_the_declared_one_is_not_trained_on(run: TrainingRun, tmp_path: Path) -> None:
+    run.model_dir = run.model_dir.rename(tmp_path / "checkpoint")
+    metrics_path = tmp_path / "metrics.json"
+    write_sealed(metrics_path, make_metrics("stage1", num_steps=4, seed=0) | {"checkpoint_sha256": "0" * 64})
+    assert f"found over its files, {'0' * 64} declared by {metrics_path}" in refused(run)
 
 
 def test_a_start_that_waits_for_another_can_be_stopped(run: TrainingRun) -> None:

@@ -370,6 +370,16 @@ def test_the_samples_of_a_step_are_those_of_all_ranks(
         run.end_step(1)
 
 
+def test_each_step_is_compared_with_what_was_dealt_to_it(training: Callable[..., Training]) -> None:
+    run = training()
+    run.args.per_device_train_batch_size = run.trainer._train_batch_size = 4
+    assert run.begin()["samples_per_step"] == [4, 4, 2, 4, 4]
+    for num_samples in (4, 4, 2):
+        run.end_step(num_samples)
+    with pytest.raises(UserError, match="step 4 saw 2 samples, 4 expected"):
+        run.end_step(2)
+
+
 def test_rows_that_are_grouped_by_length_are_dealt_as_the_sampler_does(training: Callable[..., Training]) -> None:
     run = training()
     run.args.world_size, run.args.group_by_length = 3, True

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
 from helpers.processes import LIMIT_S, is_running, wait_for
+from scripts.common import ownership
 from scripts.common.ownership import RUN_VARIABLE, owned
 from scripts.common.processes import this_process
 
@@ -115,6 +117,22 @@ def test_nothing_is_left_beside_the_output(tmp_path: Path) -> None:
     with owned(tmp_path / "output", tmp_path / "made/output"):
         (tmp_path / "output").touch()
     assert {path.name for path in tmp_path.iterdir()} == {"output", ".other.7.tmp"}
+
+
+def test_outputs_are_taken_in_one_order_so_that_two_programs_never_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+
+    @contextmanager
+    def take(output: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
+        taken.append(output.name)
+        yield
+
+    monkeypatch.setattr(ownership, "locked", take)
+    names = [f"output{number}" for number in range(8)]
+    with owned(*(tmp_path / name for name in reversed(names))):
+        assert taken == names
 
 
 def test_children_of_a_killed_program_keep_its_outputs(start: Start, tmp_path: Path) -> None:
