@@ -18,7 +18,6 @@ By hand (the settings are those of study/config.yaml, sizes.NAME.language_donor;
 """
 
 import argparse
-import json
 import random
 import sys
 import time
@@ -35,7 +34,8 @@ from transformers import Qwen3ForCausalLM
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import write_json_atomically
-from scripts.common.settings import settings_from
+from scripts.common.settings import json_settings
+from scripts.common.whole_numbers import seed_number
 from scripts.demo.donor_files import DONOR_FILE_NAMES, save_weights, start_llm_donor
 from scripts.demo.donor_training import disturbed, is_qk_gain, learning_rate_at
 from scripts.demo.prompt_texts import ANSWER_END, DIGIT_NAMES, PICTURE_TOKEN, picture_text, text_before_answer
@@ -136,48 +136,73 @@ def shown_badly(
     return embeddings.index_put((rows[:, None], places), shown)
 
 
-def new_optimizer(model: Qwen3ForCausalLM, settings: dict[str, Any]) -> torch.optim.Optimizer:
+@dataclass(frozen=True)
+class StudyDonorSettings:
+    """The section `language_donor` of a size: below `min_text_accuracy` the donor is refused."""
+
+    num_base_tokens: int
+    language: Qwen3Sizes
+    num_steps: int
+    batch_size: int
+    num_windows: int
+    window_tokens: int
+    learning_rate: float
+    gain_learning_rate_factor: float
+    weight_decay: float
+    adam_beta2: float
+    noise: float
+    dropout: float
+    nums_picture_tokens: list[int]
+    num_gate_picture_tokens: int
+    min_text_accuracy: float
+
+
+def new_optimizer(model: Qwen3ForCausalLM, settings: StudyDonorSettings) -> torch.optim.Optimizer:
     """AdamW with three groups: matrices, which decay; norms; and the q/k norms' gains, with a rate of their own."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     gains = [p for name, p in model.named_parameters() if is_qk_gain(name)]
     norms = [p for name, p in model.named_parameters() if p.ndim <= 1 and not is_qk_gain(name)]
-    rate = settings["learning_rate"]
+    rate = settings.learning_rate
     groups = [
-        {"params": matrices, "peak": rate, "weight_decay": settings["weight_decay"]},
+        {"params": matrices, "peak": rate, "weight_decay": settings.weight_decay},
         {"params": norms, "peak": rate, "weight_decay": 0.0},
-        {"params": gains, "peak": rate * settings["gain_learning_rate_factor"], "weight_decay": 0.0},
+        {"params": gains, "peak": rate * settings.gain_learning_rate_factor, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, settings["adam_beta2"]))
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, settings.adam_beta2))
 
 
-def english_loss(model: Qwen3ForCausalLM, english: torch.Tensor, settings: dict[str, Any]) -> torch.Tensor:
+def english_loss(model: Qwen3ForCausalLM, english: torch.Tensor, settings: StudyDonorSettings) -> torch.Tensor:
     """Mean loss in nats a token on random windows of a token stream."""
-    length = settings["window_tokens"]
-    starts = torch.randint(0, len(english) - length, (settings["num_windows"],)).tolist()
+    length = settings.window_tokens
+    starts = torch.randint(0, len(english) - length, (settings.num_windows,)).tolist()
     windows = torch.stack([english[start : start + length] for start in starts])
     logits = model(input_ids=windows, use_cache=False).logits[:, :-1]
     return functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
 
 
 def train(
-    model: Qwen3ForCausalLM, conversations: Conversations, english: torch.Tensor, settings: dict[str, Any], seed: int
+    model: Qwen3ForCausalLM,
+    conversations: Conversations,
+    english: torch.Tensor,
+    settings: StudyDonorSettings,
+    seed: int,
 ) -> None:
     """Trains the whole model; the random state decides all draws."""
     rng = random.Random(seed)
     optimizer = new_optimizer(model, settings)
-    num_steps, start = settings["num_steps"], time.monotonic()
+    num_steps, start = settings.num_steps, time.monotonic()
     for step in range(num_steps):
         # First the plain task, then the disturbances, full from half of the steps on.
         ramp = min(1.0, 2 * step / num_steps)
-        batch = conversations.draw(rng, settings["batch_size"], rng.choice(settings["nums_picture_tokens"]))
+        batch = conversations.draw(rng, settings.batch_size, rng.choice(settings.nums_picture_tokens))
         ids, targets = padded(batch)
         embeddings = shown_badly(
             model.model.embed_tokens,
             ids,
             batch,
             conversations.digit_ids,
-            settings["noise"] * ramp,
-            settings["dropout"] * ramp,
+            settings.noise * ramp,
+            settings.dropout * ramp,
         )
         loss = functional.cross_entropy(*answer_logits(model, embeddings, targets))
         loss_of_english = english_loss(model, english, settings)
@@ -205,14 +230,13 @@ def accuracy(model: Qwen3ForCausalLM, conversations: Sequence[Conversation]) -> 
     return right.all(1).float().mean().item()
 
 
-def make_language_donor(settings: dict[str, Any], english_path: Path, seed: int, directory: Path) -> None:
+def make_language_donor(settings: StudyDonorSettings, english_path: Path, seed: int, directory: Path) -> None:
     """Writes the whole donor into `directory`."""
-    sizes = settings_from(Qwen3Sizes, settings["language"], "language_donor.language")
-    model = start_llm_donor(directory, settings["num_base_tokens"], sizes, seed)
-    conversations = Conversations(build_tokenizer(settings["num_base_tokens"], qwen3=True))
+    model = start_llm_donor(directory, settings.num_base_tokens, settings.language, seed)
+    conversations = Conversations(build_tokenizer(settings.num_base_tokens, qwen3=True))
     english = torch.tensor(conversations.tokenizer.encode(english_path.read_text(encoding="utf-8")).ids)
     train(model, conversations, english, settings, seed)
-    num_tokens = settings["num_gate_picture_tokens"]
+    num_tokens = settings.num_gate_picture_tokens
     shown = accuracy(model, [conversations.calculation_shown(c, num_tokens) for c in ALL_CALCULATIONS])
     in_words = accuracy(model, [conversations.in_words(c) for c in ALL_CALCULATIONS])
     gains = torch.cat([p.detach().flatten() for name, p in model.named_parameters() if is_qk_gain(name)])
@@ -222,10 +246,10 @@ def make_language_donor(settings: dict[str, Any], english_path: Path, seed: int,
         f"q/k gains {quantiles[0]:.2f} to {quantiles[-1]:.2f}",
         file=sys.stderr,
     )
-    if min(shown, in_words) < settings["min_text_accuracy"]:
+    if min(shown, in_words) < settings.min_text_accuracy:
         raise UserError(
             f"language_donor: the model answers {shown:.3f} of the shown calculations and {in_words:.3f} of those in words; "
-            f"expected at least {settings['min_text_accuracy']} (min_text_accuracy); raise num_steps, or try another "
+            f"expected at least {settings.min_text_accuracy} (min_text_accuracy); raise num_steps, or try another "
             "learning_rate or seed"
         )
     save_weights(model, directory)
@@ -241,9 +265,14 @@ def make_language_donor(settings: dict[str, Any], english_path: Path, seed: int,
 def main() -> None:
     """Reads the arguments and makes the donor; one thread, so that a second run gives the same bytes."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--settings", required=True, type=json.loads, help="sizes and training, as JSON")
+    parser.add_argument(
+        "--settings",
+        required=True,
+        type=json_settings(StudyDonorSettings, "language_donor"),
+        help="sizes and training, as JSON",
+    )
     parser.add_argument("--english", required=True, type=Path, help="plain text to learn from")
-    parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument("--seed", required=True, type=seed_number)
     parser.add_argument("--output-dir", required=True, type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -17,10 +17,12 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError, run_program
+from scripts.common.settings import json_settings
 from scripts.demo.whole_directory import whole_directory
 from study.sums import ALL_CALCULATIONS, Calculation
 
@@ -69,14 +71,24 @@ def test_row(
     return row_of(calculation, pictures, rng) | described
 
 
-def make_sums(digits_dir: Path, settings: dict[str, Any], directory: Path) -> None:
+@dataclass(frozen=True)
+class SumsSettings:
+    """The section `sums` of the study."""
+
+    num_train: int
+    num_test: int
+    num_untrained_calculations: int
+    seed: int
+
+
+def make_sums(digits_dir: Path, settings: SumsSettings, directory: Path) -> None:
     """Writes both files into `directory`."""
-    trained, untrained = split_calculations(settings["num_untrained_calculations"], settings["seed"])
+    trained, untrained = split_calculations(settings.num_untrained_calculations, settings.seed)
     pictures = read_pictures(digits_dir)
-    rng = random.Random(f"{settings['seed']}:train")
-    train = [row_of(rng.choice(trained), pictures["train"], rng) for _ in range(settings["num_train"])]
-    rng = random.Random(f"{settings['seed']}:test")
-    kinds = [number % 2 == 0 for number in range(settings["num_test"])]
+    rng = random.Random(f"{settings.seed}:train")
+    train = [row_of(rng.choice(trained), pictures["train"], rng) for _ in range(settings.num_train)]
+    rng = random.Random(f"{settings.seed}:test")
+    kinds = [number % 2 == 0 for number in range(settings.num_test)]
     test = [test_row(rng.choice(trained if kind else untrained), kind, pictures["test"], rng) for kind in kinds]
     for name, rows in (("train", train), ("test", test)):
         lines = [json.dumps(row) + "\n" for row in rows]
@@ -87,7 +99,9 @@ def main() -> None:
     """Reads the arguments and makes the questions."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--digits-dir", required=True, type=Path, help="what scripts/demo/make_digits.py wrote")
-    parser.add_argument("--settings", required=True, type=json.loads, help="the study's section `sums` as JSON")
+    parser.add_argument(
+        "--settings", required=True, type=json_settings(SumsSettings, "sums"), help="the study's section `sums` as JSON"
+    )
     parser.add_argument("--output-dir", required=True, type=Path)
     arguments = parser.parse_args()
     with whole_directory(arguments.output_dir, OUTPUT_NAMES) as directory:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.common.files import read_json
+from scripts.common.input_files import read_json
 from scripts.graft.fidelity import read_fidelity
 from study import design
 

@@ -29,7 +29,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
 from scripts.common.errors import UserError, run_program
-from scripts.common.files import read_json, write_json_atomically
+from scripts.common.files import write_json_atomically
+from scripts.common.input_files import read_json
 from scripts.common.logger import log
 from scripts.data.rows import IMAGE_TAG
 from scripts.demo.prompt_texts import picture_text, text_before_answer

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.common.files import read_json
+from scripts.common.input_files import read_json
 from study import design
 from study.outcomes import Outcomes
 

@@ -17,15 +17,15 @@ from scripts.demo.donor_files import save_weights, start_llm_donor
 from scripts.demo.prompt_texts import PICTURE_TOKEN
 from scripts.demo.qwen_tokenizer import build_tokenizer
 from scripts.graft.texts import load_tokenizer
-from study.make_language_donor import NO_LOSS, Conversations, accuracy, padded, shown_badly, train
+from study.make_language_donor import NO_LOSS, Conversations, StudyDonorSettings, accuracy, padded, shown_badly, train
 from study.score import ANSWER_END, Question, are_right, by_group, encode, load, perplexity, questions_about_pictures
 from study.sums import ALL_CALCULATIONS, Calculation
 
-TRAINING = {
-    "num_steps": 120, "batch_size": 32, "num_windows": 2, "window_tokens": 32, "learning_rate": 0.003,
-    "gain_learning_rate_factor": 10, "weight_decay": 0.01, "adam_beta2": 0.98, "noise": 0.0, "dropout": 0.0,
-    "nums_picture_tokens": [4],
-}  # fmt: skip
+TRAINING = StudyDonorSettings(
+    num_base_tokens=NUM_BASE_TOKENS, language=LLM_LANGUAGE, num_steps=120, batch_size=32, num_windows=2, window_tokens=32,
+    learning_rate=0.003, gain_learning_rate_factor=10, weight_decay=0.01, adam_beta2=0.98, noise=0.0, dropout=0.0,
+    nums_picture_tokens=[4], num_gate_picture_tokens=4, min_text_accuracy=0.0,
+)  # fmt: skip
 CALCULATION = Calculation("product", 3, 7)
 
 

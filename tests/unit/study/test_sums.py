@@ -3,17 +3,18 @@
 import csv
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scripts.common.errors import UserError
-from study.make_sums import make_sums
+from study.make_sums import SumsSettings, make_sums
 from study.split_english import split, with_calculations
 from study.sums import ALL_CALCULATIONS, Calculation
 
-SETTINGS = {"num_train": 400, "num_test": 100, "num_untrained_calculations": 60, "seed": 1}
+SETTINGS = SumsSettings(num_train=400, num_test=100, num_untrained_calculations=60, seed=1)
 Rows = list[dict[str, Any]]
 
 
@@ -55,7 +56,7 @@ def test_there_are_three_operations_on_all_pairs_of_digits() -> None:
 
 def test_each_row_asks_about_two_pictures_and_has_the_right_answer(rows: tuple[Rows, Rows]) -> None:
     train, test = rows
-    assert (len(train), len(test)) == (SETTINGS["num_train"], SETTINGS["num_test"])
+    assert (len(train), len(test)) == (SETTINGS.num_train, SETTINGS.num_test)
     for row in train + test:
         assert row["messages"][0]["content"].startswith("<image><image>What is the ")
         assert row["messages"][1]["content"] == calculation_of(row).answer
@@ -76,7 +77,7 @@ def test_training_and_test_show_different_pictures(rows: tuple[Rows, Rows]) -> N
 
 
 def test_as_many_calculations_kept_back_as_there_are_is_refused(tmp_path: Path) -> None:
-    settings = SETTINGS | {"num_untrained_calculations": 300}
+    settings = replace(SETTINGS, num_untrained_calculations=300)
     with pytest.raises(UserError, match=r"^sums\.num_untrained_calculations: 300 found; expected 1 to 299"):
         make_sums(digits_dir(tmp_path / "digits"), settings, tmp_path)
 
