@@ -47,7 +47,7 @@ KINDS = ("snakemake", "program", "child of a program", "everything", "terminal")
 COMPARED = (*RESULTS, "eval/*/*.jsonl", "graft/*.json", "data/*.json*")
 # What must not be left beside the results.
 LEFTOVERS = ("**/.*.tmp", "**/.*.lock", "**/.*.new", "**/.*.old", "**/*.partial")
-NUM_KILLS_PER_ROUND = 4
+NUM_KILLS_PER_ROUND = 8  # each start goes on from what the killed one left, so that all steps are met
 
 
 @dataclass
@@ -136,7 +136,7 @@ def disturbed_round(checkout: Checkout, choice: random.Random, whole_s: float) -
     for _ in range(NUM_KILLS_PER_ROUND):
         overlays = ["other.yaml"] if choice.random() < 0.4 else []
         run = checkout.start(*overlays)
-        moment_s, kind = choice.uniform(2.0, whole_s * 0.6), choice.choice(KINDS)
+        moment_s, kind = choice.uniform(2.0, whole_s * 0.3), choice.choice(KINDS)
         try:
             run.wait(moment_s)
         except subprocess.TimeoutExpired:
