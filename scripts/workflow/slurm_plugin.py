@@ -9,6 +9,7 @@
 - It waits 10 s longer before each check, up to 180 s, unless a job has finished: after a walltime the next job would start
   much later than the polling interval allows.
 - It puts paths and values of `--config` into a command that two shells read, where `$(…)` in them would run.
+- Ctrl-C while it asks for states cancels nothing: Snakemake keeps its jobs in no list then, and they would run on.
 - After a node's death it avoids all nodes of that job for the rest of the run; Slurm knows better which ones are down.
 """
 
@@ -160,6 +161,18 @@ def cancel_hopeless_jobs(check: Check) -> Check:
     return check_active_jobs
 
 
+def cancel_all_jobs(cancel: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """Wraps the plugin's cancellation, which ends a run: what Slurm still has of this run is cancelled, too."""
+
+    def cancel_jobs(self: Any, active_jobs: Any) -> None:
+        cancel(self, active_jobs)
+        named = answer("squeue", "--noheader", f"--name={self.run_uuid}", "--format=%i").split()
+        if left := sorted(set(named) - {job.external_jobid for job in active_jobs}):
+            answer("scancel", *left)
+
+    return cancel_jobs
+
+
 def status_command(asked_for: str | None, interval_s: int, min_job_age_s: int | None) -> str:
     """The command of Slurm that reports ended jobs: sacct where it answers, else squeue.
 
@@ -196,3 +209,4 @@ def patch_slurm_plugin(settings: Any) -> None:
     plugin.get_min_job_age = lambda: NUM_INTERVALS_KEPT * interval_s
     plugin.query_job_status = with_known_states(plugin.query_job_status)
     plugin.Executor.check_active_jobs = cancel_hopeless_jobs(plugin.Executor.check_active_jobs)
+    plugin.Executor.cancel_jobs = cancel_all_jobs(plugin.Executor.cancel_jobs)

@@ -14,6 +14,7 @@ import snakemake_executor_plugin_slurm as plugin
 from scripts.common.errors import UserError
 from scripts.workflow.slurm_plugin import (
     JobStates,
+    cancel_all_jobs,
     cancel_hopeless_jobs,
     hopeless_jobs,
     require_plain_words,
@@ -178,6 +179,25 @@ def test_a_job_that_a_person_or_time_can_let_go_on_is_waited_for(
     executor = Executor()
     left, attempts = look(executor, "1")
     assert (left, attempts, executor.errors) == (["1"], {"1": 1}, {})
+    assert not (tmp_path / "cancelled").exists()
+
+
+def test_a_cancelled_run_leaves_no_job_also_of_those_whose_states_are_being_asked(
+    slurm: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    """While Snakemake asks, its list of jobs is empty; here one of three is in it."""
+    slurm("squeue", 'echo "$@" | grep -q -- --name=run && printf "1\\n2\\n3\\n"')
+    slurm("scancel", f'echo "$@" >> {tmp_path}/cancelled')
+    by_the_plugin: list[str] = []
+    cancel = cancel_all_jobs(lambda executor, jobs: by_the_plugin.extend(job.external_jobid for job in jobs))
+    cancel(Executor(), [SimpleNamespace(external_jobid="2")])
+    assert (by_the_plugin, (tmp_path / "cancelled").read_text()) == (["2"], "1 3\n")
+
+
+def test_nothing_more_is_cancelled_where_nothing_is_left(slurm: Callable[[str, str], None], tmp_path: Path) -> None:
+    slurm("squeue", "echo 2")
+    slurm("scancel", f"touch {tmp_path}/cancelled")
+    cancel_all_jobs(lambda executor, jobs: None)(Executor(), [SimpleNamespace(external_jobid="2")])
     assert not (tmp_path / "cancelled").exists()
 
 
