@@ -37,7 +37,8 @@ from PIL import Image  # noqa: E402
 from benchmarks.published_donors import PUBLISHED_CONFIGS_DIR, make_donors  # noqa: E402
 from benchmarks.results_page import write_section  # noqa: E402
 from scripts.common.errors import UserError, run_program  # noqa: E402
-from scripts.common.files import read_json, write_json_atomically  # noqa: E402
+from scripts.common.files import write_json_atomically  # noqa: E402
+from scripts.common.input_files import read_json  # noqa: E402
 from scripts.demo.donor_files import generation_config, preprocessor_config  # noqa: E402
 from scripts.demo.qwen_tokenizer import (  # noqa: E402
     NUM_QWEN_BASE_TOKENS,

@@ -42,7 +42,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from benchmarks.published_donors import make_donors  # noqa: E402
 from benchmarks.results_page import write_section  # noqa: E402
-from scripts.common.safetensors_files import read_checkpoint  # noqa: E402
+from scripts.donors.safetensors_files import read_checkpoint  # noqa: E402
 
 SETTINGS = {"aligner": "fresh", "calibration": "none", "max_shard_gb": 4}
 SETTINGS_OF_METHOD = {

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from helpers.tiny_donor_files import write_json, write_tiny_donors  # noqa: E402
-from scripts.common.files import read_json  # noqa: E402
-from scripts.common.safetensors_files import INDEX_NAME  # noqa: E402
+from scripts.common.input_files import read_json  # noqa: E402
+from scripts.donors.safetensors_files import INDEX_NAME  # noqa: E402
 from scripts.graft.aligner_init import constant_slabs, normal_slabs  # noqa: E402
 from scripts.graft.donor_configs import (  # noqa: E402
     language_shape,

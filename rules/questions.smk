@@ -11,6 +11,7 @@ rule benchmark:
     log:
         "logs/data/benchmark-{dataset}.log",
     localrule: True
+    priority: 1  # what is wrong with the questions is said before a training begins
     params:
         run=run("questions.fetch_benchmark"),
     shell:
@@ -27,6 +28,7 @@ rule native_benchmark:
     log:
         "logs/data/native-benchmark-{dataset}.log",
     localrule: True
+    priority: 1  # what is wrong with the questions is said before a training begins
     params:
         run=run("questions.fetch_native_benchmark"),
     shell:
@@ -42,7 +44,24 @@ rule own_questions:
     log:
         RUN.log("questions-{benchmark}"),
     localrule: True
+    priority: 1  # what is wrong with the questions is said before a training begins
     params:
         run=run("questions.tabulate_benchmark"),
+    shell:
+        "{params.run} 2>&1 | tee {log:q}"
+
+
+rule questions_check:
+    input:
+        table=lambda wildcards: RUN.questions(wildcards.benchmark),
+        script=program("questions.check_table"),
+    output:
+        RUN.questions_check("{benchmark}"),
+    log:
+        RUN.log("questions-check-{benchmark}"),
+    localrule: True
+    priority: 1
+    params:
+        run=run("questions.check_table"),
     shell:
         "{params.run} 2>&1 | tee {log:q}"

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from scripts.common.errors import UserError
-
 _HASH_BLOCK_BYTES = 1 << 20
 
 
@@ -90,16 +88,6 @@ def write_bytes_atomically(path: Path, content: bytes, *, is_synced: bool = True
 def write_json_atomically(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all."""
     write_text_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Reads JSON; raises UserError naming the file when it is absent or not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; expected a JSON file there") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); fetch or make it again, it was probably cut off") from None
 
 
 def sha256_of_file(path: Path) -> str:

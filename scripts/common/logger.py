@@ -3,10 +3,10 @@
 import sys
 from contextlib import suppress
 
-from scripts.common.secret_values import without_tokens
+from scripts.common.terminal_text import shown
 
 
 def log(line: str) -> None:
     """Prints one line on stderr. A closed terminal is ignored, so that it does not end a training."""
     with suppress(OSError):
-        print(without_tokens(line), file=sys.stderr, flush=True)
+        print(shown(line), file=sys.stderr, flush=True)

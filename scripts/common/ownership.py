@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -41,12 +41,18 @@ def forget_run() -> None:
 
 
 @contextmanager
-def owned(*outputs: Path, should_stop: Callable[[], bool] | None = None) -> Iterator[None]:
+def owned(*outputs: Path, inputs: Iterable[Path] = (), should_stop: Callable[[], bool] | None = None) -> Iterator[None]:
     """Keeps files or directories to this program while the block makes them; waits for a program that owns them already.
 
     SIGTERM, SIGINT and SIGHUP end the block through its `finally` blocks; a program that stops in its own way gives
-    `should_stop`, which ends the waiting. Raises UserError when it is ended, also because its run is gone.
+    `should_stop`, which ends the waiting. Raises UserError when it is ended, also because its run is gone, and for an output
+    that can be none or is an input.
     """
+    for path in outputs:
+        if not path.name or (path.exists() and not (path.is_file() or path.is_dir())):
+            raise UserError(f"{str(path)!r}: found as an output; expected the path of a file or directory; name one")
+        if path.exists() and any(each.exists() and path.samefile(each) for each in inputs):
+            raise UserError(f"{path}: found as an input and as an output; expected another output; name one")
     with ExitStack() as stack:
         if should_stop is None:
             stack.enter_context(ending_on_signals())

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_json, write_json_atomically
+from scripts.common.files import write_json_atomically
+from scripts.common.input_files import read_input_text, read_json
 from scripts.common.settings import settings_from
 
 T = TypeVar("T")
@@ -28,9 +29,9 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
     write_json_atomically(path, value | {SEAL_KEY: seal_of(value)})
 
 
-def read_sealed(cls: type[T], path: Path) -> T:
+def read_sealed(cls: type[T], path: Path, *, takes_nan: bool = False) -> T:
     """What `write_sealed` wrote, as `read_object` reads it; UserError where it is no longer that."""
-    value = read_json(path)
+    value = read_json(path, takes_nan=takes_nan)
     stated = value.pop(SEAL_KEY, "nothing") if isinstance(value, dict) else "nothing"
     made = object_from(cls, value, path)
     if (found := seal_of(value)) != stated:
@@ -56,30 +57,20 @@ def object_from(cls: type[T], value: Any, path: Path) -> T:
 
 def require(value: Any, key: str, kinds: type | tuple[type, ...], where: str) -> Any:
     """`value[key]` if it is of one of `kinds`; otherwise UserError with `where`."""
-    names = " or ".join(
-        "null" if kind is type(None) else kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))
-    )
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
     remedy = "make this file again with the program of this version"
     if not isinstance(value, dict) or key not in value:
         raise UserError(f"{where}: no `{key}` found; expected {names}; {remedy}")
     found = value[key]
-    if not isinstance(found, kinds) or (isinstance(found, bool) and bool not in _as_tuple(kinds)):
+    if not isinstance(found, kinds) or (isinstance(found, bool) and bool not in kinds):
         raise UserError(f"{where}: `{key}` is {found!r}; expected {names}; {remedy}")
     return found
 
 
-def _as_tuple(kinds: type | tuple[type, ...]) -> tuple[type, ...]:
-    return kinds if isinstance(kinds, tuple) else (kinds,)
-
-
 def numbered_lines(path: Path, kind: str, *, written_by_a_program: bool = True) -> Iterator[tuple[int, str]]:
     """Numbered lines of a text file; UserError when it is absent, no UTF-8, empty, or its last line has no end."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; expected {kind}; run the rule that makes it") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error}); expected {kind}; make it again") from None
+    text = read_input_text(path, kind, "run the rule that makes it")
     if not text.strip():
         raise UserError(f"{path}: empty; expected {kind}; make it again")
     if written_by_a_program and not text.endswith("\n"):
@@ -91,15 +82,17 @@ def numbered_lines(path: Path, kind: str, *, written_by_a_program: bool = True) 
 def read_table(path: Path, columns: tuple[str, ...], delimiter: str, kind: str) -> list[dict[str, str]]:
     """Rows of a delimited file that has at least `columns`; UserError naming the row that is cut short."""
     lines = [line for _, line in numbered_lines(path, kind)]
-    reader = csv.reader(lines, delimiter=delimiter)
-    header = next(reader)
+    try:
+        header, *records = csv.reader(lines, delimiter=delimiter)
+    except csv.Error as error:
+        raise UserError(f"{path}: not a table ({error}); expected {kind}; make it again") from None
     if missing := [name for name in columns if name not in header]:
         raise UserError(
             f"{path}: no column `{missing[0]}` found (there are: {', '.join(header)}); "
             f"expected {kind}; make it again with the program of this version"
         )
     rows = []
-    for number, cells in enumerate(reader, start=2):
+    for number, cells in enumerate(records, start=2):
         if len(cells) != len(header):
             raise UserError(
                 f"{path}: row {number} has {len(cells)} fields; expected {len(header)}; "
@@ -112,8 +105,9 @@ def read_table(path: Path, columns: tuple[str, ...], delimiter: str, kind: str) 
 def parse_number(row: dict[str, str], column: str, kind: type, where: str) -> Any:
     try:
         value = kind(row[column])
-    except ValueError:
-        raise UserError(f"{where}: {column} is {row[column]!r}; expected a number; make it again") from None
-    if not math.isfinite(value) or value < 0:
-        raise UserError(f"{where}: {column} is {row[column]}; expected a number from 0 on; make it again")
+        is_sound = math.isfinite(value) and value >= 0
+    except (ValueError, OverflowError):
+        is_sound = False
+    if not is_sound:
+        raise UserError(f"{where}: {column} is {row[column]!r:.100}; expected a number from 0 on; make it again")
     return value

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from scripts.common.errors import UserError
+from scripts.common.json_text import json_value
 from scripts.common.secret_values import secret_findings
 
 T = TypeVar("T")
@@ -103,7 +104,7 @@ def json_settings(cls: type[T], where: str) -> Callable[[str], T]:
 
     def parse(text: str) -> T:
         try:
-            section = json.loads(text)
+            section = json_value(text)
         except ValueError as error:
             raise UserError(f"{where}: not JSON ({error}); expected the section of the configuration as JSON") from None
         if secrets := secret_findings(section, where):  # before any message that shows a value

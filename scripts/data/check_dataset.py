@@ -9,7 +9,6 @@ By hand: .venv/bin/python scripts data.check_dataset --config config/demo.yaml -
 
 import argparse
 import hashlib
-import json
 import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -18,8 +17,10 @@ from typing import Any
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import sha256_of_file
+from scripts.common.json_text import json_value
 from scripts.common.logger import log
 from scripts.common.ownership import owned
+from scripts.common.whole_numbers import whole_number
 from scripts.data.dataset_check import DatasetCheck, spread, write_dataset_check
 from scripts.data.pictures import read_pictures
 from scripts.data.row_problems import ROLES, images_of, row_problems
@@ -27,6 +28,7 @@ from scripts.data.rows import IMAGE_TAG
 
 MAX_SHOWN_PER_KIND = 20
 MAX_DEFAULT_WORKERS = 8
+MAX_NUM_WORKERS = 1024
 
 # The kinds of problem, in the order in which they are reported, each with its remedy.
 REMEDIES = {
@@ -68,8 +70,8 @@ def read_rows(dataset_path: Path) -> Findings:
             findings.num_rows += 1
             digests[hashlib.blake2b(line.strip(), digest_size=16).digest()] += 1
             try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                row = json_value(line)
+            except ValueError as error:
                 findings.problems["not valid JSON"].append((number, str(error)))
                 continue
             for kind, detail in row_problems(row):
@@ -163,13 +165,18 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dataset", required=True, type=Path, help="the rows, as prepare_dataset.py writes them")
     parser.add_argument("--output", required=True, type=Path, help="the report to write if all is well")
-    parser.add_argument("--num-workers", type=int, default=num_workers, help="processes that decode pictures")
+    parser.add_argument(
+        "--num-workers",
+        type=whole_number(1, MAX_NUM_WORKERS),
+        default=num_workers,
+        help="processes that decode pictures",
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
-    with owned(arguments.output):
+    with owned(arguments.output, inputs=[arguments.dataset]):
         report = check(arguments.dataset, arguments.num_workers)
         write_dataset_check(arguments.output, report)
         log(f"{arguments.output}: {report.num_rows} rows and {report.num_pictures} pictures are sound")

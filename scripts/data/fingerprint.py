@@ -1,15 +1,15 @@
 """The one sha256 that identifies a training set."""
 
 import hashlib
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from scripts.common.errors import UserError
-from scripts.common.model_files import NUM_READERS
+from scripts.common.json_text import json_value
 
 _PICTURE_HEAD_BYTES = 4096
+_NUM_READERS = 16  # for many small reads, which wait for the disk rather than the processor
 
 
 def dataset_sha256(dataset: Path) -> tuple[str, int]:
@@ -28,7 +28,7 @@ def dataset_sha256(dataset: Path) -> tuple[str, int]:
             digest.update(line)
             num_rows += 1
             try:
-                images = json.loads(line).get("images") or []
+                images = json_value(line).get("images") or []
             except (ValueError, AttributeError):
                 raise UserError(f"{dataset}: row {number} is no JSON object; make the file again") from None
             images = images if isinstance(images, list) else [images]
@@ -36,7 +36,7 @@ def dataset_sha256(dataset: Path) -> tuple[str, int]:
     if not num_rows:
         raise UserError(f"{dataset}: empty; expected at least one row of messages")
     ordered = sorted(pictures)
-    with ThreadPoolExecutor(NUM_READERS) as pool:
+    with ThreadPoolExecutor(_NUM_READERS) as pool:
         for name, head in zip(ordered, pool.map(_picture_head, ordered), strict=True):
             digest.update(f"{name}\0".encode() + head)
     return digest.hexdigest(), num_rows

@@ -1,11 +1,12 @@
 """The rows of a .jsonl of the user's."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
+from scripts.common.input_files import read_input_bytes
+from scripts.common.json_text import json_value
 from scripts.data.rows import Row, standard_row
 from scripts.data.sources import Source, chosen_rows
 
@@ -13,10 +14,10 @@ from scripts.data.sources import Source, chosen_rows
 def read_local(source: Source, seed: int) -> Iterator[Row]:
     """The chosen rows of a .jsonl."""
     path = Path(source.name)
-    lines = path.read_bytes().splitlines()
+    lines = read_input_bytes(path, "a .jsonl of training rows", "check the path").splitlines()
     if not lines:
         raise UserError(f"source {source.text!r}: empty; expected at least one row; check the file")
-    for index in chosen_rows(len(lines), source.num_wanted, seed):
+    for index in chosen_rows(len(lines), source.num_wanted, seed, f"source {source.text!r}"):
         row = parse_line(lines[index], f"{path}, row {index + 1}")
         yield standard_row(row["messages"], local_images(row, path.parent))
 
@@ -24,8 +25,8 @@ def read_local(source: Source, seed: int) -> Iterator[Row]:
 def parse_line(line: bytes, place: str) -> dict[str, Any]:
     """One row of the file; raises UserError naming its place when it is not JSON or has no messages."""
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        row = json_value(line)
+    except ValueError as error:
         raise UserError(f"{place}: not valid JSON ({error}); write one JSON object per line") from None
     if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
         raise UserError(

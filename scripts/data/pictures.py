@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from scripts.common.input_files import NOT_FOUND, file_fault
 from scripts.data.occasional_log import OccasionalLog
 
 # transformers' picture processor refuses a larger ratio (models/qwen2_vl/image_processing_qwen2_vl.py: smart_resize).
@@ -30,8 +30,8 @@ class Picture:
 
 def read_picture(path: str) -> Picture:
     """Decodes one picture in full."""
-    if not Path(path).is_file():
-        return Picture(path, problem="picture not found", detail=path)
+    if fault := file_fault(path):
+        return Picture(path, problem="picture not found", detail=path if fault == NOT_FOUND else f"{path} ({fault})")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -19,6 +19,7 @@ from scripts.common.errors import run_program
 from scripts.common.files import open_atomically
 from scripts.common.logger import log
 from scripts.common.ownership import owned
+from scripts.common.whole_numbers import seed_number
 from scripts.data.local_rows import read_local
 from scripts.data.registered_rows import read_registered
 from scripts.data.rows import Row
@@ -33,7 +34,7 @@ def read_source(source: Source, seed: int, pictures_dir: Path) -> Iterator[Row]:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sources", required=True, type=parse_sources, help="the stage's `datasets`, as a JSON list")
-    parser.add_argument("--seed", required=True, type=int, help="draws the rows of sources with #NUM")
+    parser.add_argument("--seed", required=True, type=seed_number, help="draws the rows of sources with #NUM")
     parser.add_argument("--output", required=True, type=Path, help="the .jsonl to write")
     return parser.parse_args()
 
@@ -41,7 +42,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     pictures_dir = arguments.output.with_suffix(".pictures")
-    with owned(arguments.output, pictures_dir):
+    files = [Path(source.name) for source in arguments.sources if source.is_file]
+    with owned(arguments.output, pictures_dir, inputs=files):
         num_rows = 0
         with open_atomically(arguments.output) as file:
             for source in arguments.sources:

@@ -94,7 +94,12 @@ def check_registered(source: Source) -> None:
             f"source {source.text!r}: a directory found; expected a .jsonl of training rows or the id of a dataset; "
             "name a .jsonl inside it"
         )
-    syntax = DatasetSyntax.parse(source.name)
+    try:
+        syntax = DatasetSyntax.parse(source.name)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"source {source.text!r}: no id of a dataset ({error}); expected OWNER/NAME, perhaps hf:: before it"
+        ) from None
     hub = "hf" if (use_hf_hub() if syntax.use_hf is None else syntax.use_hf) else "ms"
     ids = {
         "ms": {meta.ms_dataset_id for meta in DATASET_MAPPING.values() if meta.ms_dataset_id},
@@ -120,7 +125,7 @@ def read_registered(source: Source, seed: int, pictures_dir: Path) -> Iterator[R
     check_registered(source)
     repair_registrations()
     dataset, counts = load_through_swift(source, seed)
-    indices = chosen_rows(len(dataset), source.num_wanted, seed)
+    indices = chosen_rows(len(dataset), source.num_wanted, seed, f"source {source.text!r}")
     num_taken, num_with_pictures, progress = 0, 0, OccasionalLog()
     for number, row in enumerate(dataset.select(indices), start=1):
         progress(f"{source.text}: {number} of {len(indices)} rows")

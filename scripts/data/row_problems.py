@@ -15,10 +15,9 @@ def message_problems(messages: Sequence[Any]) -> Iterator[tuple[str, str]]:
     """What is wrong with a conversation, as (kind, detail)."""
     for number, message in enumerate(messages, start=1):
         role = message.get("role") if isinstance(message, dict) else None
-        if role not in ROLES or not isinstance(message.get("content"), str):
-            found = (
-                f"role {role!r}" if role not in ROLES else f"content of type {type(message.get('content')).__name__}"
-            )
+        is_known = isinstance(role, str) and role in ROLES
+        if not is_known or not isinstance(message.get("content"), str):
+            found = f"content of type {type(message.get('content')).__name__}" if is_known else f"role {role!r}"
             yield "a message that ms-swift does not accept", f"message {number}: {found}"
             return
     roles = [message["role"] for message in messages]

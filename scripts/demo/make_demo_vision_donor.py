@@ -30,6 +30,7 @@ from scripts.common.errors import UserError, run_program
 from scripts.common.logger import log
 from scripts.common.settings import json_settings
 from scripts.common.units import duration
+from scripts.common.whole_numbers import seed_number
 from scripts.demo.donor_files import DONOR_FILE_NAMES, IMAGE_MEAN, IMAGE_STD, save_weights, start_vl_donor
 from scripts.demo.donor_training import learning_rate_at
 from scripts.demo.prompt_texts import DIGIT_NAMES
@@ -188,7 +189,7 @@ def main() -> None:
         type=json_settings(VisionDonorSettings, "demo.vision_donor"),
         help="the config's `demo.vision_donor`, as JSON",
     )
-    parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument("--seed", required=True, type=seed_number)
     parser.add_argument("--output-dir", required=True, type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

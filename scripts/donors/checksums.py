@@ -16,10 +16,11 @@ from pathlib import Path
 
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_of_file
+from scripts.common.input_files import require_file
 from scripts.common.logger import log
-from scripts.common.safetensors_files import DTYPE_BYTES, TensorOnDisk, read_shard
 from scripts.common.units import size
 from scripts.donors.manifest import FileRecord, read_manifest
+from scripts.donors.safetensors_files import DTYPE_BYTES, TensorOnDisk, read_shard
 from scripts.donors.tensor_values import FLOAT_DTYPES, first_non_finite
 
 # What a checkpoint needs to be loaded: weights, configurations, tokenizer, chat template. Not *.bin or *.gguf, which
@@ -50,8 +51,14 @@ class HashProgress:
 
 
 def needed_files(directory: Path) -> list[Path]:
-    """The files of a checkpoint that are used, in order of their names."""
-    return sorted({path for pattern in NEEDED_PATTERNS for path in directory.glob(pattern) if path.is_file()})
+    """The files of a checkpoint that are used, in order of their names.
+
+    Raises UserError where one of those names is no file: a link whose target is gone would otherwise be passed over.
+    """
+    paths = sorted({path for pattern in NEEDED_PATTERNS for path in directory.glob(pattern)})
+    for path in paths:
+        require_file(path, "a file of the donor", "bring the file back, or remove what is there")
+    return paths
 
 
 def blocks_of(path: Path, tensors: Sequence[TensorOnDisk]) -> Iterator[tuple[bytes, TensorOnDisk | None, int]]:

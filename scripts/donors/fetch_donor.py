@@ -16,14 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
-from scripts.common.files import read_json
+from scripts.common.input_files import read_section
 from scripts.common.logger import log
 from scripts.common.ownership import owned
-from scripts.common.safetensors_files import read_checkpoint
 from scripts.common.settings import json_settings
 from scripts.common.units import size
 from scripts.donors.checksums import NEEDED_PATTERNS, SECONDS_BETWEEN_LINES, needed_files, record_files
 from scripts.donors.manifest import DonorManifest, FileRecord, read_manifest, write_manifest
+from scripts.donors.safetensors_files import read_checkpoint
 from scripts.donors.settings import DonorSource
 
 # The model type that each role's config.json must have (transformers' names).
@@ -42,7 +42,7 @@ def check_whole(directory: Path, role: str) -> None:
             f"{directory}: not found; expected the checkpoint directory of donors.{role}; check the path in the config"
         )
     config_path = directory / "config.json"
-    config = read_json(config_path)
+    config = read_section(config_path)
     found, expected = config.get("model_type"), MODEL_TYPE_OF_ROLE[role]
     if found != expected:
         raise UserError(

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from scripts.common.errors import UserError
 from scripts.common.reading import read_sealed, write_sealed
 from scripts.donors.settings import DonorSource
 
@@ -50,3 +51,11 @@ def write_manifest(path: Path, manifest: DonorManifest) -> None:
 def read_manifest(path: Path) -> DonorManifest:
     """The manifest as it was written; UserError where the file was edited since."""
     return read_sealed(DonorManifest, path)
+
+
+def read_manifest_of(role: str, path: Path) -> DonorManifest:
+    """The same; UserError where it is of the other donor."""
+    manifest = read_manifest(path)
+    if manifest.role != role:
+        raise UserError(f"{path}: role {manifest.role} found; expected {role}; record the donor again")
+    return manifest

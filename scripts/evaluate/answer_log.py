@@ -13,6 +13,7 @@ from pathlib import Path
 
 from scripts.common.errors import UserError
 from scripts.common.files import write_text_atomically
+from scripts.common.json_text import json_value
 from scripts.questions.indices import named
 
 # What VLMEvalKit puts in place of an answer (vlmeval/api/base.py: fail_msg).
@@ -56,7 +57,7 @@ def line_of(answer: Answer, key: str) -> str:
 def parse(line: str, key: str) -> Answer | None:
     """The answer of a line; None unless `line_of` wrote it for this evaluation."""
     try:
-        row = json.loads(line)
+        row = json_value(line)
         found = row.pop("checksum")
         answer = Answer(**row)
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -19,6 +19,7 @@ from scripts.common.errors import run_program
 from scripts.common.files import write_json_atomically
 from scripts.common.ownership import owned
 from scripts.common.units import duration
+from scripts.common.whole_numbers import whole_number
 from scripts.evaluate.answer_log import require_no_failures
 from scripts.evaluate.evaluation_log import make_logger
 from scripts.evaluate.job import (
@@ -77,7 +78,7 @@ def answer_share(job: EvaluationJob, share: Share, output_path: Path, log_path: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add_arguments(parser)
-    parser.add_argument("--share", type=int, required=True, help="from 0")
+    parser.add_argument("--share", type=whole_number(0), required=True, help="from 0")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
     arguments = parser.parse_args()

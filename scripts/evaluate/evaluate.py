@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
-from scripts.common.files import write_text_atomically
+from scripts.common.files import sha256_of_file, write_text_atomically
 from scripts.common.ownership import owned
 from scripts.common.units import duration
 from scripts.evaluate.evaluation_log import make_logger
@@ -50,7 +50,9 @@ class Outputs:
     log_path: Path
 
 
-def provenance_of(job: EvaluationJob, identity: Identity, num_questions: int, timing: Timing) -> Provenance:
+def provenance_of(
+    job: EvaluationJob, identity: Identity, num_questions: int, timing: Timing, records_path: Path
+) -> Provenance:
     times = Times.of(timing, num_questions * job.num_seeds)
     return Provenance(
         model=job.model_name,
@@ -59,6 +61,7 @@ def provenance_of(job: EvaluationJob, identity: Identity, num_questions: int, ti
         backend=job.serve.backend,
         seeds=job.seeds,
         num_questions=num_questions,
+        records_sha256=sha256_of_file(records_path),
         **vars(times),
     )
 
@@ -96,8 +99,8 @@ def evaluate(job: EvaluationJob, outputs: Outputs) -> None:
         for seed in task.seeds:
             where = str(task.answers_path(seed))
             records += make_records(task.questions, asked.answers[seed], asked.judgements[seed], seed, where)
-    provenance = provenance_of(job, identity, len(task.questions), asked.timing)
     write_records(outputs.records_path, records)
+    provenance = provenance_of(job, identity, len(task.questions), asked.timing, outputs.records_path)
     write_provenance(outputs.provenance_path, provenance)
     mean = sum(record.score for record in records) / len(records)
     log(f"{job.model_name}: score {mean:.3f} over {len(records)} answers, in {duration(provenance.wall_time_s)}")

@@ -21,6 +21,7 @@ from scripts.common.errors import UserError
 from scripts.common.files import md5_of_file
 from scripts.common.ownership import locked
 from scripts.common.settings import json_settings
+from scripts.common.whole_numbers import seed_number, whole_number
 from scripts.environments.installed_packages import versions_in
 from scripts.evaluate.model_names import CONTROLS, NO_CONTROL
 from scripts.evaluate.provenance import Identity, ServeIdentity
@@ -93,8 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="evaluate.serve",
     )
     parser.add_argument("--settings", required=True, metavar="JSON", help="evaluate.BACKEND")
-    parser.add_argument("--seed", type=int, required=True, help="the first of --num-seeds")
-    parser.add_argument("--num-seeds", type=int, required=True)
+    parser.add_argument("--seed", type=seed_number, required=True, help="the first of --num-seeds")
+    parser.add_argument("--num-seeds", type=whole_number(1), required=True)
     parser.add_argument("--serve-python", type=Path, required=True, help="interpreter of the server's environment")
     parser.add_argument("--work-dir", type=Path, required=True, help="for answers, and for logs and files under way")
 

@@ -17,7 +17,7 @@ from scripts.common.files import write_text_atomically
 from scripts.common.ownership import owned
 from scripts.evaluate.comparisons import comparison_text
 from scripts.evaluate.model_names import pipeline_order
-from scripts.evaluate.provenance import check_same_way, read_provenance, write_table_provenance
+from scripts.evaluate.provenance import check_records_unedited, check_same_way, read_provenance, write_table_provenance
 from scripts.evaluate.records import read_records
 from scripts.evaluate.same_questions import check_same_questions
 from scripts.evaluate.scores import overall_table, scores_of, scores_text
@@ -44,12 +44,13 @@ def main() -> None:
             )
         records = {model: read_records(path) for model, path in records_paths.items()}
         provenances = {model: read_provenance(provenance_paths[model]) for model in records}
+        check_records_unedited(records_paths, provenances)
         check_same_way(provenances, provenance_paths)
         check_same_questions(records, records_paths)
         scores = [score for model in records for score in scores_of(model, records[model])]
-        write_table_provenance(arguments.output_json, provenances)
         write_text_atomically(arguments.output_comparison, comparison_text(records))
         write_text_atomically(arguments.output_csv, scores_text(scores))
+        write_table_provenance(arguments.output_json, provenances, arguments.output_csv)
         print(overall_table(scores))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
+from scripts.common.files import sha256_of_file
 from scripts.common.reading import read_sealed, write_sealed
 
 # What must agree for two models to stand in one table.
@@ -93,6 +94,7 @@ class Provenance:
     backend: str  # that served
     seeds: list[int]
     num_questions: int
+    records_sha256: str
     num_asked_before: int
     startup_s: float
     wall_time_s: float
@@ -101,9 +103,10 @@ class Provenance:
 
 @dataclass(frozen=True)
 class TableProvenance:
-    """Of all models of a table."""
+    """Of all models of a table, and of the table itself."""
 
     models: dict[str, Provenance]
+    scores_sha256: str
 
 
 def write_provenance(path: Path, provenance: Provenance) -> None:
@@ -111,21 +114,41 @@ def write_provenance(path: Path, provenance: Provenance) -> None:
 
 
 def read_provenance(path: Path) -> Provenance:
-    """Of one model, as it was written."""
-    return read_sealed(Provenance, path)
+    """Of the model that the file is named by; UserError where it is of another one, or was edited."""
+    provenance = read_sealed(Provenance, path)
+    if provenance.model != path.stem:
+        raise UserError(
+            f"{path}: about {provenance.model}; expected {path.stem}: files were exchanged; evaluate this model again"
+        )
+    return provenance
 
 
-def write_table_provenance(path: Path, provenances: Mapping[str, Provenance]) -> None:
-    write_sealed(path, asdict(TableProvenance(dict(provenances))))
+def write_table_provenance(path: Path, provenances: Mapping[str, Provenance], scores_path: Path) -> None:
+    write_sealed(path, asdict(TableProvenance(dict(provenances), sha256_of_file(scores_path))))
 
 
-def read_table_provenance(path: Path, models: Sequence[str]) -> dict[str, Provenance]:
-    """The provenance of each of these models; raises UserError when the file lacks one."""
-    found = read_sealed(TableProvenance, path).models
+def read_table_provenance(path: Path, models: Sequence[str], scores_path: Path) -> dict[str, Provenance]:
+    """The provenance of each of these models; raises UserError when the file lacks one, or the table was edited since."""
+    table = read_sealed(TableProvenance, path)
     for model in models:
-        if model not in found:
+        if model not in table.models:
             raise UserError(f"{path}: nothing about {model} found, though its records were given; make the table again")
-    return {model: found[model] for model in models}
+    _check_unedited(scores_path, table.scores_sha256, path, "make the table again")
+    return {model: table.models[model] for model in models}
+
+
+def check_records_unedited(records_paths: Mapping[str, Path], provenances: Mapping[str, Provenance]) -> None:
+    """Raises UserError where the records of a model are not those that its evaluation wrote."""
+    for model, path in records_paths.items():
+        _check_unedited(path, provenances[model].records_sha256, path.with_suffix(".json"), "evaluate this model again")
+
+
+def _check_unedited(path: Path, expected: str, expected_by: Path, remedy: str) -> None:
+    if (found := sha256_of_file(path)) != expected:
+        raise UserError(
+            f"{path}: sha256 {found} found, {expected} expected by {expected_by}: it was edited since; bring the file back as "
+            f"it was written, or {remedy}"
+        )
 
 
 def check_same_way(provenances: Mapping[str, Provenance], paths: Mapping[str, Path]) -> None:

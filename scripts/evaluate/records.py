@@ -9,6 +9,7 @@ from typing import Literal
 
 from scripts.common.errors import UserError
 from scripts.common.files import write_text_atomically
+from scripts.common.json_text import json_value
 from scripts.common.reading import numbered_lines
 from scripts.common.settings import settings_from
 
@@ -68,7 +69,7 @@ def read_records(path: Path) -> list[Record]:
     records = []
     for number, line in numbered_lines(path, "one JSON record per question"):
         try:
-            record = settings_from(Record, json.loads(line))
+            record = settings_from(Record, json_value(line))
             record.check()
         except ValueError as error:
             raise UserError(f"{path}: line {number}: not valid JSON ({error}), probably cut off; {REMEDY}") from None

@@ -3,7 +3,8 @@
 The fields are in alphabetical order, as they stand in the records' provenance.
 """
 
-from collections.abc import Iterator, Mapping
+import string
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,8 +41,9 @@ class NativeSettings:
 
     def findings(self, where: str) -> Iterator[str]:
         """Prompts that cannot be filled, a line each."""
-        for key, prompt in (("choice_prompt", self.choice_prompt), ("open_prompt", self.open_prompt)):
-            if reason := _reason_not_to_fill(prompt):
+        needed_of = {"choice_prompt": ("question", "options"), "open_prompt": ("question",)}
+        for key, needed in needed_of.items():
+            if reason := _prompt_fault(getattr(self, key), needed):
                 yield (
                     f"{where}.{key}: cannot be filled ({reason}); expected no fields but {{question}}, {{options}}, {{letters}}; "
                     "a brace that is meant as such is written twice: {{ }}"
@@ -63,10 +65,17 @@ def _filled(prompt: str, question: str, options: Mapping[str, str]) -> str:
     return prompt.format(question=question, options=lines, letters=",".join(options))
 
 
-def _reason_not_to_fill(prompt: str) -> str | None:
-    """Why `str.format` cannot fill a prompt, or None."""
+def _prompt_fault(prompt: str, needed: Collection[str]) -> str | None:
+    """Why a prompt cannot be filled, or would not show what is asked; None where all is well.
+
+    Formats, as in `{question:>99}`, are refused: they can change a text, or make it as long as the memory.
+    """
     try:
+        parts = [part[1:] for part in string.Formatter().parse(prompt) if part[1] is not None]
+        if formatted := [name for name, format_, conversion in parts if format_ or conversion]:
+            return f"{{{formatted[0]}}} with a format"
         _filled(prompt, "", {})
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
-    return None
+    missing = [name for name in needed if name not in [name for name, _, _ in parts]]
+    return f"{{{missing[0]}}} is missing" if missing else None

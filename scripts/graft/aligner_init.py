@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from scripts.common.safetensors_files import DTYPE_BYTES, TensorOnDisk
+from scripts.donors.safetensors_files import DTYPE_BYTES, TensorOnDisk
 from scripts.donors.tensor_values import Float32Array, from_float32, to_float32
 
 SLAB_BYTES = 1 << 20

@@ -10,7 +10,7 @@ from transformers import AutoConfig
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 from scripts.common.errors import UserError
-from scripts.common.safetensors_files import DTYPE_BYTES, TensorOnDisk, read_checkpoint
+from scripts.donors.safetensors_files import DTYPE_BYTES, TensorOnDisk, read_checkpoint
 from scripts.graft.affine_refit import normalised_heads
 from scripts.graft.calibration_report import PROJECTIONS
 from scripts.graft.donor_configs import SAFETENSORS_DTYPES, read_language_donor

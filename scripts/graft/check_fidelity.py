@@ -34,14 +34,15 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from scripts.common.errors import UserError, run_program
-from scripts.common.files import read_json, sha256_of_file
+from scripts.common.files import sha256_of_file
+from scripts.common.input_files import read_section
 from scripts.common.logger import log
-from scripts.common.model_files import file_digests, joined_sha256
 from scripts.common.ownership import owned
 from scripts.common.reading import read_object
-from scripts.common.safetensors_files import read_checkpoint
 from scripts.common.settings import json_settings
 from scripts.donors.checksums import check_recorded_digests
+from scripts.donors.model_files import file_digests, joined_sha256
+from scripts.donors.safetensors_files import read_checkpoint
 from scripts.graft.calibration_report import read_calibration
 from scripts.graft.fidelity import (
     DroppedTensors,
@@ -168,7 +169,7 @@ def check_finite(logits: Sequence[torch.Tensor], directory: Path) -> None:
 
 def architecture_of(graft_dir: Path) -> Architecture:
     """The architecture that the graft's config.json names."""
-    model_type = read_json(graft_dir / "config.json").get("model_type")
+    model_type = read_section(graft_dir / "config.json").get("model_type")
     if model_type not in ARCHITECTURE_OF_MODEL_TYPE:
         raise UserError(
             f"{graft_dir / 'config.json'}: model_type {model_type!r} found, expected one of "

@@ -11,6 +11,7 @@ from scripts.graft.donor_configs import (
     VISION_DEFAULTS,
     ConfigReader,
     LanguageShape,
+    check_vision_windows,
     dtype_name,
     language_shape,
     rope_section,
@@ -28,11 +29,17 @@ def check_language_donor(llm: ConfigReader) -> None:
             f"{llm.where('attention_bias')} is true; expected false: neither architecture has a bias on o_proj; "
             "take a language donor without attention biases (all published Qwen3 are)"
         )
-    layer_types = llm.values.get("layer_types") or []
-    if llm.boolean("use_sliding_window", default=False) or any(kind != "full_attention" for kind in layer_types):
+    layer_types = llm.values.get("layer_types")
+    kinds = layer_types if isinstance(layer_types, list) else []
+    if llm.boolean("use_sliding_window", default=False) or any(kind != "full_attention" for kind in kinds):
         raise UserError(
             f"{llm.where('use_sliding_window')}: sliding-window layers found; expected full attention in every layer: "
             "a picture's tokens would fall out of the window; take a language donor without a sliding window"
+        )
+    if layer_types is not None and len(kinds) != llm.integer("num_hidden_layers"):
+        raise UserError(
+            f"{llm.where('layer_types')} is {layer_types!s:.100}; expected a list with an entry for each of num_hidden_layers; "
+            "fetch this donor's config.json again"
         )
     rope = rope_section(llm)
     rope_type = rope.get("rope_type", rope.get("type", "default"))
@@ -136,12 +143,12 @@ def language_values(llm: ConfigReader, shape: LanguageShape) -> dict[str, Any]:
         "num_hidden_layers": shape.num_layers,
         "num_attention_heads": shape.num_heads,
         "num_key_value_heads": shape.num_kv_heads,
-        "hidden_act": llm.get("hidden_act"),
+        "hidden_act": llm.activation("hidden_act"),
         "max_position_embeddings": llm.integer("max_position_embeddings"),
         "max_window_layers": shape.num_layers,
-        "initializer_range": llm.get("initializer_range", 0.02),
+        "initializer_range": llm.number("initializer_range", 0.02),
         "rms_norm_eps": llm.number("rms_norm_eps"),
-        "attention_dropout": llm.get("attention_dropout", 0.0),
+        "attention_dropout": llm.share("attention_dropout", 0.0),
         "use_cache": llm.boolean("use_cache", default=True),
         "use_sliding_window": False,
         "sliding_window": None,
@@ -241,7 +248,7 @@ def derive_config(
     mrope_section = mrope_section_for(vl, shape.head_dim, llm.path)
     section = vl.child("vision_config")
     vision = ConfigReader(without_code(section.values), section.path, section.section)
-    vision_shape(vision)
+    check_vision_windows(vision, vision_shape(vision))
     parts = DerivedParts(
         llm=llm,
         vision=vision,

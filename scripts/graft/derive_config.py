@@ -8,36 +8,45 @@ By hand: .venv/bin/python scripts graft.derive_config --config config/demo.yaml
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
-from scripts.common.errors import run_program
-from scripts.common.files import read_json, write_json_atomically
+from scripts.common.errors import UserError, run_program
+from scripts.common.files import write_json_atomically
+from scripts.common.input_files import read_section
 from scripts.common.ownership import owned
 from scripts.common.settings import json_settings
 from scripts.graft.config import AddedTokens, derive_config
-from scripts.graft.donor_configs import read_language_donor, read_vision_donor
+from scripts.graft.donor_configs import CONFIG_NAME, is_integer, read_language_donor, read_vision_donor
 from scripts.graft.settings import GraftSettings
 
 # Where tokenizers keep the ids of added tokens, newest convention first.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "added_tokens.json")
 
 
+def _added_tokens_in(name: str, values: dict[str, Any]) -> dict[Any, Any]:
+    """{token: id} that one of the tokenizer's files lists. Raises an error of Python's where it is of another form."""
+    if name == "tokenizer.json":
+        return {entry["content"]: entry["id"] for entry in values.get("added_tokens") or []}
+    if name == "tokenizer_config.json":
+        return {entry["content"]: int(number) for number, entry in (values.get("added_tokens_decoder") or {}).items()}
+    return values
+
+
 def read_added_tokens(directory: Path) -> dict[str, int] | None:
     """{token: id} of the tokenizer's added tokens, or None where the directory has no tokenizer file that lists them."""
     for name in _TOKENIZER_FILES:
         path = directory / name
-        if not path.exists():
+        if not os.path.lexists(path):  # a link whose target is gone is an error below
             continue
-        values = read_json(path)
-        if name == "tokenizer.json":
-            tokens = {entry["content"]: entry["id"] for entry in values.get("added_tokens") or []}
-        elif name == "tokenizer_config.json":
-            tokens = {
-                entry["content"]: int(number) for number, entry in (values.get("added_tokens_decoder") or {}).items()
-            }
-        else:
-            tokens = dict(values)
+        try:
+            tokens = _added_tokens_in(name, read_section(path))
+            is_sound = all(isinstance(token, str) and is_integer(number) for token, number in tokens.items())
+        except (AttributeError, KeyError, TypeError, ValueError):
+            is_sound = False
+        if not is_sound:
+            raise UserError(f"{path}: its added tokens are not texts with ids; fetch this file again")
         if tokens:
             return tokens
     return None
@@ -61,7 +70,8 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="config.json to write")
     arguments = parser.parse_args()
-    with owned(arguments.output):
+    donor_configs = [donor_dir / CONFIG_NAME for donor_dir in (arguments.vl_dir, arguments.llm_dir)]
+    with owned(arguments.output, inputs=donor_configs):
         config = derive_from_donors(arguments.vl_dir, arguments.llm_dir, arguments.settings)
         write_json_atomically(arguments.output, config)
 

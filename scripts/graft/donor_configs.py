@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_json
+from scripts.common.input_files import read_section
 
 CONFIG_NAME = "config.json"
 
@@ -41,6 +41,23 @@ VISION_DEFAULTS = {
 }
 _MISSING = object()
 _FETCH_AGAIN = "fetch this donor's config.json again"
+
+
+# The names that transformers 5 knows (transformers/activations.py: ACT2CLS).
+ACTIVATIONS = (
+    "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh", "gelu_pytorch_tanh",
+    "hardswish", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu",
+    "sqrtsoftplus", "swish", "tanh", "xielu",
+)  # fmt: skip
+
+# Above every model's; a damaged number would otherwise fill the memory with names of tensors.
+MAX_SIZE = 2**31 - 1
+MAX_NUM_LAYERS = 10_000
+
+
+def is_integer(value: Any) -> bool:
+    """A whole number; JSON's true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -96,18 +113,34 @@ class ConfigReader:
             raise UserError(f"{self.where(key)} not found; the graft's configuration needs it; {_FETCH_AGAIN}")
         return value
 
-    def integer(self, key: str, default: Any = _MISSING) -> int:
-        """A positive whole number."""
+    def integer(self, key: str, default: Any = _MISSING, most: int = MAX_SIZE) -> int:
+        """A positive whole number up to `most`."""
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"{self.where(key)} is {value!r}; expected a positive whole number; {_FETCH_AGAIN}")
-        return value
+        if not is_integer(value) or not 1 <= value <= most:
+            raise UserError(
+                f"{self.where(key)} is {value!r}; expected a positive whole number up to {most}; {_FETCH_AGAIN}"
+            )
+        return int(value)
 
-    def number(self, key: str) -> float:
+    def number(self, key: str, default: Any = _MISSING) -> float:
         """A positive number."""
-        value = self.get(key)
+        value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
             raise UserError(f"{self.where(key)} is {value!r}; expected a positive number; {_FETCH_AGAIN}")
+        return value
+
+    def share(self, key: str, default: Any) -> float:
+        """A number from 0 to below 1."""
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+            raise UserError(f"{self.where(key)} is {value!r}; expected a number from 0 to below 1; {_FETCH_AGAIN}")
+        return value
+
+    def activation(self, key: str) -> str:
+        """The name of an activation that transformers knows."""
+        value = self.get(key)
+        if not isinstance(value, str) or value not in ACTIVATIONS:
+            raise UserError(f"{self.where(key)} is {value!r}; expected one of {', '.join(ACTIVATIONS)}; {_FETCH_AGAIN}")
         return value
 
     def boolean(self, key: str, default: Any = _MISSING) -> bool:
@@ -128,9 +161,7 @@ class ConfigReader:
 def read_config(directory: Path, expected_model_type: str, role: str) -> ConfigReader:
     """The config.json of a donor, after its model_type and the absence of quantisation have been checked."""
     path = directory / CONFIG_NAME
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: holds no section of keys; {_FETCH_AGAIN}")
+    values = read_section(path)
     config = ConfigReader(values, path)
     model_type = values.get("model_type")
     if model_type != expected_model_type:
@@ -168,7 +199,7 @@ def dtype_name(config: ConfigReader) -> str:
     for section in sections:
         for key in ("dtype", "torch_dtype"):
             if (value := section.values.get(key)) is not None:
-                if value not in SAFETENSORS_DTYPES:
+                if not isinstance(value, str) or value not in SAFETENSORS_DTYPES:
                     raise UserError(
                         f"{section.where(key)} is {value!r}; expected one of {', '.join(SAFETENSORS_DTYPES)}; take an "
                         "unquantised copy of this donor"
@@ -196,7 +227,7 @@ def language_shape(text: ConfigReader, tie_word_embeddings: bool) -> LanguageSha
         vocab_size=text.integer("vocab_size"),
         hidden_size=hidden_size,
         intermediate_size=text.integer("intermediate_size"),
-        num_layers=text.integer("num_hidden_layers"),
+        num_layers=text.integer("num_hidden_layers", most=MAX_NUM_LAYERS),
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_dim=hidden_size // num_heads if head_dim is None else text.integer("head_dim"),
@@ -214,17 +245,40 @@ def tied(config: ConfigReader) -> bool:
 def vision_shape(vision: ConfigReader) -> VisionShape:
     """Reads the vision tower's shape; `in_chans` is the published spelling of in_channels, 3 the class's default."""
     vision = ConfigReader({**VISION_DEFAULTS, **vision.values}, vision.path, vision.section)
+    hidden_size, num_heads = vision.integer("hidden_size"), vision.integer("num_heads")
+    if hidden_size % num_heads:
+        raise UserError(
+            f"{vision.where('hidden_size')} is {hidden_size}; expected a multiple of num_heads {num_heads}; {_FETCH_AGAIN}"
+        )
     return VisionShape(
-        depth=vision.integer("depth"),
-        hidden_size=vision.integer("hidden_size"),
+        depth=vision.integer("depth", most=MAX_NUM_LAYERS),
+        hidden_size=hidden_size,
         intermediate_size=vision.integer("intermediate_size"),
-        num_heads=vision.integer("num_heads"),
+        num_heads=num_heads,
         in_channels=vision.integer("in_channels", default=vision.values.get("in_chans", 3)),
         patch_size=vision.integer("patch_size"),
         temporal_patch_size=vision.integer("temporal_patch_size"),
         spatial_merge_size=vision.integer("spatial_merge_size"),
         out_hidden_size=vision.integer("out_hidden_size"),
     )
+
+
+def check_vision_windows(vision: ConfigReader, shape: VisionShape) -> None:
+    """Raises UserError where what shapes no tensor, but steers the vision tower's attention, makes no sense."""
+    vision = ConfigReader({**VISION_DEFAULTS, **vision.values}, vision.path, vision.section)
+    vision.activation("hidden_act")
+    smallest = shape.patch_size * shape.spatial_merge_size
+    if (window_size := vision.integer("window_size")) < smallest:
+        raise UserError(
+            f"{vision.where('window_size')} is {window_size}; expected at least {smallest}, patch_size times "
+            f"spatial_merge_size; {_FETCH_AGAIN}"
+        )
+    blocks = vision.get("fullatt_block_indexes")
+    if not isinstance(blocks, list) or not all(is_integer(block) and 0 <= block < shape.depth for block in blocks):
+        raise UserError(
+            f"{vision.where('fullatt_block_indexes')} is {blocks!r}; expected numbers of the {shape.depth} blocks, from 0; "
+            f"{_FETCH_AGAIN}"
+        )
 
 
 def read_vision_donor(directory: Path) -> ConfigReader:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from scripts.common.errors import UserError
-from scripts.common.safetensors_files import TensorOnDisk
+from scripts.donors.safetensors_files import TensorOnDisk
 from scripts.donors.tensor_values import FLOAT_DTYPES
 from scripts.graft.shapes import Shapes
 

@@ -95,7 +95,7 @@ class Fidelity:
     loading_info: dict[str, list[str]]
     text: str
     text_sha256: str
-    graft_sha256: str  # over the files of the graft that was measured (scripts/common/model_files.py)
+    graft_sha256: str  # over the files of the graft that was measured (scripts/donors/model_files.py)
     ledger_sha256: str
     versions: dict[str, str]
 

@@ -23,17 +23,20 @@ from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import fsync_directory
+from scripts.common.json_text import json_value
 from scripts.common.logger import log
 from scripts.common.ownership import owned
-from scripts.common.safetensors_files import INDEX_NAME
 from scripts.common.settings import json_settings
 from scripts.common.units import duration, size
+from scripts.common.whole_numbers import seed_number
 from scripts.donors.checksums import record_files, tensor_digests
+from scripts.donors.safetensors_files import INDEX_NAME
 from scripts.graft.calibration_report import check_refit_is_reported
 from scripts.graft.config import derive_config
-from scripts.graft.donor_configs import read_language_donor, read_vision_donor
+from scripts.graft.donor_configs import read_language_donor, read_vision_donor, vision_shape
 from scripts.graft.ledger import LEDGER_NAME, ledger_text
 from scripts.graft.machine_paths import is_searched, path_in
+from scripts.graft.picture_processing import check_picture_processing
 from scripts.graft.plan import PlannedTensor
 from scripts.graft.preparation import (
     DonorConfigs,
@@ -111,6 +114,9 @@ def prepare(job: GraftJob) -> PreparedGraft:
     if refit and job.refit_path and job.calibration_path:
         check_refit_is_reported(job.refit_path, refit.sha256, job.calibration_path)
     files = travelling_files(job.vl_dir, job.llm_dir, job.code_dir, dict(llm.values), derived.get("auto_map", {}))
+    check_picture_processing(
+        json_value(files["preprocessor_config.json"]), vision_shape(vl.child("vision_config")), job.vl_dir
+    )
     check_no_machine_paths(job, files)
     files[SETTINGS_NAME] = json_bytes(asdict(SavedSettings(job.settings, job.seed)))
     outputs = [output_tensor(entry, job.seed) for entry in plan if entry.output_name]
@@ -205,7 +211,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--settings", type=json_settings(GraftSettings, "graft"), required=True, help="the config's `graft`, as JSON"
     )
-    parser.add_argument("--seed", type=int, required=True, help="of the new tensors")
+    parser.add_argument("--seed", type=seed_number, required=True, help="of the new tensors")
     parser.add_argument("--model-code-dir", type=Path, required=True, help="source of the grafted architecture")
     parser.add_argument("--output-dir", type=Path, required=True, help="checkpoint directory to make")
     return parser.parse_args()

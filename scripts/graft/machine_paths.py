@@ -4,11 +4,11 @@ A donor that was trained or downloaded by somebody often holds one (`name_or_pat
 takes over of it goes on into each checkpoint, so it is looked for before anything is trained, and once more before an upload.
 """
 
-import json
 import re
 from pathlib import Path
 
 from scripts.common.errors import UserError
+from scripts.common.json_text import json_value
 from scripts.common.root import ROOT
 from scripts.common.secret_values import leaves
 
@@ -39,7 +39,7 @@ def path_in(name: str, content: bytes) -> str | None:
     in_text = re.compile(rf"(?<![\w.:/-])(?:{places})(?![\w.-])")
     if name.endswith(".json"):
         try:
-            values = json.loads(content)
+            values = json_value(content)
         except ValueError as error:
             raise UserError(
                 f"{name}: not valid JSON ({error}); fetch or make it again, it was probably cut off"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_json, sha256_of_file
+from scripts.common.files import sha256_of_file
+from scripts.common.input_files import read_json, read_section
 from scripts.common.root import ROOT
 from scripts.common.secret_values import leaves
 
@@ -92,8 +93,7 @@ def require_own_code(directory: Path, *, with_trust: bool = True) -> None:
 
 def is_trusted(directory: Path) -> bool:
     """Whether a model directory is loaded with `trust_remote_code`: where it names our code and, as is checked, no other."""
-    config = read_json(directory / "config.json")
-    is_own = isinstance(config, dict) and config.get("auto_map") == AUTO_MAP
+    is_own = read_section(directory / "config.json").get("auto_map") == AUTO_MAP
     if is_own:
         require_own_code(directory)
     return is_own

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scripts.common.errors import UserError
-from scripts.common.safetensors_files import DTYPE_BYTES, TensorOnDisk
+from scripts.donors.safetensors_files import DTYPE_BYTES, TensorOnDisk
 from scripts.graft.donor_tensors import DonorTensors
 from scripts.graft.ledger import LedgerDonor, Policy
 from scripts.graft.settings import GraftSettings

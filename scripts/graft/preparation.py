@@ -1,6 +1,7 @@
 """What a graft needs from its donors, read and checked before a byte is written: the plan and the checksums."""
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_json
-from scripts.common.safetensors_files import read_checkpoint, read_shard
+from scripts.common.input_files import read_section
+from scripts.donors.safetensors_files import read_checkpoint, read_shard
 from scripts.graft.aligner_init import constant_slabs, fresh_input_moment, kept_input_moment, mlp_2_std, normal_slabs
 from scripts.graft.donor_configs import ConfigReader, language_shape, text_section, tied, vision_shape
 from scripts.graft.donor_tensors import DonorTensors, by_published_name, check_tensors
@@ -32,9 +33,7 @@ class DonorConfigs:
 
 def check_config(config_path: Path, derived: Mapping[str, Any]) -> None:
     """Raises UserError where config.json is not what the donors and settings imply."""
-    config = read_json(config_path)
-    if not isinstance(config, dict):
-        raise UserError(f"{config_path}: holds no section of keys; delete it and run derive_config.py again")
+    config = read_section(config_path)
     found, expected = flatten(config), flatten(derived)
     for key in [*expected, *found]:
         if found.get(key) != expected.get(key):
@@ -54,9 +53,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def check_output_dir(output_dir: Path, donor_dirs: Iterable[Path]) -> None:
     """The result must not lie in a donor: donors are never modified."""
-    resolved = output_dir.resolve()
+    # Not resolve(), which raises RuntimeError at a link to itself.
+    real_path = Path(os.path.realpath(output_dir))
     for donor_dir in donor_dirs:
-        if resolved.is_relative_to(donor_dir.resolve()):
+        if real_path.is_relative_to(os.path.realpath(donor_dir)):
             raise UserError(
                 f"{output_dir}: lies in the donor {donor_dir}, which must stay as it is; choose another results directory"
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 from scripts.common.errors import UserError
 from scripts.common.files import fsync_directory, write_bytes_atomically
 from scripts.common.logger import log
-from scripts.common.safetensors_files import INDEX_NAME, SHARD_PATTERN, SINGLE_NAME
+from scripts.donors.safetensors_files import INDEX_NAME, SHARD_PATTERN, SINGLE_NAME
 from scripts.graft.fidelity import FIDELITY_NAME
 from scripts.graft.file_sharing import share_file
 from scripts.graft.ledger import LEDGER_NAME

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 SETTINGS_NAME = "settings.json"
+MAX_SHARD_GB = 1_000_000
 
 Architecture = Literal["qwen3", "qwen2_5_vl"]
 
@@ -27,7 +28,9 @@ class GraftSettings:
         return self.calibration == "affine"
 
     def findings(self, where: str) -> Iterator[str]:
-        """Options that contradict each other; one line each."""
+        """Values that cannot work, and options that contradict each other; one line each."""
+        if not 0 < self.max_shard_gb <= MAX_SHARD_GB:
+            yield f"{where}.max_shard_gb: {self.max_shard_gb} found; expected a number above 0 and up to {MAX_SHARD_GB:,}"
         if self.is_refitted and self.architecture == "qwen3":
             yield (
                 f"{where}.calibration: {self.calibration} contradicts {where}.architecture: qwen3, which loses nothing that "

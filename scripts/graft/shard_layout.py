@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.common.safetensors_files import DTYPE_BYTES, TensorOnDisk, read_metadata, read_shard
+from scripts.donors.safetensors_files import DTYPE_BYTES, TensorOnDisk, read_metadata, read_shard
 
 # Where a tensor lies at the same place within a page as in its donor, the kernel copies whole pages.
 _PAGE_BYTES = 4096

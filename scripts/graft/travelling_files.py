@@ -6,17 +6,16 @@ these files run a donor's code stays behind (scripts/graft/own_code.py).
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import jinja2.sandbox
-
 from scripts.common.errors import UserError
-from scripts.common.files import read_json
+from scripts.common.input_files import read_input_bytes, read_input_text, read_json, read_section
 from scripts.common.logger import log
 from scripts.graft.own_code import code_named_in, without_code
+from scripts.graft.sample_rendering import template_fault
 
 # What AutoTokenizer reads of a byte-level BPE tokenizer; those that the language donor has are taken.
 _TOKENIZER_NAMES = (
@@ -42,25 +41,10 @@ TRAVELLING_PATTERNS = (
 # Named in the processor's file so that AutoProcessor finds the class for a model type that transformers does not know.
 _PROCESSOR_CLASS = "Qwen2_5_VLProcessor"
 
-# A conversation that a usable template must show in full, and what it must show.
-_SAMPLE_MESSAGES = [
-    {"role": "user", "content": [{"type": "image"}, {"type": "video"}, {"type": "text", "text": "sample text"}]}
-]
-
-_SAMPLE_PIECES = (
-    "<|vision_start|><|image_pad|><|vision_end|>",
-    "<|vision_start|><|video_pad|><|vision_end|>",
-    "sample text<|im_end|>",
-    "<|im_start|>assistant\n",
-)
-
 
 def read_bytes(path: Path) -> bytes:
     """The whole of a small file; an unreadable one is an error that names it."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); fetch this file again") from None
+    return read_input_bytes(path, "a file of the donor", "fetch this file again")
 
 
 def json_bytes(value: Any) -> bytes:
@@ -68,11 +52,9 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def read_section(path: Path) -> dict[str, Any]:
+def section_without_code(path: Path) -> dict[str, Any]:
     """The keys of a JSON file that travels, without those that name code."""
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds no section of keys; fetch this file again")
+    value = read_section(path)
     for key, named in code_named_in(value):
         log(f"graft: {path}: {key} names code ({named!r}), which stays behind")
     return dict(without_code(value))
@@ -83,7 +65,7 @@ def travelling_bytes(path: Path) -> bytes:
     content = read_bytes(path)
     if path.suffix != ".json":
         return content
-    section = read_section(path)
+    section = section_without_code(path)
     return content if section == read_json(path) else json_bytes(section)
 
 
@@ -92,7 +74,7 @@ def tokenizer_files(llm_dir: Path) -> dict[str, bytes]:
 
     Readers that look there first would otherwise not see chat_template.jinja.
     """
-    files = {name: travelling_bytes(llm_dir / name) for name in _TOKENIZER_NAMES if (llm_dir / name).exists()}
+    files = {name: travelling_bytes(llm_dir / name) for name in _TOKENIZER_NAMES if os.path.lexists(llm_dir / name)}
     if "tokenizer.json" not in files and not {"vocab.json", "merges.txt"} <= files.keys():
         raise UserError(
             f"{llm_dir}: neither tokenizer.json nor vocab.json and merges.txt found; expected the language donor's "
@@ -109,7 +91,7 @@ def tokenizer_files(llm_dir: Path) -> dict[str, bytes]:
 def generation_config(llm_dir: Path, llm_config: dict[str, Any]) -> bytes:
     """The language donor's generation_config.json, or one with its token ids where it has none."""
     path = llm_dir / "generation_config.json"
-    if path.exists():
+    if os.path.lexists(path):
         return travelling_bytes(path)
     ids = {key: llm_config.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return json_bytes({key: value for key, value in ids.items() if value is not None})
@@ -122,14 +104,14 @@ def processor_files(vl_dir: Path) -> dict[str, bytes]:
     """
     files: dict[str, bytes] = {}
     sections: dict[str, dict[str, Any]] = {}
-    if (vl_dir / "processor_config.json").exists():
-        sections = read_section(vl_dir / "processor_config.json")
+    if os.path.lexists(vl_dir / "processor_config.json"):
+        sections = section_without_code(vl_dir / "processor_config.json")
     for name, key in (
         ("preprocessor_config.json", "image_processor"),
         ("video_preprocessor_config.json", "video_processor"),
     ):
-        if (vl_dir / name).exists():
-            section = read_section(vl_dir / name)
+        if os.path.lexists(vl_dir / name):
+            section = section_without_code(vl_dir / name)
         elif isinstance(sections.get(key), dict):
             section = sections[key]
         else:
@@ -146,25 +128,12 @@ def processor_files(vl_dir: Path) -> dict[str, bytes]:
 def candidate_templates(vl_dir: Path) -> Iterator[tuple[Path, str]]:
     """The vision donor's chat templates, in the order in which transformers prefers them."""
     path = vl_dir / "chat_template.jinja"
-    if path.exists():
-        yield path, read_bytes(path).decode()
+    if os.path.lexists(path):
+        yield path, read_input_text(path, "a chat template", "fetch this file again")
     for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
         path = vl_dir / name
-        if path.exists() and isinstance(template := read_section(path).get("chat_template"), str):
+        if os.path.lexists(path) and isinstance(template := section_without_code(path).get("chat_template"), str):
             yield path, template
-
-
-def template_fault(template: str) -> str | None:
-    """What is wrong with a chat template for pictures, or None. It is rendered as transformers renders it."""
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    try:
-        text = environment.from_string(template).render(messages=_SAMPLE_MESSAGES, add_generation_prompt=True)
-    except Exception as error:  # a template is a program: it can divide by zero, or fill the memory
-        return f"does not render a message with a picture ({error})"
-    for piece in _SAMPLE_PIECES:
-        if piece not in text:
-            return f"renders a message with a picture and a video without {piece!r}"
-    return None
 
 
 def chat_template(vl_dir: Path) -> bytes:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_of_file
-from scripts.common.model_files import NUM_READERS, joined_sha256
-from scripts.common.safetensors_files import TensorOnDisk, read_checkpoint
+from scripts.donors.model_files import NUM_READERS, joined_sha256
+from scripts.donors.safetensors_files import TensorOnDisk, read_checkpoint
 from scripts.graft.fidelity import FIDELITY_NAME, Fidelity, read_fidelity
 from scripts.graft.ledger import LEDGER_NAME, LedgerRow, read_ledger, shape_text
 

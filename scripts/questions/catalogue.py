@@ -1,7 +1,6 @@
 """The benchmarks that a configuration asks for: names of config/benchmarks.yaml, or the user's own tables."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,9 @@ from typing import Any
 
 import yaml
 
+from scripts.common.errors import UserError
+from scripts.common.input_files import read_input_text
+from scripts.common.json_text import json_value
 from scripts.common.root import ROOT
 
 CATALOGUE_PATH = ROOT / "config" / "benchmarks.yaml"
@@ -45,10 +47,10 @@ def listed_benchmarks(evaluate: Mapping[str, Any]) -> dict[str, ListedBenchmark]
 
 def pictures_named_in(list_path: Path) -> Iterator[Path]:
     """The pictures that the user's list names; broken lines are passed over here, and refused by tabulate_benchmark.py."""
-    lines = list_path.read_text(encoding="utf-8").splitlines() if list_path.exists() else []
-    for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            yield from (list_path.parent / path for path in json.loads(line)["images"])
+    with contextlib.suppress(UserError):
+        for line in read_input_text(list_path, "a list of questions", "check the path").split("\n"):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                yield from (list_path.parent / path for path in json_value(line)["images"])
 
 
 def benchmark_findings(config: Mapping[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.common.errors import UserError
+from scripts.common.json_text import json_value
 from scripts.questions.pictures import picture_field
 
 # Marks the place of a picture in a sample. `data:image/png;base64,` is kept in front of it, since it is sent along.
@@ -121,7 +122,7 @@ def samples_of(
 
     for number, (row, shown) in enumerate(zip(rows, pictures, strict=True)):
         if row.get("sample"):
-            content = json.loads(row["sample"])
+            content = json_value(row["sample"])
             content["input"] = [pictures_in(message, shown, is_blind=is_blind) for message in content["input"]]
             content |= {"id": number, "group_id": number}
             yield AskedSample(row["index"], row["subset"], Sample.model_validate(content))

@@ -30,7 +30,7 @@ def pictures_in(field: str, index: str, path: Path) -> list[str]:
         for picture in pictures:
             if not base64.b64decode(picture, validate=True):
                 raise ValueError("empty")
-    except (binascii.Error, ValueError, SyntaxError, TypeError) as error:
+    except (binascii.Error, ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise UserError(
             f"{path}: the picture of question {index} is not base64 ({error}); make the row again"
         ) from None

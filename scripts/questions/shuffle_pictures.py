@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from scripts.common.errors import run_program
+from scripts.common.whole_numbers import seed_number
 from scripts.questions.controls import with_shuffled_pictures
 from scripts.questions.tables import read_benchmark, write_benchmark
 
@@ -18,7 +19,7 @@ from scripts.questions.tables import read_benchmark, write_benchmark
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--benchmark-tsv", type=Path, required=True)
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--seed", type=seed_number, required=True)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     table = read_benchmark(arguments.benchmark_tsv)

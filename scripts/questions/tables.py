@@ -3,6 +3,7 @@
 Benchmarks of EvalScope's native backend are kept in the same format (native_samples.py).
 """
 
+import itertools
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from pathlib import Path
 import pandas
 
 from scripts.common.errors import UserError
-from scripts.common.files import open_atomically
+from scripts.common.files import temporary_for
+from scripts.common.input_files import require_file
 from scripts.questions.pictures import picture_sha256
 
 NEEDED_COLUMNS = ("index", "question", "answer", "image")
@@ -37,14 +39,15 @@ class Question:
 
 def read_benchmark(path: Path, *, needs_pictures: bool = True) -> pandas.DataFrame:
     """The whole table as text; raises UserError when a question could not be asked or would be asked twice."""
-    if not path.exists():
-        raise UserError(
-            f"{path}: not found; expected a benchmark in VLMEvalKit's TSV format; put it there, or fetch one that "
-            f"VLMEvalKit knows: scripts/questions/fetch_benchmark.py --benchmark {path.stem}"
-        )
+    require_file(
+        path,
+        "a benchmark in VLMEvalKit's TSV format",
+        "put it there, or fetch one that VLMEvalKit knows: scripts/questions/fetch_benchmark.py --benchmark "
+        + path.stem,
+    )
     try:
-        table = pandas.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    except (pandas.errors.EmptyDataError, pandas.errors.ParserError, UnicodeDecodeError) as error:
+        table = _parse(path)
+    except (pandas.errors.EmptyDataError, pandas.errors.ParserError, OSError, ValueError) as error:
         raise UserError(
             f"{path}: not a TSV ({error}); expected a header and a row per question; make it again"
         ) from None
@@ -89,10 +92,34 @@ def questions_of(table: pandas.DataFrame, pictures: Sequence[list[str]]) -> list
     ]  # fmt: skip
 
 
+def _parse(path: Path) -> pandas.DataFrame:
+    return pandas.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+
+
+def _lost_cell(table: pandas.DataFrame, read: pandas.DataFrame) -> tuple[str, str] | None:
+    """Index and column of the first cell of a table that was read back as another one."""
+    nothing: dict[str, str] = {}
+    for row, again in itertools.zip_longest(rows_of(table), rows_of(read), fillvalue=nothing):
+        if differing := [name for name in {**row, **again} if row.get(name) != again.get(name)]:
+            return row.get("index", "after the last"), differing[0]
+    return None
+
+
 def write_benchmark(table: pandas.DataFrame, path: Path) -> None:
-    """Writes a table that reads back the same, whole or not at all."""
-    with open_atomically(path) as file:
-        table.to_csv(file, sep="\t", index=False)
+    """Writes a table of texts, whole or not at all; UserError where a text would be read back as another one."""
+    with temporary_for(path) as part_path:
+        with open(part_path, "w", encoding="utf-8") as file:
+            table.to_csv(file, sep="\t", index=False)
+        try:
+            lost = _lost_cell(table, _parse(part_path))
+        except (pandas.errors.ParserError, ValueError) as error:
+            lost = (f"of some row ({error})", "a text")
+        if lost:
+            index, column = lost
+            raise UserError(
+                f"{path}: {column} of question {index} does not survive a table: it was read back as another text; expected "
+                "no control characters but tabs and line feeds; word it otherwise"
+            )
 
 
 def require_scorable(table: pandas.DataFrame, path: Path) -> None:

@@ -18,28 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import pandas
-from PIL import Image, UnidentifiedImageError
 
 from scripts.common.errors import UserError, run_program
+from scripts.common.input_files import read_input_text
+from scripts.common.json_text import json_value
 from scripts.common.ownership import owned
+from scripts.data.pictures import read_picture
 from scripts.questions.pictures import picture_field
-from scripts.questions.tables import read_benchmark, write_benchmark
+from scripts.questions.tables import write_benchmark
 
 NEEDED_KEYS = ("question", "images", "answer")
 COLUMN_OF_KEY = {"category": "category", "discipline": "l2-category", "split": "split"}
 KNOWN_KEYS = (*NEEDED_KEYS, "options", "index", *COLUMN_OF_KEY)
 
 
-def read_picture(path: Path, where: str) -> str:
+def picture_text(path: Path, where: str) -> str:
     """The bytes of a picture in base64; raises UserError when there is none."""
-    try:
-        with Image.open(path) as image:
-            image.verify()
-        return base64.b64encode(path.read_bytes()).decode()
-    except FileNotFoundError:
-        raise UserError(f"{where}: {path} not found; expected a picture (paths are relative to the list)") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{where}: {path} is no readable picture ({error}); replace it") from None
+    picture = read_picture(str(path))
+    if picture.problem:
+        raise UserError(
+            f"{where}: {picture.problem}: {picture.detail}; expected a picture (paths are relative to the list); replace it"
+        )
+    return base64.b64encode(path.read_bytes()).decode()
 
 
 def answer_field(answer: Any, letters: str, where: str) -> str:
@@ -56,6 +56,15 @@ def answer_field(answer: Any, letters: str, where: str) -> str:
     return json.dumps(accepted, ensure_ascii=False)
 
 
+def _is_text(value: Any) -> bool:
+    """A text, or a whole number that stands for one."""
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _is_option(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool) and bool(str(value).strip())
+
+
 def row_of(entry: Any, number: int, list_path: Path) -> dict[str, str]:
     """The row of one line; raises UserError naming the line and the key."""
     where = f"{list_path}: line {number}"
@@ -65,17 +74,24 @@ def row_of(entry: Any, number: int, list_path: Path) -> dict[str, str]:
         if not entry.get(key):
             raise UserError(f"{where}: {key} is missing or empty; expected {', '.join(NEEDED_KEYS)}")
     if unknown := entry.keys() - set(KNOWN_KEYS):
-        raise UserError(f"{where}: unknown key {min(unknown)}; expected of {', '.join(KNOWN_KEYS)}")
+        raise UserError(f"{where}: unknown key {min(unknown)!r}; expected of {', '.join(KNOWN_KEYS)}")
+    for key in ("question", "index", *COLUMN_OF_KEY):
+        if not _is_text(entry.get(key, "")):
+            raise UserError(f"{where}: {key} is {entry[key]!r}; expected a text")
     options = entry.get("options", [])
-    if not (isinstance(options, list) and len(options) <= len(string.ascii_uppercase) and all(map(str, options))):
+    if not (
+        isinstance(options, list) and len(options) <= len(string.ascii_uppercase) and all(map(_is_option, options))
+    ):
         raise UserError(
             f"{where}: options is {options!r}; expected a list of up to 26 texts, or none for an open question"
         )
+    if len(set(map(str, options))) < len(options):
+        raise UserError(f"{where}: options is {options!r}; expected each option once")
     letters = string.ascii_uppercase[: len(options)]
     images = entry["images"]
     if not (isinstance(images, list) and all(isinstance(path, str) for path in images)):
         raise UserError(f"{where}: images is {images!r}; expected a list of paths")
-    pictures = [read_picture(list_path.parent / path, where) for path in images]
+    pictures = [picture_text(list_path.parent / path, where) for path in images]
     return {
         "index": str(entry.get("index", number - 1)),
         "image": picture_field(pictures),
@@ -88,16 +104,30 @@ def row_of(entry: Any, number: int, list_path: Path) -> dict[str, str]:
 
 def entries_of(list_path: Path) -> Iterator[tuple[int, Any]]:
     """The lines that are not empty, with their numbers."""
-    try:
-        lines = list_path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise UserError(f"{list_path}: not found; expected a JSON object a line; check evaluate.benchmarks") from None
-    for number, line in enumerate(lines, start=1):
+    text = read_input_text(list_path, "a JSON object a line", "check evaluate.benchmarks")
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield number, json_value(line)
             except ValueError as error:
                 raise UserError(f"{list_path}: line {number} is no JSON ({error}); expected an object") from None
+
+
+def rows_of(list_path: Path) -> list[dict[str, str]]:
+    """The rows of all lines; raises UserError where there are none, or where two have one index."""
+    rows: list[dict[str, str]] = []
+    lines: dict[str, int] = {}
+    for number, entry in entries_of(list_path):
+        row = row_of(entry, number, list_path)
+        if (first := lines.setdefault(row["index"], number)) != number:
+            raise UserError(
+                f"{list_path}: line {number}: index is {row['index']!r}, as in line {first}; expected each index once, since "
+                "answers are kept by it (a line without one has its number, counted from 0)"
+            )
+        rows.append(row)
+    if not rows:
+        raise UserError(f"{list_path}: no questions found; expected a JSON object a line")
+    return rows
 
 
 def main() -> None:
@@ -105,12 +135,9 @@ def main() -> None:
     parser.add_argument("--list", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    with owned(arguments.output):
-        rows = [row_of(entry, number, arguments.list) for number, entry in entries_of(arguments.list)]
-        if not rows:
-            raise UserError(f"{arguments.list}: no questions found; expected a JSON object a line")
+    with owned(arguments.output, inputs=[arguments.list]):
+        rows = rows_of(arguments.list)
         write_benchmark(pandas.DataFrame(rows).fillna(""), arguments.output)
-        read_benchmark(arguments.output)
 
 
 if __name__ == "__main__":

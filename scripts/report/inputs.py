@@ -13,9 +13,9 @@ from typing import Any
 from scripts.common.errors import UserError
 from scripts.common.files import md5_of_file, sha256_of_file
 from scripts.data.dataset_check import DatasetCheck, read_dataset_check
-from scripts.donors.manifest import DonorManifest, read_manifest
+from scripts.donors.manifest import DonorManifest, read_manifest_of
 from scripts.evaluate.model_names import pipeline_order
-from scripts.evaluate.provenance import read_table_provenance
+from scripts.evaluate.provenance import check_records_unedited, read_table_provenance
 from scripts.evaluate.records import read_records
 from scripts.evaluate.same_questions import check_same_questions
 from scripts.evaluate.scores import Benchmark, check_same_weights, read_scores
@@ -66,13 +66,14 @@ def read_benchmark(layout: Layout, name: str, stages: Sequence[Metrics], graft_s
         scores_path=scores_path,
         scores=read_scores(scores_path),
         records={model: read_records(path) for model, path in record_paths.items()},
-        provenance=read_table_provenance(provenance_path, list(record_paths)),
+        provenance=read_table_provenance(provenance_path, list(record_paths), scores_path),
     )
     check_records_against_scores(benchmark, record_paths)
     check_same_questions(benchmark.records, record_paths)
     check_same_benchmark(benchmark, md5_of_file(tsv_path), provenance_path)
     made = {each.stage: each.checkpoint_sha256 for each in stages} | {"graft": graft_sha256}
     check_same_weights(benchmark, made, provenance_path)
+    check_records_unedited(record_paths, benchmark.provenance)
     return benchmark
 
 
@@ -128,7 +129,7 @@ def read_inputs(config_path: Path, commit: Commit) -> Inputs:
         benchmarks=[read_benchmark(layout, name, stages, fidelity.graft_sha256) for name in layout.benchmarks],
         benchmark_md5s={name: md5_of_file(path) for name, path in tsv_paths.items()},
         benchmark_sha256s={name: sha256_of_file(path) for name, path in tsv_paths.items()},
-        donors=[read_manifest(Path(layout.donor_manifest(role))) for role in DONOR_ROLES],
+        donors=[read_manifest_of(role, Path(layout.donor_manifest(role))) for role in DONOR_ROLES],
         datasets={stage: read_dataset_check(Path(layout.dataset_check(stage))) for stage in STAGES},
         locks=[read_lock(Path(path)) for path in layout.locks],
         step_times_s={step: read_step_time(Path(path)) for step, path in layout.step_times.items()},

@@ -5,9 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from scripts.common.errors import UserError
-from scripts.common.files import read_json, sha256_of_file
+from scripts.common.files import sha256_of_file
+from scripts.common.input_files import read_section
 from scripts.common.reading import numbered_lines, parse_number, read_table, require
+from scripts.common.root import ROOT
+from scripts.workflow.configuration import schema_findings
 
 # Packages of a lock that a reader looks for first.
 KEY_PACKAGES = (
@@ -55,7 +60,11 @@ def read_lock(path: Path) -> Lock:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The configuration in effect, as scripts/workflow/save_config.py wrote it."""
-    config: dict[str, Any] = read_json(path)
+    config = read_section(path)
     for key, kind in CONFIG_SECTIONS.items():
         require(config, key, kind, str(path))
+    schema = yaml.safe_load((ROOT / "config/schema.yaml").read_text(encoding="utf-8"))
+    for line in schema_findings(config, schema):
+        if re.split(r"[.:\[]", line)[0] in CONFIG_SECTIONS.keys() - {"report"}:  # which has settings of its own
+            raise UserError(f"{path}: {line}; bring the file back as it was written, or run its rule again")
     return config

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_json
+from scripts.common.input_files import read_section
 from scripts.common.root import ROOT
 from scripts.common.settings import json_settings
 from scripts.serve.settings import ServeSettings
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def model_arguments(model_dir: Path) -> dict[str, Any]:
     """How ms-swift is to read the checkpoint, by its config.json."""
-    config = read_json(model_dir / "config.json")
+    config = read_section(model_dir / "config.json")
     arguments = {"model": str(model_dir), "model_type": model_type(config), "template": template(config)}
     if OWN_IDS_TEMPLATE in arguments.values():
         arguments["external_plugins"] = str(ROOT / "model" / "qwen2_5_vl_qwen3" / "swift_plugin.py")

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scripts.common.errors import UserError
-from scripts.common.files import fsync_directory, fsync_file, read_json, write_json_atomically
-from scripts.common.model_files import COMPLETE_NAME, model_files
+from scripts.common.files import fsync_directory, fsync_file, write_json_atomically
+from scripts.common.input_files import read_json
 from scripts.common.reading import read_object
-from scripts.common.safetensors_files import INDEX_NAME, SINGLE_NAME, read_shard
+from scripts.donors.model_files import COMPLETE_NAME, model_files
+from scripts.donors.safetensors_files import INDEX_NAME, SINGLE_NAME, read_shard, weight_map_of
 from scripts.train.losses import LossPoint, losses_of
 from scripts.train.settings import SETTINGS_NAME, ExportedSettings
 
@@ -83,14 +84,14 @@ def last_complete(trainer_dir: Path) -> Path | None:
 
 
 def read_trainer_state(checkpoint_dir: Path) -> TrainerState:
-    state = read_json(checkpoint_dir / "trainer_state.json")
+    state = read_json(checkpoint_dir / "trainer_state.json", takes_nan=True)
     return TrainerState(state["global_step"], state["max_steps"], losses_of(state["log_history"]))
 
 
 def weight_files(model_dir: Path) -> list[Path]:
     """The weight files of a checkpoint, in the order of their names."""
-    if (model_dir / INDEX_NAME).exists():
-        return [model_dir / name for name in sorted(set(read_json(model_dir / INDEX_NAME)["weight_map"].values()))]
+    if os.path.lexists(model_dir / INDEX_NAME):
+        return [model_dir / name for name in sorted(set(weight_map_of(model_dir / INDEX_NAME).values()))]
     return [model_dir / SINGLE_NAME]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from scripts.common.errors import UserError
 from scripts.common.logger import log
-from scripts.common.model_files import file_digests, joined_sha256
 from scripts.donors.checksums import check_recorded_digests
+from scripts.donors.model_files import file_digests, joined_sha256
 from scripts.graft.ledger import LEDGER_NAME
 from scripts.graft.own_code import require_own_code
 from scripts.graft.verification import check_graft

@@ -1,6 +1,7 @@
 """A stage's metrics.json: written once its training is proven (scripts/train/proof.py), read by report and model card."""
 
 import itertools
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,14 +67,21 @@ def write_metrics(path: Path, metrics: Metrics) -> None:
 
 def declared_sha256(path: Path) -> str:
     """The sha256 of the checkpoint that metrics are about."""
-    return read_sealed(Metrics, path).checkpoint_sha256
+    return read_sealed(Metrics, path, takes_nan=True).checkpoint_sha256
 
 
 def read_metrics(stage: str, path: Path) -> Metrics:
     """The metrics of one stage; UserError when they were edited, are of another stage or contradict themselves."""
-    metrics = read_sealed(Metrics, path)
+    metrics = read_sealed(Metrics, path, takes_nan=True)
     if metrics.stage != stage:
         raise UserError(f"{path}: metrics of `{metrics.stage}` found; expected those of `{stage}`; pass the right file")
+    times = (metrics.wall_time_s, metrics.step_time_s.median, metrics.step_time_s.p90)
+    rates = (point.learning_rate for point in metrics.losses)
+    measured = (*times, metrics.num_tokens_per_s, metrics.peak_gpu_memory_gib, *rates)
+    if not all(value is None or math.isfinite(value) for value in measured):
+        raise UserError(
+            f"{path}: a time, a rate or a size that is not finite found; expected only losses to be so; train this stage again"
+        )
     for before, after in itertools.pairwise(metrics.losses):
         if after.step <= before.step:
             raise UserError(

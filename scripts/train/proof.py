@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scripts.common.errors import UserError
 from scripts.common.logger import log
-from scripts.common.model_files import model_sha256
+from scripts.donors.model_files import model_sha256
 from scripts.train.checkpoints import publish_checkpoint, read_trainer_state
 from scripts.train.local_paths import without_local_paths
 from scripts.train.losses import LossPoint, loss_goes_on, loss_limit

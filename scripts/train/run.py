@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.common.safetensors_files import read_checkpoint
+from scripts.donors.safetensors_files import read_checkpoint
 from scripts.train.settings import DTYPES, StageSettings, torch_dtype
 from scripts.train.watch_files import WatchDir
 

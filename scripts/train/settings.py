@@ -162,15 +162,15 @@ def _freeze_contradictions(stage: str, settings: StageSettings) -> Iterator[str]
 
 def torch_dtype(stage: str, settings: StageSettings, model_config: Mapping[str, Any]) -> str:
     """The dtype of the weights in training: the flag, or the checkpoint's own."""
-    text_config = model_config.get("text_config") or {}
-    dtype = settings.flags.get("torch_dtype") or model_config.get("dtype") or model_config.get("torch_dtype")
-    dtype = dtype or text_config.get("dtype")
-    if dtype not in DTYPES:
+    text_config = model_config.get("text_config")
+    in_text = text_config.get("dtype") if isinstance(text_config, Mapping) else None
+    dtype = settings.flags.get("torch_dtype") or model_config.get("dtype") or model_config.get("torch_dtype") or in_text
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise UserError(
             f"{stage}.flags.torch_dtype: {dtype} found, one of {', '.join(DTYPES)} expected; "
             "name the dtype of the checkpoint"
         )
-    return str(dtype)
+    return dtype
 
 
 @dataclass(frozen=True)

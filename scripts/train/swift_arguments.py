@@ -20,7 +20,7 @@ MODEL_TYPES = ("qwen2_5_vl", "qwen2_5_vl_qwen3")
 def model_type(model_config: Mapping[str, Any]) -> str:
     """ms-swift's name of the architecture, from the checkpoint's config.json."""
     found = model_config.get("model_type")
-    if found not in MODEL_TYPES:
+    if not isinstance(found, str) or found not in MODEL_TYPES:
         raise UserError(f"config.json: model_type {found} found, one of {', '.join(MODEL_TYPES)} expected")
     return str(found)
 

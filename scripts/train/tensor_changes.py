@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.common.errors import UserError
-from scripts.common.safetensors_files import TensorOnDisk, read_checkpoint
+from scripts.donors.safetensors_files import TensorOnDisk, read_checkpoint
 
 GROUPS = ("vision_tower", "aligner", "language_model")
 _BLOCK_BYTES = 8 << 20

@@ -15,14 +15,16 @@ By hand:
 """
 
 import argparse
+import os
 import signal
 from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
-from scripts.common.files import read_json
+from scripts.common.input_files import read_json, read_section, require_file
 from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.common.settings import json_settings
+from scripts.common.whole_numbers import seed_number
 from scripts.data.fingerprint import dataset_sha256
 from scripts.environments.installed_packages import versions_in
 from scripts.train.checkpoints import is_finished, last_complete, read_trainer_state, remove_incomplete, step_of
@@ -93,7 +95,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model-dir", required=True, type=Path, help="checkpoint to start from")
     parser.add_argument("--dataset", required=True, type=Path, help="training set: one jsonl of messages and images")
     parser.add_argument("--settings", required=True, help="the stage's section of the configuration, as JSON")
-    parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument("--seed", required=True, type=seed_number)
     parser.add_argument("--work-dir", required=True, type=Path, help="checkpoints and records of unfinished training")
     parser.add_argument("--output-dir", required=True, type=Path, help="gets checkpoint/ and metrics.json")
     parser.add_argument("--log", required=True, type=Path, help="ms-swift's output, appended to")
@@ -107,12 +109,12 @@ def main() -> None:
     stage = arguments.stage
     settings = json_settings(StageSettings, stage)(arguments.settings)
     check_settings(stage, settings)
-    model_dir, dataset = arguments.model_dir.resolve(), arguments.dataset.resolve()
-    model_config = read_json(model_dir / "config.json")
+    # Not resolve(), which raises RuntimeError at a link to itself.
+    model_dir, dataset = (Path(os.path.realpath(path)) for path in (arguments.model_dir, arguments.dataset))
+    model_config = read_section(model_dir / "config.json")
     model_type(model_config)
     check_dtype(stage, settings, model_config, model_dir)
-    if not dataset.is_file():
-        raise UserError(f"{dataset}: not found; expected the training set of {stage} as jsonl")
+    require_file(arguments.dataset, f"the training set of {stage} as jsonl", "prepare it again")
 
     log(f"{stage}: hashing model and training set, and comparing the model with what declares it")
     python = arguments.train_python.absolute()  # not resolved: a virtual environment's interpreter is a link

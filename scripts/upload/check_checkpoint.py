@@ -27,12 +27,13 @@ from typing import Any
 
 from scripts.common import units
 from scripts.common.errors import UserError, run_program
-from scripts.common.files import read_json, sha256_of_file, write_json_atomically
+from scripts.common.files import sha256_of_file, write_json_atomically
+from scripts.common.input_files import read_json, read_section
 from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.common.root import ROOT
-from scripts.common.safetensors_files import INDEX_NAME, SINGLE_NAME, read_checkpoint
 from scripts.common.secret_values import leaves, secret_keys, without_tokens
+from scripts.donors.safetensors_files import INDEX_NAME, SINGLE_NAME, read_checkpoint
 from scripts.graft.machine_paths import is_searched, path_in
 from scripts.graft.own_code import CODE_DIR, CODE_FILES
 from scripts.train.declarations import checked_sha256
@@ -79,7 +80,7 @@ def check_files(directory: Path) -> None:
             remedy = "make the model card" if names == ("README.md",) else "export the checkpoint again"
             raise UserError(f"{directory / names[0]}: not found; an upload needs {' or '.join(names)}; {remedy}")
     config_path = directory / "config.json"
-    named = leaves(read_json(config_path).get("auto_map", {}))
+    named = leaves(read_section(config_path).get("auto_map", {}))
     for reference in (text for _, text in named if isinstance(text, str)):
         if "--" in reference:
             raise UserError(

@@ -15,9 +15,15 @@ def read_front_matter(text: str) -> dict[str, Any]:
     ends = [number for number, line in enumerate(lines[1:], start=1) if line.rstrip() == FENCE]
     if not ends:
         raise ValueError(f"no second line of {FENCE}")
+    text = "\n".join(lines[1 : ends[0]])
     try:
-        value = yaml.safe_load("\n".join(lines[1 : ends[0]]))
-    except yaml.YAMLError as error:
+        # Aliases of aliases would become millions of values.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError("aliases found")
+        value = yaml.safe_load(text)
+    except (
+        Exception
+    ) as error:  # beside YAMLError: RecursionError, IndexError of `!!int ""`, and whatever else a constructor meets
         raise ValueError(f"no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{type(value).__name__} found, no keys and values")

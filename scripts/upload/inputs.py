@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_json
-from scripts.common.model_files import model_sha256
+from scripts.common.input_files import read_section
 from scripts.common.reading import read_object, require
 from scripts.data.dataset_check import DatasetCheck, read_dataset_check
-from scripts.donors.manifest import DonorManifest, read_manifest
+from scripts.donors.manifest import DonorManifest, read_manifest_of
+from scripts.donors.model_files import model_sha256
 from scripts.evaluate.provenance import read_table_provenance
 from scripts.evaluate.scores import Benchmark, check_same_weights, read_scores
 from scripts.graft.fidelity import Fidelity
@@ -110,9 +110,7 @@ def read_stage(layout: Layout, stage: str) -> StageView:
 
 def read_donor_view(manifest_path: Path, role: str) -> DonorView:
     """A donor's manifest, and what its files say of its license."""
-    donor = read_manifest(manifest_path)
-    if donor.role != role:
-        raise UserError(f"{manifest_path}: role {donor.role} found; expected {role}; record the donor again")
+    donor = read_manifest_of(role, manifest_path)
     donor_dir = Path(donor.dir)
     return DonorView(
         donor,
@@ -126,7 +124,7 @@ def read_benchmark(layout: Layout, name: str, stages: Sequence[Metrics], graft_s
     scores_path, provenance_path = Path(layout.scores(name)), Path(layout.scores_provenance(name))
     scores = read_scores(scores_path)
     models = list(dict.fromkeys(score.model for score in scores))
-    provenance = read_table_provenance(provenance_path, models)
+    provenance = read_table_provenance(provenance_path, models, scores_path)
     benchmark = Benchmark(name, Path(layout.questions(name)), scores_path, scores, records={}, provenance=provenance)
     made = {each.stage: each.checkpoint_sha256 for each in stages} | {"graft": graft_sha256}
     check_same_weights(benchmark, made, provenance_path)
@@ -138,7 +136,7 @@ def read_card_inputs(stage: str, settings: CardSettings, commit: Commit) -> Card
     layout = Layout(asdict(settings))
     checkpoint_dir = Path(layout.checkpoint_dir(stage))
     config_path = checkpoint_dir / "config.json"
-    model_config = read_json(config_path)
+    model_config = read_section(config_path)
     require(model_config, "model_type", str, str(config_path))
     stages = [read_stage(layout, each) for each in stages_up_to(stage)]
     all_metrics = [each.metrics for each in stages]
@@ -148,7 +146,7 @@ def read_card_inputs(stage: str, settings: CardSettings, commit: Commit) -> Card
         checkpoint_dir=checkpoint_dir,
         commit=commit,
         model_config=model_config,
-        picture_config=read_json(checkpoint_dir / "preprocessor_config.json"),
+        picture_config=read_section(checkpoint_dir / "preprocessor_config.json"),
         stages=stages,
         donors=[read_donor_view(Path(layout.donor_manifest(role)), role) for role in ROLES],
         ledger=sum_ledger(ledger_rows),

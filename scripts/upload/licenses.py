@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.common.errors import UserError
+from scripts.common.files import temporary_for
+from scripts.common.input_files import read_input_text
 from scripts.upload.front_matter import read_front_matter
 
 # The hubs' identifiers for a license that is not stated, and for one without identifier or several at once.
@@ -41,8 +44,8 @@ def read_license(donor_dir: Path) -> License | None:
 
 def _license_of_readme(path: Path) -> License | None:
     try:
-        values = read_front_matter(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a donor's own page, which need not be there or well formed
+        values = read_front_matter(read_input_text(path, "a model's page", "write one"))
+    except (UserError, ValueError):  # a donor's own page, which need not be there or well formed
         return None
     identifier = values.get("license")
     if not isinstance(identifier, str):
@@ -79,6 +82,7 @@ def copied_name(path: Path, role: str) -> str:
 def copy_license_files(donor_dir: Path, role: str, target_dir: Path) -> None:
     """Copies a donor's license files beside the card."""
     for path in license_files(donor_dir):
-        target = target_dir / copied_name(path, role)
-        shutil.copyfile(path, target)
-        target.chmod(0o644)
+        # Over whatever has that name, never through a link of that name.
+        with temporary_for(target_dir / copied_name(path, role)) as temporary:
+            shutil.copyfile(path, temporary)
+            temporary.chmod(0o644)

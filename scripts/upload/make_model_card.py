@@ -5,7 +5,7 @@ intervals, and how to load the model; front matter as the hubs read it. A licens
 "unknown". The card names no path of this machine. The donors' LICENSE and NOTICE files are copied beside it (LICENSE.vl,
 LICENSE.llm).
 
-It is made after the scores and is no part of what identifies a model (scripts/common/model_files.py), so nothing is remade
+It is made after the scores and is no part of what identifies a model (scripts/donors/model_files.py), so nothing is remade
 because of it.
 
 By hand: .venv/bin/python scripts upload.make_model_card --config config/demo.yaml --stage stage2

@@ -12,6 +12,10 @@ from typing import Any
 
 import yaml
 
+from scripts.common.errors import UserError
+from scripts.common.input_files import read_input_text
+from scripts.common.json_text import MAX_DEPTH, check_depth
+
 # More values than any configuration has: aliases of aliases that would become millions.
 MAX_NUM_VALUES = 100_000
 
@@ -76,9 +80,22 @@ def _num_values(node: yaml.Node, known: dict[int, float]) -> float:
     return known[id(node)]
 
 
+def _is_deep(text: str) -> bool:
+    """Whether a YAML text is nested deeper than its reader, which calls itself for each section, has stack for."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            return True
+    return False
+
+
 def _yaml_value(text: str, where: str, findings: list[str]) -> Any:
     """A YAML text as Python has it; None with a finding where it is none."""
     try:
+        if _is_deep(text):
+            findings.append(f"{where}: sections more than {MAX_DEPTH} deep found; expected a configuration; correct it")
+            return None
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
@@ -113,19 +130,19 @@ def _json_object(text: str, where: str, findings: list[str]) -> Any:
             result[key] = value
         return result
 
-    return json.loads(text, object_pairs_hook=without_repetition)
+    value = json.loads(text, object_pairs_hook=without_repetition)
+    check_depth(value)
+    return value
 
 
 def _read_file(path: Path, findings: list[str]) -> dict[Any, Any]:
     """The sections of one file; empty with a finding where it has none. JSON first: YAML would read its 5e-06 as text."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        findings.append(f"{path}: not found; expected a configuration, for example config.yaml")
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text, {error}"
-        findings.append(f"{path}: cannot be read ({reason}); expected a configuration")
+        text = read_input_text(path, "a configuration, for example config.yaml", "check the path").removeprefix(
+            "\ufeff"
+        )
+    except UserError as error:
+        findings.append(str(error))
         return {}
     num_findings = len(findings)
     try:

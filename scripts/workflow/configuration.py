@@ -4,6 +4,7 @@ The shape comes from config/schema.yaml, the flags of ms-swift from config/known
 found by the settings of each subject and, across subjects, here.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -16,22 +17,23 @@ import jsonschema
 import yaml
 
 from scripts.common.errors import UserError
+from scripts.common.input_files import NOT_FOUND, file_fault
 from scripts.common.secret_values import secret_findings
 from scripts.common.settings import settings_from
-from scripts.data.source_text import split_source
+from scripts.data.source_text import file_of_source, split_source
 from scripts.demo.settings import DemoSettings
 from scripts.donors.settings import DonorSource
 from scripts.environments.settings import WITH_FLASH_ATTENTION, EnvironmentSettings
 from scripts.evaluate.settings import HARNESS_SETTINGS
 from scripts.graft.settings import GraftSettings
-from scripts.questions.catalogue import benchmark_findings
+from scripts.questions.catalogue import OWN_SUFFIXES, benchmark_findings, listed_benchmarks
 from scripts.serve.settings import ServeSettings
 from scripts.train import settings as stage_settings
 from scripts.train.flag_conflicts import text_conflicts
 from scripts.workflow.config_files import key_path
 from scripts.workflow.flag_types import flag_type_finding, type_hint
 from scripts.workflow.paths import path_fault, results_findings
-from scripts.workflow.plain_values import structure_findings, value_findings
+from scripts.workflow.plain_values import MAX_INTEGER, structure_findings, value_findings
 from scripts.workflow.variables import variable_findings
 
 # Published spellings that ms-swift 4 replaced (its base_args.py and rlhf_trainers/args_mixin.py).
@@ -151,25 +153,28 @@ def donor_findings(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def demo_findings(config: Mapping[str, Any]) -> Iterator[str]:
-    """The first wrong key of the section `demo`, which may be absent, and numbers below 0; its shape is not in the schema."""
+    """The first wrong key of the section `demo`, which may be absent, and impossible numbers; its shape is not in the schema."""
     if "demo" in config:
         if wrong := list(section_findings(DemoSettings, config["demo"], "demo")):
             yield from wrong
         else:
-            yield from _low_numbers(settings_from(DemoSettings, config["demo"], "demo"), ("demo",))
+            yield from _impossible_numbers(settings_from(DemoSettings, config["demo"], "demo"), ("demo",))
 
 
-def _low_numbers(settings: Any, path: tuple[str | int, ...]) -> Iterator[str]:
-    """Of the demo: numbers below 0, and counts of 0. What a number counts, its field says, not how YAML writes it."""
+def _impossible_numbers(settings: Any, path: tuple[str | int, ...]) -> Iterator[str]:
+    """Of the demo: numbers below 0, counts of 0, accuracies above 1, empty lists. What a number counts, its field says."""
     for field in dataclasses.fields(settings):
         value, where = getattr(settings, field.name), (*path, field.name)
         if dataclasses.is_dataclass(value):
-            yield from _low_numbers(value, where)
+            yield from _impossible_numbers(value, where)
             continue
         least = 0 if field.type is float or field.name == "seed" else 1
+        most = 1 if field.name.endswith("accuracy") else MAX_INTEGER
+        if value == []:
+            yield f"{key_path(where)}: [] found, at least one number expected"
         for part in value if isinstance(value, list) else [value]:
-            if isinstance(part, int | float) and not isinstance(part, bool) and part < least:
-                yield f"{key_path(where)}: {part} found, {least} or more expected"
+            if isinstance(part, int | float) and not isinstance(part, bool) and not least <= part <= most:
+                yield f"{key_path(where)}: {part} found, {least} or more{' and at most 1' if most == 1 else ''} expected"
 
 
 def calibration_findings(config: Mapping[str, Any]) -> Iterator[str]:
@@ -221,6 +226,21 @@ def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
     yield from benchmark_findings(config)
 
 
+def file_findings(config: Mapping[str, Any]) -> Iterator[str]:
+    """Directories and pipes in the place of the user's files. A missing file is Snakemake's to name: a rule may make it."""
+    paths = {f"{section}.text": config[section]["text"] for section in ("fidelity", "calibration")}
+    for stage in ("stage1", "stage2"):
+        for number, source in enumerate(config[stage]["datasets"]):
+            with contextlib.suppress(UserError):  # `stage_findings` names it
+                paths[f"{stage}.datasets[{number}]"] = file_of_source(source)
+    for name, listed in listed_benchmarks(config["evaluate"]).items():
+        if listed.own_path and listed.own_path.suffix in OWN_SUFFIXES:
+            paths[f"evaluate.benchmarks.{name}"] = str(listed.own_path)
+    for where, path in paths.items():
+        if path is not None and (fault := file_fault(path)) and fault != NOT_FOUND:
+            yield f"{where}: {path} {fault}; expected a file; check the path"
+
+
 def environment_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """FlashAttention where the environment, or the image, does not have it."""
     environments = settings_from(EnvironmentSettings, config["environments"], "environments")
@@ -252,6 +272,7 @@ CONTRADICTIONS: tuple[tuple[Callable[[Mapping[str, Any]], Iterator[str]], tuple[
     (calibration_findings, ("graft", "calibration", "fidelity")),
     (stage_findings, ("stage1", "stage2")),
     (evaluation_findings, ("donors", "evaluate")),
+    (file_findings, ("fidelity", "calibration", "stage1", "stage2", "evaluate")),
 )
 
 

@@ -225,11 +225,15 @@ class Layout:
         return self.fetched_table(listed.dataset)
 
     def questions_identity(self, benchmark: str) -> str:
-        """The file that changes with the questions: for a benchmark that is fetched, the record of its checksum."""
+        """The file that changes with the questions: the record of a table that was verified, or of one's own that was checked."""
         path = Path(self.questions(benchmark))
         if path.is_relative_to(FETCHED_DIR):
-            path = path.with_suffix(".json" if self.backend == "native" else ".md5")
-        return str(path)
+            return str(path.with_suffix(".json" if self.backend == "native" else ".md5"))
+        return self.questions_check(benchmark)
+
+    def questions_check(self, benchmark: str) -> str:
+        """The record that one's own table was checked."""
+        return self.result(f"questions/{benchmark}.json")
 
     def records(self, benchmark: str, model: str) -> str:
         """One record a question and seed, for one model."""

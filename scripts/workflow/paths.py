@@ -15,6 +15,9 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 # What Snakemake replaces in every path that it is given, also in a path from a function: `{wildcard}` and `<pathvar>`.
 _SNAKEMAKE_PATTERN = re.compile(r"\{[^{}]*\}|<[a-z][a-z0-9_]*>")
 
+# What Linux takes; a temporary name beside the file adds some characters to the name.
+_MAX_NAME_BYTES, _MAX_PATH_BYTES = 200, 4000
+
 # With the temporary names beside it, a name fits into the 255 bytes of a file system.
 MAX_NAME_LENGTH = 100
 
@@ -24,6 +27,13 @@ def path_fault(path: str) -> str | None:
     shown = json.dumps(path, ensure_ascii=False)
     if _CONTROL_CHARACTER.search(path):
         return f"{json.dumps(path)} found; expected a path without line breaks and other control characters; rename it"
+    if any("\ud800" <= letter <= "\udfff" for letter in path):
+        return f"{json.dumps(path)} found; expected a path without half characters; rename it"
+    if len(path.encode()) > _MAX_PATH_BYTES or any(len(part.encode()) > _MAX_NAME_BYTES for part in path.split("/")):
+        return (
+            f"a path of {len(path.encode())} bytes found ({shown[:80]}…); expected at most {_MAX_PATH_BYTES}, and "
+            f"{_MAX_NAME_BYTES} a name; rename it, or make a link to it that has a shorter name, and name the link here"
+        )
     if pattern := _SNAKEMAKE_PATTERN.search(path):
         return (
             f"{shown} found; Snakemake would replace the {pattern.group()} in it; rename the file or directory, or make a link "

@@ -43,31 +43,28 @@ def _number_finding(number: int | float, where: str) -> str | None:
     return None
 
 
-def structure_findings(value: Any, path: tuple[Any, ...] = ()) -> Iterator[str]:
+def _nodes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """A value and everything in it, each with its path."""
+    yield path, value
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield from _nodes(part, (*path, key))
+
+
+def structure_findings(value: Any) -> Iterator[str]:
     """Keys and values that JSON does not have, a line each."""
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            if finding := _key_finding(key, path):
-                yield finding
-            yield from structure_findings(part, (*path, key))
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from structure_findings(part, (*path, number))
-    elif not (value is None or isinstance(value, str | int | float)):
-        kind = type(value).__name__
-        yield f"{key_path(path)}: {kind} found ({value}); expected text, a number, true or false; write it in quotes"
+    for path, node in _nodes(value):
+        if isinstance(node, Mapping):
+            yield from filter(None, (_key_finding(key, path) for key in node))
+        elif not (node is None or isinstance(node, str | int | float | list)):
+            kind = type(node).__name__
+            yield f"{key_path(path)}: {kind} found ({node}); expected text, a number, true or false; write it in quotes"
 
 
-def value_findings(value: Any, path: tuple[Any, ...] = ()) -> Iterator[str]:
+def value_findings(value: Any) -> Iterator[str]:
     """Text and numbers that a program cannot be given, a line each."""
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from value_findings(part, (*path, key))
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from value_findings(part, (*path, number))
-    elif isinstance(value, str):
-        if finding := _text_finding(value, key_path(path)):
-            yield finding
-    elif isinstance(value, int | float) and (finding := _number_finding(value, key_path(path))):
-        yield finding
+    for path, node in _nodes(value):
+        if isinstance(node, str):
+            yield from filter(None, [_text_finding(node, key_path(path))])
+        elif isinstance(node, int | float):
+            yield from filter(None, [_number_finding(node, key_path(path))])

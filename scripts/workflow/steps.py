@@ -107,6 +107,11 @@ def questions_tabulate_benchmark(layout: Layout, benchmark: str) -> Step:
     return Step("workflow", {"list": own_path, "output": layout.questions(benchmark)})
 
 
+def questions_check_table(layout: Layout, benchmark: str) -> Step:
+    table = {"benchmark-tsv": layout.questions(benchmark), "backend": layout.backend}
+    return Step("workflow", {**table, "output": layout.questions_check(benchmark)})
+
+
 # Graft
 
 

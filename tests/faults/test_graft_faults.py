@@ -22,7 +22,7 @@ from helpers.tiny_donor_files import write_json, write_safetensors, write_tiny_d
 from helpers.tiny_graft import SECTION, graft_settings
 from scripts.common.errors import UserError
 from scripts.common.files import write_json_atomically
-from scripts.common.safetensors_files import read_checkpoint, read_shard
+from scripts.donors.safetensors_files import read_checkpoint, read_shard
 from scripts.graft import shard_writer
 from scripts.graft.derive_config import derive_from_donors
 from scripts.graft.shard_layout import OutputTensor, lay_out_shards

@@ -26,6 +26,12 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReportInputs:
 
 def refusal(inputs: ReportInputs) -> str:
     """The message with which the program refuses these inputs; an older page must survive it, alone."""
+    inputs.accept_edits()
+    return refusal_of_edits(inputs)
+
+
+def refusal_of_edits(inputs: ReportInputs) -> str:
+    """The same, where what was edited since the programs wrote it is noticed."""
     inputs.output.write_text("the last good page", encoding="utf-8")
     before = sorted(inputs.directory.rglob("*"))
     with inputs.as_working_directory(), pytest.raises(UserError) as caught:
@@ -252,6 +258,30 @@ def test_a_record_that_was_edited_by_hand_is_refused(
     assert refusal(inputs).startswith(f"{name}: edited by hand, or of another version: its content has sha256 ")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("key", ["wall_time_s", "peak_gpu_memory_gib", "num_tokens_per_s"])
+def test_a_figure_that_is_not_finite_makes_no_page(inputs: ReportInputs, key: str, value: float) -> None:
+    inputs.change_json(LAYOUT.metrics("stage2"), **{key: value})
+    assert refusal(inputs).startswith(f"{LAYOUT.metrics('stage2')}: a time, a rate or a size that is not finite found")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected_by"),
+    [
+        (LAYOUT.scores("digits"), LAYOUT.scores_provenance("digits")),
+        (LAYOUT.records("digits", "graft"), LAYOUT.records_provenance("digits", "graft")),
+    ],
+)
+def test_a_table_or_records_that_were_edited_by_hand_are_refused(
+    inputs: ReportInputs, name: str, expected_by: str
+) -> None:
+    """A blank at the end changes no figure, and could be any edit that changes records and table alike."""
+    content = inputs.path(name).read_bytes()
+    inputs.path(name).write_bytes(content.replace(b"\n", b" \n", 1) if name.endswith("jsonl") else content + b"\n")
+    message = refusal_of_edits(inputs)
+    assert message.startswith(f"{name}: sha256 ") and f"expected by {expected_by}: it was edited since" in message
+
+
 def test_a_ledger_that_was_edited_by_hand_is_refused(inputs: ReportInputs) -> None:
     text = inputs.path(LAYOUT.ledger).read_text(encoding="utf-8")
     inputs.write_text(LAYOUT.ledger, text.replace("the vision donor's vision tower", "the tower", 1))
@@ -279,6 +309,9 @@ def test_a_model_without_provenance_is_refused(inputs: ReportInputs) -> None:
         ({"report": {"num_gallery_pictures": "many"}}, "report.num_gallery_pictures"),
         ({"report": {}}, "report.num_gallery_pictures: missing"),
         ({"evaluate": None}, f"{LAYOUT.effective_config}: `evaluate` is None"),
+        ({"donors": {"vl": "x"}}, f"{LAYOUT.effective_config}: donors"),
+        ({"donors": {"vl": {"kind": "x"}, "llm": {"kind": "demo"}}}, f"{LAYOUT.effective_config}: donors.vl.kind"),
+        ({"evaluate": {"serve": None}}, f"{LAYOUT.effective_config}: evaluate"),
     ],
 )
 def test_a_configuration_that_lacks_something_is_refused(

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from helpers.report_inputs import COMMIT, ReportInputs, build, donor_manifest, make_metrics, sealed
-from scripts.common.model_files import model_sha256
 from scripts.common.reading import SEAL_KEY
 from scripts.common.settings import settings_from
+from scripts.donors.model_files import model_sha256
 from scripts.evaluate.model_names import base_of
 from scripts.upload.make_model_card import make
 from scripts.upload.settings import CardSettings
@@ -65,6 +65,7 @@ class CardInputs:
 
     def make(self) -> None:
         """Writes the card."""
+        self.report.accept_edits()
         configuration = upload_make_model_card(self.report.layout, self.stage).options["configuration"]
         with self.report.as_working_directory():
             make(self.stage, settings_from(CardSettings, configuration, "configuration"), COMMIT)

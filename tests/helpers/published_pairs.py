@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.tiny_donor_files import write_tiny_donors
-from scripts.common.safetensors_files import DTYPE_BYTES, TensorOnDisk
+from scripts.donors.safetensors_files import DTYPE_BYTES, TensorOnDisk
 from scripts.graft.donor_configs import (
     language_shape,
     read_language_donor,

@@ -11,7 +11,7 @@ import math
 import os
 import random
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import yaml
 from PIL import Image, ImageDraw
 
 from helpers.evaluation_inputs import provenance
+from scripts.common.files import sha256_of_file
 from scripts.common.reading import SEAL_KEY, seal_of
 from scripts.common.root import ROOT
 from scripts.data.dataset_check import DatasetCheck, Spread
@@ -322,6 +323,7 @@ class ReportInputs:
 
     def page(self, **changes: Any) -> str:
         """The report of these files; `changes` are of what was read from them."""
+        self.accept_edits()
         with self.as_working_directory():
             return render(replace(read_inputs(Path(LAYOUT.effective_config), COMMIT), **changes))
 
@@ -335,8 +337,27 @@ class ReportInputs:
     def write_json(self, name: str, value: Any) -> None:
         """As the programs do: what they write for each other is sealed, the configuration is not."""
         if isinstance(value, dict) and name != LAYOUT.effective_config:
-            value = sealed(value)
+            is_of_a_table = name == self.layout.scores_provenance(self.benchmark)
+            value = sealed(self.with_checksums(value) if is_of_a_table else value)
         self.write_text(name, json.dumps(value, indent=2))
+
+    def with_checksums(self, provenance: dict[str, Any]) -> dict[str, Any]:
+        """The provenance of a table with the checksums of the table and of the records as they are."""
+        models = {
+            model: {**about, "records_sha256": sha256_of_file(self.record_paths[model])}
+            if model in self.record_paths
+            else about
+            for model, about in provenance["models"].items()
+        }
+        return {**provenance, "models": models, "scores_sha256": sha256_of_file(self.scores_path)}
+
+    def accept_edits(self) -> None:
+        """As if the programs had made the table and the records as they are now; a provenance that is broken stays so."""
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            name = self.layout.scores_provenance(self.benchmark)
+            found = self.read_json(name)
+            if sealed(found) == found and sealed(self.with_checksums(found)) != found:
+                self.write_json(name, found)
 
     def change_json(self, name: str, **changes: Any) -> None:
         """Another content, sealed as well: not what an editor would leave."""
@@ -383,7 +404,7 @@ class ReportInputs:
             self.write_records(model, records)
         self.write_scores()
         md5 = hashlib.md5(self.questions_path.read_bytes()).hexdigest()
-        provenance = {"models": {model: make_provenance(model, md5) for model in skills}}
+        provenance: dict[str, Any] = {"models": {model: make_provenance(model, md5) for model in skills}}
         self.write_json(self.layout.scores_provenance(self.benchmark), provenance)
 
     def set_times(self) -> None:

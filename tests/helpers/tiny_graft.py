@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.files import write_json_atomically
-from scripts.common.safetensors_files import read_checkpoint
 from scripts.common.settings import settings_from
+from scripts.donors.safetensors_files import read_checkpoint
 from scripts.graft.derive_config import derive_from_donors
 from scripts.graft.graft import GraftJob, graft
 from scripts.graft.settings import GraftSettings

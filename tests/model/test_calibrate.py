@@ -18,7 +18,7 @@ from helpers.make_trained_donor import make_trained_donors
 from helpers.tiny_donor_files import write_tiny_donors
 from helpers.tiny_graft import SECTION
 from scripts.common.errors import UserError
-from scripts.common.safetensors_files import read_checkpoint
+from scripts.donors.safetensors_files import read_checkpoint
 from scripts.graft import calibrate, calibration_donor
 from scripts.graft.affine_refit import Moments, Refit, factor, fitted_residual, normalised_heads, refit
 from scripts.graft.calibrate import CalibrationPaths

@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, Qwen2_5_VLForConditionalGeneratio
 
 from helpers.make_tiny_donors import LLM_LANGUAGE, NUM_BASE_TOKENS, VISION, VL_LANGUAGE
 from scripts.common.files import sha256_of_file
-from scripts.common.safetensors_files import read_checkpoint
 from scripts.demo.donor_files import mrope_section
 from scripts.demo.make_demo_language_donor import Questions, text_accuracy
 from scripts.demo.make_demo_vision_donor import attend_as_published, attend_in_one_call, read_scans, to_patches
@@ -29,6 +28,7 @@ from scripts.demo.prompt_texts import (
     question_text,
     text_before_answer,
 )
+from scripts.donors.safetensors_files import read_checkpoint
 
 OPTIONS = ["3", "5", "7", "0"]
 TRAINING = {"num_steps": 3, "batch_size": 4, "learning_rate": 0.002, "weight_decay": 0.01}

@@ -11,6 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers.activations import ACT2CLS
+
+from scripts.graft.donor_configs import ACTIVATIONS
 
 MODEL_DIR = Path(__file__).resolve().parents[2] / "model"
 sys.path.append(str(MODEL_DIR))
@@ -301,3 +304,7 @@ def test_a_missing_tensor_shows_in_the_loading_info(graft: PreTrainedModel, tmp_
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     _, info = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
     assert "k_norm" in str(info["missing_keys"])
+
+
+def test_the_activations_that_a_donor_may_name_are_those_that_transformers_knows() -> None:
+    assert set(ACTIVATIONS) == set(ACT2CLS)

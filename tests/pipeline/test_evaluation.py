@@ -20,7 +20,7 @@ from helpers.evaluation_run import EvaluationRun, refusal
 from helpers.graft_run import graft_donors
 from helpers.processes import LIMIT_S, wait_for
 from scripts.common.files import md5_of_file
-from scripts.common.model_files import model_sha256
+from scripts.donors.model_files import model_sha256
 
 pytestmark = [pytest.mark.slow, pytest.mark.full]
 NAMES = ("graft", "graft-shuffled")

@@ -14,6 +14,7 @@ import pytest
 
 from helpers.processes import LIMIT_S, is_running, wait_for
 from scripts.common import ownership
+from scripts.common.errors import UserError
 from scripts.common.ownership import RUN_VARIABLE, owned
 from scripts.common.processes import this_process
 
@@ -109,6 +110,23 @@ def test_a_second_program_waits_says_for_whom_and_writes_after_the_first(start: 
     (tmp_path / "go").touch()
     assert first.wait(LIMIT_S) == second.wait(LIMIT_S) == 0
     assert output.read_text() == "second"
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "/dev/full"])
+def test_what_cannot_be_an_output_is_refused_and_stays_as_it_was(name: str) -> None:
+    with pytest.raises(UserError, match=r"expected (the path of|a place for) a file"), owned(Path(name)):
+        raise AssertionError("owned")
+    assert Path("/dev/full").is_char_device()
+
+
+def test_an_input_is_never_an_output(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("mine")
+    (tmp_path / "link.jsonl").symlink_to("rows.jsonl")
+    with (
+        pytest.raises(UserError, match=r"link\.jsonl: found as an input and as an output"),
+        owned(tmp_path / "link.jsonl", inputs=[tmp_path / "absent", tmp_path / "rows.jsonl"]),
+    ):
+        raise AssertionError("owned")
 
 
 def test_nothing_is_left_beside_the_output(tmp_path: Path) -> None:

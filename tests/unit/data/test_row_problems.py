@@ -23,6 +23,9 @@ USER, ASSISTANT = {"role": "user", "content": "?"}, {"role": "assistant", "conte
         ([{"role": "human", "content": "?"}, ASSISTANT], ["a message that ms-swift does not accept"]),
         ([USER | {"content": [{"type": "text", "text": "?"}]}, ASSISTANT], ["a message that ms-swift does not accept"]),
         (["?", ASSISTANT], ["a message that ms-swift does not accept"]),
+        ([{"role": ["user"], "content": "?"}, ASSISTANT], ["a message that ms-swift does not accept"]),
+        ([{"role": {}, "content": "?"}, ASSISTANT], ["a message that ms-swift does not accept"]),
+        ([USER, None], ["a message that ms-swift does not accept"]),
     ],
 )
 def test_a_conversation_is_trainable_or_its_problem_is_named(messages: list[Any], kinds: list[str]) -> None:

@@ -11,5 +11,12 @@ def test_tags_that_the_text_lacks_are_put_before_the_first_message() -> None:
     assert messages[0]["content"] == f"which of {IMAGE_TAG} these?", "the caller's row is left as it was"
 
 
+def test_a_first_message_without_text_gets_its_tags_and_what_is_no_message_stays_as_it_is() -> None:
+    answer = {"role": "assistant", "content": "B"}
+    assert standard_row([{"role": "user", "content": ""}, answer], ["0.png"])["messages"][0]["content"] == IMAGE_TAG
+    for rubbish in ("a", 5, None, ["content"], {"content": 5}):
+        assert standard_row([rubbish, answer], ["0.png"])["messages"] == [rubbish, answer]  # type: ignore[list-item]
+
+
 def test_a_row_without_pictures_has_no_images_key() -> None:
     assert "images" not in standard_row(row_of("a", [])["messages"], [])

@@ -8,10 +8,10 @@ import pytest
 
 from helpers.small_checkpoint import write_small_checkpoint
 from scripts.common.errors import UserError
-from scripts.common.safetensors_files import read_shard
 from scripts.donors import checksums
 from scripts.donors.checksums import change_of, needed_files, record_files, tensor_digests
 from scripts.donors.manifest import DonorManifest, write_manifest
+from scripts.donors.safetensors_files import read_shard
 from scripts.donors.settings import DonorSource
 
 

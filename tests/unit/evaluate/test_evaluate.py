@@ -1,5 +1,6 @@
 """What evaluate.py does with the answers of several nodes, and what it says of its result."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +40,9 @@ def test_a_checkpoint_is_named_relative_to_the_working_directory(
     serve = ServeIdentity("transformers", {}, {})
     identity = Identity("ab", "vlmevalkit", "digits", "cd", "none", None, serve, {}, {})
     monkeypatch.chdir(tmp_path)
-    found = provenance_of(job, identity, 7, Timing(1, 2, 7))
+    (tmp_path / "records.jsonl").write_bytes(b"")
+    found = provenance_of(job, identity, 7, Timing(1, 2, 7), tmp_path / "records.jsonl")
+    assert found.records_sha256 == hashlib.sha256(b"").hexdigest()
     assert (found.model, found.model_dir) == ("stage2", "results/stage2/checkpoint")
     assert (found.checkpoint_sha256, found.serve) == ("ab", serve)
     assert (found.num_questions, found.num_asked_before, found.wall_time_s) == (7, 0, 3)

@@ -12,6 +12,7 @@ import pytest
 
 from helpers.evaluation_inputs import provenance, records
 from scripts.common.errors import UserError
+from scripts.common.files import sha256_of_file
 from scripts.evaluate import make_table
 from scripts.evaluate.provenance import read_provenance, read_table_provenance, write_provenance
 from scripts.evaluate.records import Record, write_records
@@ -26,7 +27,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     def run(models: dict[str, list[Record]], **provenances: dict[str, Any]) -> list[dict[str, str]]:
         for model, lines in models.items():
             write_records(tmp_path / f"{model}.jsonl", lines)
-            write_provenance(tmp_path / f"{model}.json", provenance(model, **provenances.get(model, {})))
+            sha256 = sha256_of_file(tmp_path / f"{model}.jsonl")
+            about = {"records_sha256": sha256, **provenances.get(model, {})}
+            write_provenance(tmp_path / f"{model}.json", provenance(model, **about))
         argv = ["make_table.py", "--records", *[str(tmp_path / f"{model}.jsonl") for model in models]]
         argv += ["--provenances", *[str(tmp_path / f"{model}.json") for model in reversed(models)]]
         argv += ["--output-csv", str(tmp_path / "out/t.csv"), "--output-json", str(tmp_path / "out/t.json")]
@@ -56,9 +59,16 @@ def test_the_provenance_of_each_model_is_kept(make: Make, tmp_path: Path) -> Non
     make({"stage1": records(), "graft": records()})
     models = json.loads((tmp_path / "out/t.json").read_text())["models"]
     assert list(models) == ["graft", "stage1"]
-    assert read_table_provenance(tmp_path / "out/t.json", ["graft"])["graft"] == read_provenance(
-        tmp_path / "graft.json"
-    )
+    read = read_table_provenance(tmp_path / "out/t.json", ["graft"], tmp_path / "out/t.csv")
+    assert read["graft"] == read_provenance(tmp_path / "graft.json")
+
+
+def test_records_that_were_edited_make_no_table(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"stage1\.jsonl: sha256 \w+ found, ef expected by .*stage1\.json: it was edited since"
+    ):
+        make({"graft": records(), "stage1": records()}, stage1={"records_sha256": "ef"})
+    assert not (tmp_path / "out/t.csv").exists()
 
 
 def test_the_overall_rows_are_printed_and_each_two_models_compared(

@@ -75,15 +75,33 @@ def test_a_provenance_is_read_as_it_was_written_alone_and_in_a_table(tmp_path: P
     given = {"graft": provenance("graft"), "stage1": provenance("stage1", seeds=[3, 4])}
     write_provenance(tmp_path / "stage1.json", given["stage1"])
     assert read_provenance(tmp_path / "stage1.json") == given["stage1"]
-    write_table_provenance(tmp_path / "t.json", given)
-    assert read_table_provenance(tmp_path / "t.json", ["stage1", "graft"]) == given
+    (tmp_path / "t.csv").write_text("a table\n")
+    write_table_provenance(tmp_path / "t.json", given, tmp_path / "t.csv")
+    assert read_table_provenance(tmp_path / "t.json", ["stage1", "graft"], tmp_path / "t.csv") == given
     assert list(json.loads((tmp_path / "t.json").read_text())["models"]) == ["graft", "stage1"]
 
 
 def test_a_model_that_a_table_does_not_name_is_refused(tmp_path: Path) -> None:
-    write_table_provenance(tmp_path / "t.json", {"graft": provenance("graft")})
+    (tmp_path / "t.csv").write_text("a table\n")
+    write_table_provenance(tmp_path / "t.json", {"graft": provenance("graft")}, tmp_path / "t.csv")
     with pytest.raises(UserError, match=r"t\.json: nothing about stage2 found"):
-        read_table_provenance(tmp_path / "t.json", ["graft", "stage2"])
+        read_table_provenance(tmp_path / "t.json", ["graft", "stage2"], tmp_path / "t.csv")
+
+
+def test_a_file_in_the_place_of_another_models_is_refused(tmp_path: Path) -> None:
+    write_provenance(tmp_path / "stage1.json", provenance("stage2"))
+    with pytest.raises(UserError, match=r"stage1\.json: about stage2; expected stage1: files were exchanged"):
+        read_provenance(tmp_path / "stage1.json")
+
+
+def test_a_table_that_was_edited_after_it_was_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a table\n")
+    write_table_provenance(tmp_path / "t.json", {"graft": provenance("graft")}, tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("a better table\n")
+    with pytest.raises(
+        UserError, match=r"t\.csv: sha256 \w+ found, \w+ expected by .*t\.json: it was edited since; .*make the"
+    ):
+        read_table_provenance(tmp_path / "t.json", ["graft"], tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize(

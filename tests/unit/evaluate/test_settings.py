@@ -33,6 +33,22 @@ def test_prompts_that_cannot_be_filled_are_found_a_line_each() -> None:
     assert own.startswith("evaluate.native.open_prompt: cannot be filled (KeyError: 'answer')")
 
 
+@pytest.mark.parametrize(
+    ("key", "prompt", "reason"),
+    [
+        ("open_prompt", "{{question}}", "{question} is missing"),
+        ("choice_prompt", "{question}", "{options} is missing"),
+        ("choice_prompt", "{options} {letters}", "{question} is missing"),
+        ("choice_prompt", "{question}{options}{letters!r}", "{letters} with a format"),
+        ("choice_prompt", "{question:.0}{options}", "{question} with a format"),
+        ("open_prompt", "{question:>2000000000}", "{question} with a format"),
+    ],
+)
+def test_a_prompt_that_would_not_show_what_is_asked_is_refused(key: str, prompt: str, reason: str) -> None:
+    (line,) = native_settings(**{key: prompt}).findings("evaluate.native")
+    assert line.startswith(f"evaluate.native.{key}: cannot be filled ({reason})")
+
+
 def test_old_answers_are_never_taken_for_new_ones() -> None:
     (line,) = vlmevalkit_settings(reuse=True).findings("evaluate.vlmevalkit")
     assert line.startswith("evaluate.vlmevalkit.reuse: true would take old answers")

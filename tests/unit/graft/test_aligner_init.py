@@ -8,7 +8,7 @@ import pytest
 
 from helpers.tiny_donor_files import write_safetensors, write_tiny_donors, write_weights
 from helpers.tiny_graft import read_bytes, run_graft
-from scripts.common.safetensors_files import read_checkpoint, read_shard
+from scripts.donors.safetensors_files import read_checkpoint, read_shard
 from scripts.donors.tensor_values import to_float32
 from scripts.graft import aligner_init
 from scripts.graft.aligner_init import normal_slabs

@@ -230,6 +230,53 @@ def test_swapped_picture_tokens_are_refused(tmp_path: Path) -> None:
     assert f"the vision donor's tokenizer in {vl_dir} has it as {TOKEN_IDS['<|image_pad|>']}" in message
 
 
+@pytest.mark.parametrize(
+    ("role", "key", "value"),
+    [
+        (1, "hidden_act", "glue"), (1, "hidden_act", 5), (1, "rms_norm_eps", 0), (1, "rms_norm_eps", "1e-6"),
+        (1, "initializer_range", -1), (1, "attention_dropout", 1), (1, "attention_dropout", "no"), (1, "layer_types", 5),
+        (1, "layer_types", False), (1, "layer_types", ["full_attention"]),
+        (1, "torch_dtype", ["bfloat16"]), (1, "num_hidden_layers", 10**9), (1, "vocab_size", 2**40), (1, "hidden_size", True),
+        (0, "vision_config.depth", 10**9), (0, "vision_config.num_heads", 7), (0, "vision_config.window_size", 27),
+        (0, "vision_config.window_size", "112"), (0, "vision_config.hidden_act", None),
+        (0, "vision_config.fullatt_block_indexes", [32]), (0, "vision_config.fullatt_block_indexes", [True]),
+        (0, "vision_config.fullatt_block_indexes", 7), (0, "vision_config", []),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_model_has_is_refused_by_its_key(
+    real_donors: tuple[Path, Path], role: int, key: str, value: Any
+) -> None:
+    config = json.loads((real_donors[role] / "config.json").read_text())
+    *sections, name = key.split(".")
+    section = config
+    for each in sections:
+        section = section[each]
+    section[name] = value
+    (real_donors[role] / "config.json").write_text(json.dumps(config))
+    message = refusal(real_donors)
+    assert message.startswith(str(real_donors[role] / "config.json")) and name in message and "expected" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tokenizer.json", {"added_tokens": [1]}),
+        ("tokenizer.json", {"added_tokens": [{"content": "a"}]}),
+        ("tokenizer.json", {"added_tokens": [{"content": "a", "id": "1"}]}),
+        ("tokenizer.json", {"added_tokens": {"a": 1}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"one": {"content": "a"}}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": [1]}),
+        ("added_tokens.json", {"a": None}),
+    ],
+)
+def test_added_tokens_of_another_form_are_refused(real_donors: tuple[Path, Path], name: str, value: Any) -> None:
+    (real_donors[1] / name).write_text(json.dumps(value))
+    assert (
+        refusal(real_donors)
+        == f"{real_donors[1] / name}: its added tokens are not texts with ids; fetch this file again"
+    )
+
+
 def test_a_refit_changes_nothing_in_the_configuration(real_donors: tuple[Path, Path]) -> None:
     refitted = graft_settings(architecture="qwen2_5_vl", calibration="affine")
     derived = [derive_from_donors(*real_donors, settings) for settings in (STOCK, refitted)]

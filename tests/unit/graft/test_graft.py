@@ -18,7 +18,7 @@ from helpers.tiny_donor_files import (
 from helpers.tiny_graft import SECTION, graft_job, graft_settings, read_bytes, run_graft
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_of_file
-from scripts.common.safetensors_files import read_checkpoint
+from scripts.donors.safetensors_files import read_checkpoint
 from scripts.donors.tensor_values import to_float32
 from scripts.graft.calibration_report import write_calibration
 from scripts.graft.graft import graft

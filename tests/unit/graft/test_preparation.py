@@ -14,9 +14,9 @@ from helpers.tiny_donor_files import (
 )
 from helpers.tiny_graft import graft_job, graft_settings, read_bytes, run_graft
 from scripts.common.errors import UserError
-from scripts.common.safetensors_files import read_checkpoint
 from scripts.donors.checksums import needed_files, record_files
 from scripts.donors.manifest import DonorManifest, Role, read_manifest, write_manifest
+from scripts.donors.safetensors_files import read_checkpoint
 from scripts.donors.settings import DonorSource
 from scripts.donors.tensor_values import to_float32
 from scripts.graft.derive_config import derive_from_donors

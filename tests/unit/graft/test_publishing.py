@@ -12,7 +12,7 @@ from helpers.kills import killed_at_each_removal
 from helpers.small_file_system import small_file_system
 from helpers.tiny_donor_files import write_tiny_donors
 from helpers.tiny_graft import graft_job, read_bytes, run_graft
-from scripts.common.safetensors_files import read_checkpoint, read_shard
+from scripts.donors.safetensors_files import read_checkpoint, read_shard
 from scripts.graft.graft import graft
 from scripts.graft.ledger import read_ledger
 

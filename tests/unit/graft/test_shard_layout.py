@@ -9,7 +9,7 @@ from helpers.tiny_donor_files import (
     write_tiny_donors,
 )
 from helpers.tiny_graft import run_graft
-from scripts.common.safetensors_files import read_checkpoint
+from scripts.donors.safetensors_files import read_checkpoint
 from scripts.graft.shard_layout import OutputTensor, lay_out_shards
 
 

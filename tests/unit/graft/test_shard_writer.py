@@ -12,7 +12,7 @@ import pytest
 from helpers.processes import wait_for
 from helpers.tiny_donor_files import write_safetensors, write_tiny_donors
 from helpers.tiny_graft import run_graft
-from scripts.common.safetensors_files import TensorOnDisk, read_shard
+from scripts.donors.safetensors_files import TensorOnDisk, read_shard
 from scripts.graft import shard_writer
 from scripts.graft.shard_layout import OutputTensor, lay_out_shards
 from scripts.graft.shard_writer import progress_line, write_shards

@@ -13,8 +13,8 @@ from helpers.tiny_donor_files import write_tiny_donors
 from helpers.tiny_graft import run_graft
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_of_file
-from scripts.common.model_files import file_digests, model_sha256
-from scripts.common.safetensors_files import read_checkpoint
+from scripts.donors.model_files import file_digests, model_sha256
+from scripts.donors.safetensors_files import read_checkpoint
 from scripts.graft.verification import check_graft, check_ledger, read_proven
 
 

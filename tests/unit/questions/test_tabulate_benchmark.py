@@ -71,9 +71,9 @@ def test_the_table_reads_back_the_same(directory: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ({**CHOICE, "images": ["p/9.png"]}, r"line 2: .*p/9\.png not found; .*paths are relative to the list"),
-        ({**CHOICE, "images": ["p/text.png"]}, r"line 2: .*p/text\.png is no readable picture"),
-        ({**CHOICE, "images": ["p/cut.png"]}, r"line 2: .*p/cut\.png is no readable picture"),
+        ({**CHOICE, "images": ["p/9.png"]}, r"line 2: picture not found: .*p/9\.png; .*paths are relative to the list"),
+        ({**CHOICE, "images": ["p/text.png"]}, r"line 2: picture unreadable: .*p/text\.png \(UnidentifiedImageError"),
+        ({**CHOICE, "images": ["p/cut.png"]}, r"line 2: picture unreadable: .*p/cut\.png \("),
         ({**CHOICE, "images": "p/7.png"}, "line 2: images is 'p/7.png'; expected a list of paths"),
         ({**CHOICE, "images": []}, "line 2: images is missing or empty"),
         ({**CHOICE, "answer": "C"}, "line 2: answer is 'C'; expected the letter of an option, one of A, B"),
@@ -81,12 +81,25 @@ def test_the_table_reads_back_the_same(directory: Path, monkeypatch: pytest.Monk
         ({**CHOICE, "options": None}, "line 2: options is None; expected a list"),
         ({**CHOICE, "options": ["1", ""]}, "line 2: options is .*; expected a list"),
         ({**CHOICE, "options": [], "answer": 7}, "line 2: answer is 7; expected a text, or a list"),
-        ({**CHOICE, "colour": "red"}, "line 2: unknown key colour; expected of question"),
+        ({**CHOICE, "colour": "red"}, "line 2: unknown key 'colour'; expected of question"),
         ({key: CHOICE[key] for key in ("images", "answer")}, "line 2: question is missing or empty"),
         ([CHOICE], "line 2: list found; expected a JSON object"),
         ("{'question': 1}", "line 2 is no JSON"),
         (json.dumps(CHOICE)[:-3], "line 2 is no JSON"),
-        ({**CHOICE, "index": "0"}, "index 0 stands on more than one row"),
+        ({**CHOICE, "index": "0"}, "line 2: index is '0', as in line 1; expected each index once"),
+        ({**CHOICE, "index": 0}, "line 2: index is '0', as in line 1; expected each index once"),
+        ({**CHOICE, "index": 1.5}, "line 2: index is 1.5; expected a text"),
+        ({**CHOICE, "index": {"a": 1}}, "line 2: index is {'a': 1}; expected a text"),
+        ({**CHOICE, "question": ["a"]}, r"line 2: question is \['a'\]; expected a text"),
+        ({**CHOICE, "question": True}, "line 2: question is True; expected a text"),
+        ({**CHOICE, "category": None}, "line 2: category is None; expected a text"),
+        ({**CHOICE, "options": ["1", 1]}, r"line 2: options is \['1', 1\]; expected each option once"),
+        ({**CHOICE, "options": ["1", ["7"]]}, r"line 2: options is \['1', \['7'\]\]; expected a list"),
+        ({**CHOICE, "options": ["1", " "]}, "line 2: options is .*; expected a list"),
+        ({**CHOICE, "question": "a\rb"}, "question of question 1 does not survive a table"),
+        ({**CHOICE, "images": ["p/" + "7" * 300]}, r"line 2: picture not found: .*\(cannot be reached"),
+        ({**CHOICE, "images": ["p/\0"]}, r"line 2: picture not found: .*\(has a name that no file can have"),
+        ('{"question": "\\ud800"}', "line 2 is no JSON \\(half a character"),
     ],
 )
 def test_a_line_that_cannot_be_asked_is_named(
@@ -94,6 +107,7 @@ def test_a_line_that_cannot_be_asked_is_named(
 ) -> None:
     with pytest.raises(UserError, match=expected):
         tabulate(directory, monkeypatch, CHOICE, line)
+    assert not (directory / "q.tsv").exists()
 
 
 @pytest.mark.parametrize("lines", [(), ("", "  ")])

@@ -11,7 +11,7 @@ from helpers.kills import killed_at_each_removal
 from helpers.stage import stage_settings
 from helpers.trained_checkpoint import WEIGHTS, make_model, make_trained
 from scripts.common.reading import read_object
-from scripts.common.safetensors_files import read_checkpoint
+from scripts.donors.safetensors_files import read_checkpoint
 from scripts.train import checkpoints
 from scripts.train.checkpoints import (
     TrainerState,

@@ -12,10 +12,10 @@ from helpers.small_checkpoint import write_small_checkpoint
 from helpers.tiny_donor_files import write_json, write_tiny_donors
 from helpers.tiny_graft import run_graft
 from scripts.common.errors import UserError
-from scripts.common.model_files import model_sha256
 from scripts.common.reading import write_sealed
 from scripts.donors.checksums import needed_files, record_files
 from scripts.donors.manifest import DonorManifest, write_manifest
+from scripts.donors.model_files import model_sha256
 from scripts.donors.settings import DonorSource
 from scripts.train.declarations import checked_sha256
 

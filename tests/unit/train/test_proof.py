@@ -9,7 +9,7 @@ import pytest
 
 from helpers.trained_checkpoint import write_weights
 from scripts.common.errors import UserError
-from scripts.common.model_files import model_sha256
+from scripts.donors.model_files import model_sha256
 from scripts.train.losses import LossPoint
 from scripts.train.metrics import Resume
 from scripts.train.proof import (

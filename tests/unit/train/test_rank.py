@@ -6,7 +6,7 @@ from pathlib import Path
 
 from helpers.stage import make_run
 from scripts.common.errors import UserError
-from scripts.common.files import read_json
+from scripts.common.input_files import read_json
 from scripts.train.rank import message_of
 from scripts.train.start import watch_settings_of
 from scripts.train.watch_files import WATCH_VARIABLE, read_first_failure, write_watch_settings

@@ -20,7 +20,7 @@ from helpers.card_inputs import (
     write_json,
 )
 from helpers.report_inputs import FIDELITY, LAYOUT
-from scripts.common.model_files import model_sha256
+from scripts.donors.model_files import model_sha256
 from scripts.upload.front_matter import read_front_matter
 
 APACHE = "\n                                 Apache License\n                           Version 2.0, January 2004\n"

@@ -79,7 +79,21 @@ def test_each_file_with_a_fault_is_named(tmp_path: Path) -> None:
     assert [finding.partition(": ")[0] for finding in findings] == [
         str(path) for path in (tmp_path / "none.yaml", tmp_path / "latin.yaml", tmp_path)
     ]
-    assert "not found" in findings[0] and "not UTF-8 text" in findings[1] and "cannot be read" in findings[2]
+    assert "not found" in findings[0] and "not UTF-8 text" in findings[1] and "is a directory" in findings[2]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 30_000, '{"a": ' * 30_000, "{a: " * 101 + "1" + "}" * 101, "[" * 101 + "]" * 101]
+)
+def test_a_file_that_is_nested_too_deep_for_its_reader_is_one_finding(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, text) == (
+        {},
+        ["0.yaml: sections more than 100 deep found; expected a configuration; correct it"],
+    )
+
+
+def test_a_deep_value_of_the_command_line_is_named() -> None:
+    assert read_files([], ["a=" + "[" * 30_000])[1][0].startswith("--config a: sections more than 100 deep found")
 
 
 def test_a_later_file_wins_key_by_key(tmp_path: Path) -> None:

@@ -288,6 +288,20 @@ def test_a_secret_reaches_no_output_and_no_file_of_the_workflow(
         ),
         ("demo.digits.num_dev", 0, "demo.digits.num_dev: 0 found, 1 or more expected"),
         ("demo.digits.max_shift", -0.1, "demo.digits.max_shift: -0.1 found, 0 or more expected"),
+        (
+            "demo.vision_donor.min_dev_accuracy",
+            2,
+            "demo.vision_donor.min_dev_accuracy: 2 found, 0 or more and at most 1",
+        ),
+        (
+            "demo.language_donor.nums_picture_tokens",
+            [],
+            "demo.language_donor.nums_picture_tokens: [] found, at least one",
+        ),
+        ("fidelity.text", "docs", "fidelity.text: docs is a directory; expected a file"),
+        ("calibration.text", "docs", "calibration.text: docs is a directory; expected a file"),
+        ("stage2.datasets", ["#5"], "stage2.datasets[0]: source '#5': nothing found before the #"),
+        ("fidelity.text", "a" * 201, "fidelity.text: a path of 201 bytes found"),
         ("demo.digits", {1: 2}, "demo.digits.1: a key that is no text (int) found"),
     ],
 )

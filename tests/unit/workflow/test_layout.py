@@ -41,7 +41,8 @@ def test_questions_lie_where_they_come_from(config: dict[str, Any]) -> None:
     assert Path(native.questions_identity("mmmu")).parent == Path("resources/benchmarks/native")
     config["evaluate"]["benchmarks"] = [{"own": "my/list.jsonl"}, {"table": "my/table.tsv"}]
     own = Layout(config)
-    assert own.questions("own") == own.questions_identity("own") == "results/questions/own.tsv"
+    assert own.questions("own") == "results/questions/own.tsv"
+    assert own.questions_identity("own") == "results/questions/own.json"
     assert own.questions("table") == "my/table.tsv"
 
 

@@ -32,10 +32,17 @@ def test_a_path_that_snakemake_would_change_is_refused(path: str) -> None:
         "a*?[b]",
         "a\\b",
         "#1",
+        "ä" * 100,
+        "/".join(["a" * 199] * 20),
     ],
 )
 def test_other_paths_of_the_users_are_taken(path: str) -> None:
     assert path_fault(path) is None
+
+
+@pytest.mark.parametrize("path", ["a" * 201, "ä" * 101, "a/" * 2001, "a/\ud800"])
+def test_a_path_that_no_file_can_have_is_refused(path: str) -> None:
+    assert "expected" in (path_fault(path) or "")
 
 
 @pytest.mark.parametrize(

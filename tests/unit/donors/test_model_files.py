@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from helpers.trained_checkpoint import make_model
-from scripts.common.model_files import model_sha256
+from scripts.donors.model_files import model_sha256
 
 
 def test_a_models_hash_follows_its_files_but_not_what_is_said_about_it(tmp_path: Path) -> None:
