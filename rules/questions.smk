@@ -10,8 +10,8 @@ rule benchmark:
         "resources/benchmarks/{dataset}.md5",
     log:
         "logs/data/benchmark-{dataset}.log",
-    localrule: True
     priority: 1  # what is wrong with the questions is said before a training begins
+    localrule: True
     params:
         run=run("questions.fetch_benchmark"),
     shell:
@@ -27,8 +27,8 @@ rule native_benchmark:
         "resources/benchmarks/native/{dataset}.json",
     log:
         "logs/data/native-benchmark-{dataset}.log",
-    localrule: True
     priority: 1  # what is wrong with the questions is said before a training begins
+    localrule: True
     params:
         run=run("questions.fetch_native_benchmark"),
     shell:
@@ -43,8 +43,8 @@ rule own_questions:
         RUN.result("questions/{benchmark}.tsv"),
     log:
         RUN.log("questions-{benchmark}"),
-    localrule: True
     priority: 1  # what is wrong with the questions is said before a training begins
+    localrule: True
     params:
         run=run("questions.tabulate_benchmark"),
     shell:
@@ -59,8 +59,8 @@ rule questions_check:
         RUN.questions_check("{benchmark}"),
     log:
         RUN.log("questions-check-{benchmark}"),
-    localrule: True
     priority: 1
+    localrule: True
     params:
         run=run("questions.check_table"),
     shell:
