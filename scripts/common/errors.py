@@ -10,7 +10,7 @@ from scripts.common.disk_space import NO_ROOM_ERRORS
 
 # What stands at a path is not what a program expects there: the user's doing, unlike a file that is missing.
 OTHER_FILE_ERRORS = frozenset({
-    errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS,
+    errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST,
 })  # fmt: skip
 
 

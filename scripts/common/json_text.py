@@ -8,10 +8,8 @@ from typing import Any
 
 # More than any configuration, row or record has; readers that call themselves for each section would run out of stack.
 MAX_DEPTH = 100
-
 # Above the largest number that is a float as well; tokenizers give 10^30 as a length without limit.
 MAX_NUM_DIGITS = 300
-
 # Written out, or as it is: an argument that is no UTF-8 reaches Python so.
 _HALF_A_CHARACTER = re.compile("\\\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 

@@ -7,6 +7,7 @@ run that is gone ends: a training saves first. Another program that wants the sa
 Jobs of Slurm do not end with the run that submitted them; the next run waits for them (scripts/workflow/one_run.py).
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -28,6 +29,7 @@ from scripts.common.processes import described, ending_on_signals, is_alive, thi
 # Names the Snakemake that starts programs on this machine.
 RUN_VARIABLE = "VLGRAFT_RUN"
 _SECONDS_BETWEEN_LOOKS = 0.5
+_MAX_NUM_TRIES = 1000  # in a directory that is gone, each try finds it gone
 
 
 def announce_run() -> None:
@@ -45,11 +47,10 @@ def owned(*outputs: Path, inputs: Iterable[Path] = (), should_stop: Callable[[],
     """Keeps files or directories to this program while the block makes them; waits for a program that owns them already.
 
     SIGTERM, SIGINT and SIGHUP end the block through its `finally` blocks; a program that stops in its own way gives
-    `should_stop`, which ends the waiting. Raises UserError when it is ended, also because its run is gone, and for an output
-    that can be none or is an input.
+    `should_stop`, which ends the waiting. Raises UserError then, when its run is gone, and for an output that is also an input.
     """
     for path in outputs:
-        if not path.name or (path.exists() and not (path.is_file() or path.is_dir())):
+        if path.name in ("", "..") or (path.exists() and not (path.is_file() or path.is_dir())):
             raise UserError(f"{str(path)!r}: found as an output; expected the path of a file or directory; name one")
         if path.exists() and any(each.exists() and path.samefile(each) for each in inputs):
             raise UserError(f"{path}: found as an input and as an output; expected another output; name one")
@@ -84,10 +85,11 @@ def locked(output: Path, should_stop: Callable[[], bool] = lambda: False) -> Ite
 def _take(path: Path, output: Path, should_stop: Callable[[], bool]) -> IO[str]:
     """The lock's file, open and locked, and inherited by child processes."""
     try:
-        while True:
+        for _ in range(_MAX_NUM_TRIES):
             path.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # an owner has just removed the file, or the directory that was new
-                file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - the caller closes it
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW  # a link's target is nobody's lock
+                file = open(os.open(path, flags, 0o666), "a+", encoding="utf-8")  # noqa: SIM115 - the caller closes it
                 try:
                     lock_or_wait(file, fcntl.LOCK_EX, output, lambda: _holder(path), should_stop)
                     if os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -97,6 +99,7 @@ def _take(path: Path, output: Path, should_stop: Callable[[], bool]) -> IO[str]:
                     file.close()
                     raise
                 file.close()
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     except OSError as error:
         raise UserError(
             f"{output}: cannot write there ({error.strerror}); expected a writable directory; choose another one, or let its "

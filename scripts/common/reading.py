@@ -14,8 +14,6 @@ from scripts.common.input_files import read_input_text, read_json
 from scripts.common.settings import settings_from
 
 T = TypeVar("T")
-
-
 SEAL_KEY = "content_sha256"
 
 

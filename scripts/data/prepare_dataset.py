@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    pictures_dir = arguments.output.with_suffix(".pictures")
+    pictures_dir = arguments.output.parent / f"{arguments.output.stem}.pictures"
     files = [Path(source.name) for source in arguments.sources if source.is_file]
     with owned(arguments.output, pictures_dir, inputs=files):
         num_rows = 0

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from scripts.common.errors import UserError
@@ -55,7 +56,8 @@ def needed_files(directory: Path) -> list[Path]:
 
     Raises UserError where one of those names is no file: a link whose target is gone would otherwise be passed over.
     """
-    paths = sorted({path for pattern in NEEDED_PATTERNS for path in directory.glob(pattern)})
+    found = sorted(directory.iterdir())  # not glob, which finds nothing in a directory that may not be read
+    paths = [path for path in found if any(fnmatchcase(path.name, pattern) for pattern in NEEDED_PATTERNS)]
     for path in paths:
         require_file(path, "a file of the donor", "bring the file back, or remove what is there")
     return paths

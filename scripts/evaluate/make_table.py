@@ -32,7 +32,8 @@ def main() -> None:
     parser.add_argument("--output-comparison", type=Path, required=True)
     arguments = parser.parse_args()
 
-    with owned(arguments.output_csv, arguments.output_json, arguments.output_comparison):
+    inputs = [*arguments.records, *arguments.provenances]
+    with owned(arguments.output_csv, arguments.output_json, arguments.output_comparison, inputs=inputs):
         records_paths = {
             path.stem: path for path in sorted(arguments.records, key=lambda path: pipeline_order(path.stem))
         }

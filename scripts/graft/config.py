@@ -167,7 +167,12 @@ def written_by(llm: ConfigReader) -> dict[str, Any]:
 
     Without it transformers takes the tokenizer beside it for an early Mistral's and warns that it tokenizes wrongly.
     """
-    return {key: llm.values[key] for key in ("transformers_version",) if key in llm.values}
+    version = llm.values.get("transformers_version")
+    if not (version is None or isinstance(version, str)):
+        raise UserError(
+            f"{llm.where('transformers_version')} is {version!r:.100}; expected a text; fetch this donor's config.json again"
+        )
+    return {} if version is None else {"transformers_version": version}
 
 
 @dataclass(frozen=True)

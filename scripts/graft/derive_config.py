@@ -18,7 +18,8 @@ from scripts.common.input_files import read_section
 from scripts.common.ownership import owned
 from scripts.common.settings import json_settings
 from scripts.graft.config import AddedTokens, derive_config
-from scripts.graft.donor_configs import CONFIG_NAME, is_integer, read_language_donor, read_vision_donor
+from scripts.graft.donor_configs import is_integer, read_language_donor, read_vision_donor
+from scripts.graft.preparation import check_output_dir
 from scripts.graft.settings import GraftSettings
 
 # Where tokenizers keep the ids of added tokens, newest convention first.
@@ -42,7 +43,9 @@ def read_added_tokens(directory: Path) -> dict[str, int] | None:
             continue
         try:
             tokens = _added_tokens_in(name, read_section(path))
-            is_sound = all(isinstance(token, str) and is_integer(number) for token, number in tokens.items())
+            is_sound = all(
+                isinstance(token, str) and is_integer(number) and number >= 0 for token, number in tokens.items()
+            )
         except (AttributeError, KeyError, TypeError, ValueError):
             is_sound = False
         if not is_sound:
@@ -70,8 +73,8 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="config.json to write")
     arguments = parser.parse_args()
-    donor_configs = [donor_dir / CONFIG_NAME for donor_dir in (arguments.vl_dir, arguments.llm_dir)]
-    with owned(arguments.output, inputs=donor_configs):
+    check_output_dir(arguments.output, (arguments.vl_dir, arguments.llm_dir))
+    with owned(arguments.output):
         config = derive_from_donors(arguments.vl_dir, arguments.llm_dir, arguments.settings)
         write_json_atomically(arguments.output, config)
 

@@ -267,6 +267,9 @@ def check_vision_windows(vision: ConfigReader, shape: VisionShape) -> None:
     """Raises UserError where what shapes no tensor, but steers the vision tower's attention, makes no sense."""
     vision = ConfigReader({**VISION_DEFAULTS, **vision.values}, vision.path, vision.section)
     vision.activation("hidden_act")
+    for key in ("tokens_per_second", "initializer_range"):
+        if vision.values.get(key) is not None:
+            vision.number(key)
     smallest = shape.patch_size * shape.spatial_merge_size
     if (window_size := vision.integer("window_size")) < smallest:
         raise UserError(

@@ -36,7 +36,7 @@ from scripts.graft.config import derive_config
 from scripts.graft.donor_configs import read_language_donor, read_vision_donor, vision_shape
 from scripts.graft.ledger import LEDGER_NAME, ledger_text
 from scripts.graft.machine_paths import is_searched, path_in
-from scripts.graft.picture_processing import check_picture_processing
+from scripts.graft.picture_processing import PROCESSING_NAMES, check_picture_processing
 from scripts.graft.plan import PlannedTensor
 from scripts.graft.preparation import (
     DonorConfigs,
@@ -114,9 +114,8 @@ def prepare(job: GraftJob) -> PreparedGraft:
     if refit and job.refit_path and job.calibration_path:
         check_refit_is_reported(job.refit_path, refit.sha256, job.calibration_path)
     files = travelling_files(job.vl_dir, job.llm_dir, job.code_dir, dict(llm.values), derived.get("auto_map", {}))
-    check_picture_processing(
-        json_value(files["preprocessor_config.json"]), vision_shape(vl.child("vision_config")), job.vl_dir
-    )
+    for name in PROCESSING_NAMES & files.keys():
+        check_picture_processing(json_value(files[name]), vision_shape(vl.child("vision_config")), job.vl_dir / name)
     check_no_machine_paths(job, files)
     files[SETTINGS_NAME] = json_bytes(asdict(SavedSettings(job.settings, job.seed)))
     outputs = [output_tensor(entry, job.seed) for entry in plan if entry.output_name]

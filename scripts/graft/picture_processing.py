@@ -13,6 +13,8 @@ from scripts.graft.donor_configs import VisionShape, is_integer
 # What transformers' Qwen2VLImageProcessor takes where the file says nothing (models/qwen2_vl/image_processing_qwen2_vl.py).
 _DEFAULTS = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}
 
+PROCESSING_NAMES = frozenset({"preprocessor_config.json", "video_preprocessor_config.json"})
+
 _LIMITS = ("min_pixels", "max_pixels")
 _EDGES = ("shortest_edge", "longest_edge")
 
@@ -57,10 +59,10 @@ def processing_faults(section: Mapping[str, Any], vision: VisionShape) -> Iterat
             yield f"{key} is {values!r}; expected {vision.in_channels} numbers, those of image_std above 0"
 
 
-def check_picture_processing(section: Mapping[str, Any], vision: VisionShape, vl_dir: Path) -> None:
-    """Raises UserError where preprocessor_config.json does not go with the vision tower."""
+def check_picture_processing(section: Mapping[str, Any], vision: VisionShape, path: Path) -> None:
+    """Raises UserError where the picture or video processing in `path`, or processor_config.json, does not fit the tower."""
     for fault in processing_faults(section, vision):
         raise UserError(
-            f"{vl_dir}: the picture processing (preprocessor_config.json, or processor_config.json) does not go with the "
-            f"vision tower: {fault}; fetch this donor's files again"
+            f"{path}: the picture processing (here, or in processor_config.json) does not go with the vision tower: {fault}; "
+            "fetch this donor's files again"
         )

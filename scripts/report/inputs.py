@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.common.errors import UserError
 from scripts.common.files import md5_of_file, sha256_of_file
+from scripts.common.input_files import require_file
 from scripts.data.dataset_check import DatasetCheck, read_dataset_check
 from scripts.donors.manifest import DonorManifest, read_manifest_of
 from scripts.evaluate.model_names import pipeline_order
@@ -58,8 +58,7 @@ def read_benchmark(layout: Layout, name: str, stages: Sequence[Metrics], graft_s
     tsv_path, scores_path = Path(layout.questions(name)), Path(layout.scores(name))
     provenance_path = Path(layout.scores_provenance(name))
     record_paths = {model: Path(layout.records(name, model)) for model in sorted(layout.models, key=pipeline_order)}
-    if not tsv_path.exists():
-        raise UserError(f"{tsv_path}: not found; expected the benchmark's table; run the rule that makes it")
+    require_file(tsv_path, "the benchmark's table", "run the rule that makes it")
     benchmark = Benchmark(
         name=name,
         tsv_path=tsv_path,

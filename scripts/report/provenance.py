@@ -12,6 +12,8 @@ from scripts.common.files import sha256_of_file
 from scripts.common.input_files import read_section
 from scripts.common.reading import numbered_lines, parse_number, read_table, require
 from scripts.common.root import ROOT
+from scripts.common.settings import settings_from
+from scripts.donors.settings import DonorSource
 from scripts.workflow.configuration import schema_findings
 
 # Packages of a lock that a reader looks for first.
@@ -66,5 +68,8 @@ def read_config(path: Path) -> dict[str, Any]:
     schema = yaml.safe_load((ROOT / "config/schema.yaml").read_text(encoding="utf-8"))
     for line in schema_findings(config, schema):
         if re.split(r"[.:\[]", line)[0] in CONFIG_SECTIONS.keys() - {"report"}:  # which has settings of its own
+            raise UserError(f"{path}: {line}; bring the file back as it was written, or run its rule again")
+    for role, donor in config["donors"].items():
+        for line in settings_from(DonorSource, donor, f"donors.{role}").findings(f"donors.{role}"):
             raise UserError(f"{path}: {line}; bring the file back as it was written, or run its rule again")
     return config

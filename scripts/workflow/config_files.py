@@ -112,7 +112,7 @@ def _yaml_value(text: str, where: str, findings: list[str]) -> Any:
         place = f"{where}:{mark.line + 1}" if mark else where
         reason = " ".join(str(error.problem or error.context).split())
         findings.append(f"{place}: not YAML ({reason}); expected keys and values; correct it")
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, TypeError) as error:
         findings.append(
             f"{where}: not YAML ({' '.join(str(error).split())[:200]}); expected keys and values; correct it"
         )

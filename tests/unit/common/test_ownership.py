@@ -238,3 +238,24 @@ def test_a_lock_is_not_waited_for_that_its_owner_removed(start: Start, tmp_path:
     (tmp_path / "go").touch()
     assert second.wait(LIMIT_S) == 0
     assert not (tmp_path / ".output.lock").exists()
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / ".made.lock").symlink_to("mine")
+    with pytest.raises(UserError, match="made: cannot write there"), owned(tmp_path / "made"):
+        raise AssertionError("owned")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_only_what_a_killed_program_left_is_removed_beside_an_output(tmp_path: Path) -> None:
+    for name in (".made.123.tmp", ".made.notes.tmp", ".notes.tmp"):
+        (tmp_path / name).write_text("")
+    with owned(tmp_path / "made"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".made.notes.tmp", ".notes.tmp"]
+
+
+def test_a_place_where_nothing_can_be_made_is_refused_and_not_tried_for_ever() -> None:
+    with pytest.raises(UserError, match="made: cannot write there"), owned(Path("/proc/made")):
+        raise AssertionError("owned")

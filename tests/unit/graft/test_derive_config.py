@@ -240,7 +240,8 @@ def test_swapped_picture_tokens_are_refused(tmp_path: Path) -> None:
         (0, "vision_config.depth", 10**9), (0, "vision_config.num_heads", 7), (0, "vision_config.window_size", 27),
         (0, "vision_config.window_size", "112"), (0, "vision_config.hidden_act", None),
         (0, "vision_config.fullatt_block_indexes", [32]), (0, "vision_config.fullatt_block_indexes", [True]),
-        (0, "vision_config.fullatt_block_indexes", 7), (0, "vision_config", []),
+        (0, "vision_config.tokens_per_second", -1), (0, "vision_config.initializer_range", "x"),
+        (1, "transformers_version", {"a": 1}), (0, "vision_config.fullatt_block_indexes", 7), (0, "vision_config", []),
     ],
 )  # fmt: skip
 def test_a_value_that_no_model_has_is_refused_by_its_key(
@@ -264,6 +265,7 @@ def test_a_value_that_no_model_has_is_refused_by_its_key(
         ("tokenizer.json", {"added_tokens": [{"content": "a"}]}),
         ("tokenizer.json", {"added_tokens": [{"content": "a", "id": "1"}]}),
         ("tokenizer.json", {"added_tokens": {"a": 1}}),
+        ("tokenizer.json", {"added_tokens": [{"content": "a", "id": -5}]}),
         ("tokenizer_config.json", {"added_tokens_decoder": {"one": {"content": "a"}}}),
         ("tokenizer_config.json", {"added_tokens_decoder": [1]}),
         ("added_tokens.json", {"a": None}),

@@ -92,6 +92,12 @@ def test_a_file_that_is_nested_too_deep_for_its_reader_is_one_finding(tmp_path: 
     )
 
 
+@pytest.mark.parametrize("text", ["seed: !!bool maybe", "seed: !!timestamp foo", 'seed: !!int ""', 'seed: !!float ""'])
+def test_a_tag_that_does_not_go_with_its_value_is_a_finding(tmp_path: Path, text: str) -> None:
+    config, findings = read(tmp_path, text)
+    assert not config and findings[-1].startswith("0.yaml: not YAML (")
+
+
 def test_a_deep_value_of_the_command_line_is_named() -> None:
     assert read_files([], ["a=" + "[" * 30_000])[1][0].startswith("--config a: sections more than 100 deep found")
 
