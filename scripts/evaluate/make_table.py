@@ -17,7 +17,13 @@ from scripts.common.files import write_text_atomically
 from scripts.common.ownership import owned
 from scripts.evaluate.comparisons import comparison_text
 from scripts.evaluate.model_names import pipeline_order
-from scripts.evaluate.provenance import check_records_unedited, check_same_way, read_provenance, write_table_provenance
+from scripts.evaluate.provenance import (
+    check_not_exchanged,
+    check_records_unedited,
+    check_same_way,
+    read_provenance,
+    write_table_provenance,
+)
 from scripts.evaluate.records import read_records
 from scripts.evaluate.same_questions import check_same_questions
 from scripts.evaluate.scores import overall_table, scores_of, scores_text
@@ -45,6 +51,7 @@ def main() -> None:
             )
         records = {model: read_records(path) for model, path in records_paths.items()}
         provenances = {model: read_provenance(provenance_paths[model]) for model in records}
+        check_not_exchanged(provenances, provenance_paths)
         check_records_unedited(records_paths, provenances)
         check_same_way(provenances, provenance_paths)
         check_same_questions(records, records_paths)

@@ -114,13 +114,17 @@ def write_provenance(path: Path, provenance: Provenance) -> None:
 
 
 def read_provenance(path: Path) -> Provenance:
-    """Of the model that the file is named by; UserError where it is of another one, or was edited."""
-    provenance = read_sealed(Provenance, path)
-    if provenance.model != path.stem:
-        raise UserError(
-            f"{path}: about {provenance.model}; expected {path.stem}: files were exchanged; evaluate this model again"
-        )
-    return provenance
+    """Of one model, as it was written."""
+    return read_sealed(Provenance, path)
+
+
+def check_not_exchanged(provenances: Mapping[str, Provenance], paths: Mapping[str, Path]) -> None:
+    """Raises UserError where the file of one model is about another one of the table."""
+    for model, provenance in provenances.items():
+        if provenance.model != model and provenance.model in provenances:
+            raise UserError(
+                f"{paths[model]}: about {provenance.model}; expected {model}: files were exchanged; evaluate this model again"
+            )
 
 
 def write_table_provenance(path: Path, provenances: Mapping[str, Provenance], scores_path: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         for model, lines in models.items():
             write_records(tmp_path / f"{model}.jsonl", lines)
             sha256 = sha256_of_file(tmp_path / f"{model}.jsonl")
-            about = {"records_sha256": sha256, **provenances.get(model, {})}
-            write_provenance(tmp_path / f"{model}.json", provenance(model, **about))
+            about = replace(provenance(model, records_sha256=sha256), **provenances.get(model, {}))
+            write_provenance(tmp_path / f"{model}.json", about)
         argv = ["make_table.py", "--records", *[str(tmp_path / f"{model}.jsonl") for model in models]]
         argv += ["--provenances", *[str(tmp_path / f"{model}.json") for model in reversed(models)]]
         argv += ["--output-csv", str(tmp_path / "out/t.csv"), "--output-json", str(tmp_path / "out/t.json")]
@@ -61,6 +62,11 @@ def test_the_provenance_of_each_model_is_kept(make: Make, tmp_path: Path) -> Non
     assert list(models) == ["graft", "stage1"]
     read = read_table_provenance(tmp_path / "out/t.json", ["graft"], tmp_path / "out/t.csv")
     assert read["graft"] == read_provenance(tmp_path / "graft.json")
+
+
+def test_exchanged_files_make_no_table(make: Make) -> None:
+    with pytest.raises(UserError, match="files were exchanged"):
+        make({"graft": records(), "stage1": records()}, graft={"model": "stage1"}, stage1={"model": "graft"})
 
 
 def test_records_that_were_edited_make_no_table(make: Make, tmp_path: Path) -> None:

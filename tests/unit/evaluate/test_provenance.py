@@ -14,6 +14,7 @@ from scripts.evaluate.provenance import (
     ServeIdentity,
     Times,
     Timing,
+    check_not_exchanged,
     check_same_way,
     read_provenance,
     read_table_provenance,
@@ -88,10 +89,11 @@ def test_a_model_that_a_table_does_not_name_is_refused(tmp_path: Path) -> None:
         read_table_provenance(tmp_path / "t.json", ["graft", "stage2"], tmp_path / "t.csv")
 
 
-def test_a_file_in_the_place_of_another_models_is_refused(tmp_path: Path) -> None:
-    write_provenance(tmp_path / "stage1.json", provenance("stage2"))
+def test_the_files_of_two_models_are_not_exchanged(tmp_path: Path) -> None:
+    paths = {model: tmp_path / f"{model}.json" for model in ("stage1", "stage2")}
+    check_not_exchanged({"stage1": provenance("stage1"), "stage2": provenance("a name of its own")}, paths)
     with pytest.raises(UserError, match=r"stage1\.json: about stage2; expected stage1: files were exchanged"):
-        read_provenance(tmp_path / "stage1.json")
+        check_not_exchanged({"stage1": provenance("stage2"), "stage2": provenance("stage1")}, paths)
 
 
 def test_a_table_that_was_edited_after_it_was_made_is_refused(tmp_path: Path) -> None:
