@@ -14,7 +14,6 @@ from scripts.common.reading import numbered_lines, parse_number, read_table, req
 from scripts.common.root import ROOT
 from scripts.common.settings import settings_from
 from scripts.donors.settings import DonorSource
-from scripts.workflow.configuration import schema_findings
 
 # Packages of a lock that a reader looks for first.
 KEY_PACKAGES = (
@@ -62,6 +61,8 @@ def read_lock(path: Path) -> Lock:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The configuration in effect, as scripts/workflow/save_config.py wrote it."""
+    from scripts.workflow.configuration import schema_findings  # needs jsonschema, which only this environment has
+
     config = read_section(path)
     for key, kind in CONFIG_SECTIONS.items():
         require(config, key, kind, str(path))
