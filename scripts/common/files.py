@@ -55,9 +55,8 @@ def remove_leftovers(output: Path) -> None:
     """Removes temporary files that killed programs left beside an output, or in it; nobody may be writing it."""
     left = [*output.parent.glob(f".{glob.escape(output.name)}.*.tmp"), *output.glob(".*.tmp")]
     for path in left:
-        if (
-            path.is_file() and path.stem.rpartition(".")[2].isdigit()
-        ):  # as `temporary_for` names them; another is the user's
+        # With a process id, as `temporary_for` names them; another one is the user's.
+        if path.is_file() and path.stem.rpartition(".")[2].isdigit():
             path.unlink(missing_ok=True)
 
 

@@ -8,7 +8,7 @@ Qwen2.5-VL the language model's keys at the top level), transformers 5 a nested 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from scripts.common.errors import UserError
 from scripts.common.input_files import read_section
@@ -58,6 +58,11 @@ MAX_NUM_LAYERS = 10_000
 def is_integer(value: Any) -> bool:
     """A whole number; JSON's true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """A number, whole or not; JSON's true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -125,14 +130,14 @@ class ConfigReader:
     def number(self, key: str, default: Any = _MISSING) -> float:
         """A positive number."""
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        if not is_number(value) or value <= 0:
             raise UserError(f"{self.where(key)} is {value!r}; expected a positive number; {_FETCH_AGAIN}")
         return value
 
     def share(self, key: str, default: Any) -> float:
         """A number from 0 to below 1."""
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        if not is_number(value) or not 0 <= value < 1:
             raise UserError(f"{self.where(key)} is {value!r}; expected a number from 0 to below 1; {_FETCH_AGAIN}")
         return value
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.graft.donor_configs import VisionShape, is_integer
+from scripts.graft.donor_configs import VisionShape, is_integer, is_number
 
 # What transformers' Qwen2VLImageProcessor takes where the file says nothing (models/qwen2_vl/image_processing_qwen2_vl.py).
 _DEFAULTS = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}
@@ -17,10 +17,6 @@ PROCESSING_NAMES = frozenset({"preprocessor_config.json", "video_preprocessor_co
 
 _LIMITS = ("min_pixels", "max_pixels")
 _EDGES = ("shortest_edge", "longest_edge")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _limit_faults(section: Mapping[str, Any], keys: tuple[str, str], prefix: str = "") -> Iterator[str]:
@@ -54,7 +50,7 @@ def processing_faults(section: Mapping[str, Any], vision: VisionShape) -> Iterat
         values = section.get(key)
         if values is None:
             continue
-        is_list = isinstance(values, list) and len(values) == vision.in_channels and all(map(_is_number, values))
+        is_list = isinstance(values, list) and len(values) == vision.in_channels and all(map(is_number, values))
         if not is_list or (key == "image_std" and any(value <= 0 for value in values)):
             yield f"{key} is {values!r}; expected {vision.in_channels} numbers, those of image_std above 0"
 
