@@ -5,7 +5,7 @@
 rule prefetch:
     input:
         [RUN.environment(role) for role in RUN.roles],
-        [RUN.donor_manifest(role) for role in config["donors"] if config["donors"][role]["kind"] != "demo"],
+        [RUN.donor_check(role) for role in config["donors"] if config["donors"][role]["kind"] != "demo"],
         [RUN.dataset_check(stage) for stage in STAGES],
         [RUN.questions_identity(benchmark) for benchmark in RUN.benchmarks],
     localrule: True

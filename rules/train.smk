@@ -16,8 +16,10 @@ for stage in STAGES:
             watch=program("train.watch"),
             env=RUN.environment("train"),
             model=lambda wildcards: RUN.checkpoint_identity(before(wildcards.stage)),
-            # A graft that lost something is not trained. A repeated check of the graft only repeats the export.
+            # A graft that lost something, or whose donors cannot be used, is not trained. A repeated check only repeats the
+            # export.
             fidelity=RUN.fidelity,
+            donors=[RUN.donor_check("vl"), RUN.donor_check("llm")],
             dataset=RUN.dataset("{stage}"),
             check=RUN.dataset_check("{stage}"),
         output:

@@ -15,9 +15,12 @@ from scripts.common.errors import UserError, run_program
 from scripts.common.files import write_text_atomically
 from scripts.common.logger import log
 from scripts.common.ownership import owned
+from scripts.common.reading import seal_of
 from scripts.report.commit import Commit, current_commit
-from scripts.report.inputs import read_inputs
+from scripts.report.inputs import input_paths, read_inputs
 from scripts.report.page import render, render_curve
+from scripts.report.provenance import read_config
+from scripts.workflow.layout import Layout
 
 # A page that is passed around by mail or kept by the hundred should stay below this.
 MAX_PAGE_BYTES = 3_000_000
@@ -42,10 +45,20 @@ def make(config_path: Path, page_path: Path, curves_dir: Path, commit: Commit) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--effective-config", required=True, type=Path, help="config.json of the run, in its directory")
+    parser.add_argument(
+        "--config-sha256", help="seal of the configuration that the run was given, which config.json must have"
+    )
     parser.add_argument("--curves-dir", required=True, type=Path, help="gets STAGE.svg")
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args()
-    with owned(arguments.output, arguments.curves_dir):
+    config = read_config(arguments.effective_config)
+    if arguments.config_sha256 and seal_of(config) != arguments.config_sha256:
+        raise UserError(
+            f"{arguments.effective_config}: not the configuration of this run: edited by hand, or of other settings; "
+            "bring the file back as it was written, or remove it and run the rule effective_config"
+        )
+    inputs = [arguments.effective_config, *map(Path, input_paths(Layout(config)))]
+    with owned(arguments.output, arguments.curves_dir, inputs=inputs):
         make(arguments.effective_config, arguments.output, arguments.curves_dir, current_commit())
 
 

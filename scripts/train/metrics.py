@@ -59,6 +59,7 @@ class Metrics:
     command: list[str]
     signature: str
     checkpoint_sha256: str
+    settings_sha256: str  # of settings.json, which is no part of the model
 
 
 def write_metrics(path: Path, metrics: Metrics) -> None:

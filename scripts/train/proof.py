@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scripts.common.errors import UserError
+from scripts.common.files import sha256_of_file
 from scripts.common.logger import log
 from scripts.donors.model_files import model_sha256
 from scripts.train.checkpoints import publish_checkpoint, read_trainer_state
@@ -15,7 +16,7 @@ from scripts.train.local_paths import without_local_paths
 from scripts.train.losses import LossPoint, loss_goes_on, loss_limit
 from scripts.train.metrics import CHECKPOINT_NAME, METRICS_NAME, Metrics, Resume, write_metrics
 from scripts.train.run import Run
-from scripts.train.settings import ExportedSettings
+from scripts.train.settings import SETTINGS_NAME, ExportedSettings
 from scripts.train.starts import read_attempts
 from scripts.train.step_records import StepRecord, read_all_steps, read_steps, sample_problem, step_times
 from scripts.train.tensor_changes import GROUPS, TensorChange, check_changes, compare_checkpoints, name_in_memory
@@ -139,6 +140,7 @@ def finish(run: Run, checkpoint: Path, argv: list[str], output_dir: Path, versio
         command=argv,
         signature=run.signature,
         checkpoint_sha256=model_sha256(output_dir / CHECKPOINT_NAME),
+        settings_sha256=sha256_of_file(output_dir / CHECKPOINT_NAME / SETTINGS_NAME),
     )
     write_metrics(metrics_path, metrics)
     log(f"{run.stage}: {num_samples_seen} samples in {state.global_step} steps; {len(published)} files exported")

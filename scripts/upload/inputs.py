@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
+from scripts.common.files import sha256_of_file
 from scripts.common.input_files import read_section
 from scripts.common.reading import read_object, require
 from scripts.data.dataset_check import DatasetCheck, read_dataset_check
@@ -103,6 +104,11 @@ def read_stage(layout: Layout, stage: str) -> StageView:
     if settings.stage != stage:
         raise UserError(
             f"{settings_path}: settings of {settings.stage} found; expected those of {stage}; export this stage again"
+        )
+    if (found := sha256_of_file(settings_path)) != metrics.settings_sha256:
+        raise UserError(
+            f"{settings_path}: edited since it was written: sha256 {found} found, {metrics.settings_sha256} in "
+            f"{layout.metrics(stage)}; bring the file back as it was, or train {stage} again"
         )
     dataset = read_dataset_check(Path(layout.dataset_check(stage)))
     return StageView(metrics, dataset, ExportedSettings(**without_secrets(without_local_paths(vars(settings)))))

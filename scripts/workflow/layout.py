@@ -129,6 +129,10 @@ class Layout:
     def donor_manifest(self, role: str) -> str:
         return f"{DONORS_DIR}/{self.donor_name(role)}.json"
 
+    def donor_check(self, role: str) -> str:
+        """The record that the files beside the donor's weights can be used."""
+        return f"{DONORS_DIR}/{self.donor_name(role)}.check.json"
+
     def donor_time(self, role: str) -> str:
         """How long it took to make a donor, or to fetch it and record its checksums."""
         if self.config["donors"][role]["kind"] == "demo":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
+from scripts.common.reading import seal_of
 from scripts.evaluate.model_names import base_of, control_of
 from scripts.workflow.layout import DIGITS_DIR, STAGES, Layout, before, shipped, text_path
 
@@ -75,6 +76,11 @@ def demo_make_demo_language_donor(layout: Layout) -> Step:
 def donors_fetch_donor(layout: Layout, role: str) -> Step:
     source = {"role": role, "source": layout.config["donors"][role]}
     return Step("train", {**source, "dir": layout.donor_dir(role), "manifest": layout.donor_manifest(role)})
+
+
+def donors_check_donor(layout: Layout, role: str) -> Step:
+    donor = {"role": role, "dir": layout.donor_dir(role), "manifest": layout.donor_manifest(role)}
+    return Step("train", {**donor, "output": layout.donor_check(role)})
 
 
 def data_prepare_dataset(layout: Layout, stage: str) -> Step:
@@ -260,7 +266,8 @@ def report_make_disagreements(layout: Layout, benchmark: str) -> Step:
 
 def report_make_report(layout: Layout) -> Step:
     outputs = {"curves-dir": layout.curves_dir, "output": layout.report}
-    return Step("workflow", {"effective-config": layout.effective_config, **outputs})
+    config = {"effective-config": layout.effective_config, "config-sha256": seal_of(layout.config)}
+    return Step("workflow", {**config, **outputs})
 
 
 def upload_make_model_card(layout: Layout, stage: str) -> Step:

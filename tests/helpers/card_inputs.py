@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.report_inputs import COMMIT, ReportInputs, build, donor_manifest, make_metrics, sealed
+from scripts.common.files import sha256_of_file
 from scripts.common.reading import SEAL_KEY
 from scripts.common.settings import settings_from
 from scripts.donors.model_files import model_sha256
@@ -99,8 +100,10 @@ def edit_json(path: Path, **changes: Any) -> None:
 def declare(inputs: CardInputs, name: str) -> None:
     """Metrics and scores of a stage's checkpoint as it is."""
     layout = inputs.report.layout
-    sha256 = {"checkpoint_sha256": model_sha256(inputs.settings_path(name).parent)}
-    metrics = make_metrics(name, num_steps=60, seed=0) | {"num_tokens_seen": NUM_TOKENS_SEEN} | sha256
+    settings_path = inputs.settings_path(name)
+    sha256 = {"checkpoint_sha256": model_sha256(settings_path.parent)}
+    changes = {"num_tokens_seen": NUM_TOKENS_SEEN, "settings_sha256": sha256_of_file(settings_path), **sha256}
+    metrics = make_metrics(name, num_steps=60, seed=0) | changes
     inputs.report.write_json(layout.metrics(name), metrics)
     provenance = layout.scores_provenance(inputs.report.benchmark)
     models = inputs.report.read_json(provenance)["models"]

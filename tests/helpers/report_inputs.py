@@ -247,6 +247,7 @@ def make_metrics(stage: str, num_steps: int, seed: int, resumed_at: int | None =
         command=["python", "-m", "torch.distributed.run", "sft.py", "--system", "You are a helpful assistant."],
         signature="0123456789abcdef",
         checkpoint_sha256=hashlib.sha256(stage.encode()).hexdigest(),
+        settings_sha256="",
     )
     return asdict(metrics)
 

@@ -88,6 +88,7 @@ def metrics() -> Metrics:
         command=[],
         signature="0",
         checkpoint_sha256="0",
+        settings_sha256="0",
     )
 
 

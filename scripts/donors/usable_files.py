@@ -1,0 +1,187 @@
+"""Whether transformers can use what lies beside a donor's weights: its tokenizer, generation settings and picture processing.
+
+What transformers takes without a word would show a stage later, or never: an id that no row of the embedding has, or
+pictures scaled by 10^9. So each is built, and used once. This happens in a process of its own, since a donor's file may
+keep the library busy for ever, or end it.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scripts.common.root import ROOT
+
+MAX_CPU_S = 600
+_MAX_REASON_CHARACTERS = 300
+_CALL = "from scripts.donors.usable_files import main; main()"
+
+# What must be the same after a tokenizer took it apart and put it together.
+_SAMPLE = (
+    "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>What is 1 + 1, naïve 東京?  Two spaces.<|im_end|>\n"
+    "<|im_start|>assistant\n\tαβγ\n"
+)
+
+# Width and height of a picture, neither of which is a multiple of any patch.
+_PICTURE_SIZE_PX = (187, 141)
+_NUM_FRAMES = 4
+
+# A tower is trained on values within a few standard deviations: published settings give values from -2.2 to 2.7.
+_MAX_PIXEL_VALUE = 10.0
+_MIN_CONTRAST = 0.5  # between black and white
+
+_ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def _tokenizer_faults(directory: Path, num_rows: int) -> Iterator[str]:
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if largest >= num_rows:
+        yield f"token {token!r} has the id {largest}; expected ids below {num_rows}, the vocab_size of config.json"
+    ids = tokenizer(_SAMPLE, add_special_tokens=False).input_ids
+    yield from _text_faults(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    if not (directory / "tokenizer.json").exists():
+        return
+    # transformers 5 takes only the vocabulary from this file, and others, transformers 4 among them, the whole.
+    whole = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    others = whole.encode(_SAMPLE, add_special_tokens=False).ids
+    yield from _text_faults(whole.decode(others, skip_special_tokens=False))
+    if others != ids:
+        yield f"readers of the whole file make {others} of the text {_SAMPLE!r}, transformers makes {ids}; expected the same ids"
+
+
+def _text_faults(text: str) -> Iterator[str]:
+    if text != _SAMPLE:
+        yield f"the text {_SAMPLE!r} comes back as {text!r}; expected the same text"
+
+
+def _generation_faults(directory: Path, num_rows: int) -> Iterator[str]:
+    import torch
+    from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+
+    values = json.loads((directory / "generation_config.json").read_bytes())
+    for key in _ID_KEYS:
+        found = values.get(key)
+        ids = found if isinstance(found, list) else [] if found is None else [found]
+        if not all(type(number) is int and 0 <= number < num_rows for number in ids):  # true is 1 to Python
+            yield f"{key} is {found!r}; expected ids from 0 to {num_rows - 1}, below the vocab_size of config.json"
+            return
+    settings = GenerationConfig.from_pretrained(directory, local_files_only=True)
+    settings.validate()
+    # The smallest model with as many tokens: what its answers are made with is used, sampling included.
+    config = Qwen3Config(
+        vocab_size=num_rows,
+        hidden_size=2,
+        intermediate_size=2,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        head_dim=2,
+    )
+    model = Qwen3ForCausalLM(config)
+    prompt = torch.zeros(1, 2, dtype=torch.long)
+    settings.update(do_sample=settings.temperature != 0, max_new_tokens=2, max_length=None)
+    model.generate(prompt, generation_config=settings)
+
+
+def _value_faults(black: Any, white: Any, grid: Any) -> Iterator[str]:
+    """What is wrong with the values of a black and a white picture: each (patches, values of a patch)."""
+    if len(black) != int(grid.prod(dim=-1).sum()):
+        yield f"{len(black)} patches were made where the grid has {grid.tolist()}; expected one for each place"
+    values = (black, white)
+    if not all(each.isfinite().all() and each.abs().max() <= _MAX_PIXEL_VALUE for each in values):
+        yield (
+            f"pixels become values from {min(float(each.min()) for each in values):.3g} to "
+            f"{max(float(each.max()) for each in values):.3g}; expected values between {-_MAX_PIXEL_VALUE:g} and "
+            f"{_MAX_PIXEL_VALUE:g}: see rescale_factor, image_mean and image_std"
+        )
+    elif (contrast := float((white - black).min())) < _MIN_CONTRAST:
+        yield (
+            f"white is {contrast:.3g} above black; expected at least {_MIN_CONTRAST:g}: see do_rescale, rescale_factor and "
+            "image_std"
+        )
+
+
+def _picture_faults(directory: Path) -> Iterator[str]:
+    from PIL import Image
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    black, white = (
+        processor(images=[Image.new("RGB", _PICTURE_SIZE_PX, colour)], return_tensors="pt")
+        for colour in ("black", "white")
+    )
+    yield from _value_faults(black["pixel_values"], white["pixel_values"], black["image_grid_thw"])
+
+
+def _video_faults(directory: Path) -> Iterator[str]:
+    import numpy as np
+    from transformers import AutoVideoProcessor
+
+    processor = AutoVideoProcessor.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    width_px, height_px = _PICTURE_SIZE_PX
+    black, white = (
+        processor(
+            videos=[np.full((_NUM_FRAMES, height_px, width_px, 3), value, dtype=np.uint8)],
+            do_sample_frames=False,
+            return_tensors="pt",
+        )
+        for value in (0, 255)
+    )
+    yield from _value_faults(black["pixel_values_videos"], white["pixel_values_videos"], black["video_grid_thw"])
+
+
+def _parts_of(directory: Path, role: str, num_rows: int) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(names of a file, of which the first that is there is meant; what finds its faults): what is used of this donor."""
+    yield ("tokenizer.json", "vocab.json"), lambda: _tokenizer_faults(directory, num_rows)
+    yield ("generation_config.json",), lambda: _generation_faults(directory, num_rows)
+    if role == "vl":
+        yield ("preprocessor_config.json", "processor_config.json"), lambda: _picture_faults(directory)
+        names = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")
+        yield names, lambda: _video_faults(directory)
+
+
+def faults_here(directory: Path, role: str, num_rows: int) -> Iterator[str]:
+    """Each fault, after the path of its file."""
+    for names, faults_of_part in _parts_of(directory, role, num_rows):
+        path = next((directory / name for name in names if os.path.lexists(directory / name)), None)
+        if path is None:
+            continue
+        try:
+            yield from (f"{path}: {fault}" for fault in faults_of_part())
+        except BaseException as error:  # whatever the library raises: its tokenizers end with one that is no Exception
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_REASON_CHARACTERS]
+            yield f"{path}: cannot be used by transformers ({reason}); expected what it can use"
+
+
+def main() -> None:
+    """In the process of its own: directory, role and vocab_size as JSON on stdin; the faults as JSON, the last line of stdout."""
+    resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
+    directory, role, num_rows = json.load(sys.stdin)
+    print("\n" + json.dumps(list(faults_here(Path(directory), role, num_rows))))
+
+
+def usability_faults(directory: Path, role: str, num_rows: int) -> list[str]:
+    """What of a donor's files transformers cannot use, or uses in a way that cannot be meant; each begins with the file."""
+    finished = subprocess.run(
+        [sys.executable, "-c", _CALL],
+        cwd=ROOT,
+        input=json.dumps([str(directory.absolute()), role, num_rows]),
+        capture_output=True,
+        text=True,
+    )
+    if finished.returncode:
+        last = (finished.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return [
+            f"{directory}: transformers ended, or took over {MAX_CPU_S} s of processor time, with the files beside the weights "
+            f"({last[:_MAX_REASON_CHARACTERS]}); expected files that it can use"
+        ]
+    faults: list[str] = json.loads(finished.stdout.splitlines()[-1])
+    return faults

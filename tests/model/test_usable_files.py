@@ -1,0 +1,185 @@
+"""A donor's files beside the weights: what transformers cannot use, or uses in a way that cannot be meant, is named."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.donors import usable_files
+from scripts.donors.usable_files import faults_here, usability_faults
+
+
+def rows_of(directory: Path) -> int:
+    config = json.loads((directory / "config.json").read_text())
+    rows: int = (config.get("text_config") or config)["vocab_size"]
+    return rows
+
+
+@pytest.fixture
+def vl_dir(tiny_vl_dir: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_vl_dir, tmp_path / "vl")
+
+
+@pytest.fixture
+def llm_dir(tiny_llm_dir: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_llm_dir, tmp_path / "llm")
+
+
+def change(path: Path, changes: dict[str, Any]) -> None:
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | changes))
+
+
+def test_files_as_they_are_published_have_no_fault(vl_dir: Path, llm_dir: Path) -> None:
+    change(
+        llm_dir / "generation_config.json",
+        {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "eos_token_id": [256, 258]},
+    )
+    change(vl_dir / "generation_config.json", {"repetition_penalty": 1.05, "temperature": 1e-06, "do_sample": True})
+    assert list(faults_here(vl_dir, "vl", rows_of(vl_dir))) == []
+    assert list(faults_here(llm_dir, "llm", rows_of(llm_dir))) == []
+    change(llm_dir / "generation_config.json", {"do_sample": False, "temperature": 0.0})
+    assert list(faults_here(llm_dir, "llm", rows_of(llm_dir))) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"eos_token_id": 10**6}, "eos_token_id is 1000000; expected ids from 0 to"),
+        ({"eos_token_id": [1, -1]}, "eos_token_id is [1, -1]"),
+        ({"eos_token_id": "<|im_end|>"}, "eos_token_id is '<|im_end|>'"),
+        ({"pad_token_id": True}, "pad_token_id is True"),
+        ({"bos_token_id": 2.5}, "bos_token_id is 2.5"),
+        ({"do_sample": True, "temperature": -1.0}, "temperature"),
+        ({"temperature": "hot"}, "cannot be used by transformers"),
+        ({"do_sample": True, "top_p": -0.5}, "top_p"),
+        ({"do_sample": True, "top_k": "all"}, "top_k"),
+        ({"repetition_penalty": -2.0}, "penalty"),
+        ({"bad_words_ids": 5}, "bad_words_ids"),
+        ({"suppress_tokens": "all"}, "cannot be used by transformers"),
+    ],
+)
+def test_generation_settings_that_cannot_be_used_are_named(
+    llm_dir: Path, changes: dict[str, Any], expected: str
+) -> None:
+    path = llm_dir / "generation_config.json"
+    change(path, changes)
+    [fault] = faults_here(llm_dir, "llm", rows_of(llm_dir))
+    assert fault.startswith(f"{path}: ") and expected in fault
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "video_preprocessor_config.json"])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"rescale_factor": 1e9}, "pixels become values from"),
+        ({"rescale_factor": "x"}, "cannot be used by transformers"),
+        ({"rescale_factor": 1e-9}, "above black"),
+        ({"do_rescale": False}, "pixels become values from"),
+        ({"image_std": [1e-9, 1e-9, 1e-9]}, "pixels become values from"),
+        ({"image_std": [0.2, 0.2, -0.2]}, "above black"),
+        ({"image_mean": [float("nan")] * 3}, "pixels become values from"),
+        ({"do_resize": False}, "cannot be used by transformers"),
+        ({"resample": 99}, "cannot be used by transformers"),
+        ({"resample": "smooth"}, "cannot be used by transformers"),
+        ({"size": [1, 2]}, "cannot be used by transformers"),
+        ({"merge_size": 0}, "cannot be used by transformers"),
+    ],
+)
+def test_picture_and_video_processing_that_cannot_be_meant_is_named(
+    vl_dir: Path, name: str, changes: dict[str, Any], expected: str
+) -> None:
+    path = vl_dir / name
+    shutil.copyfile(vl_dir / "preprocessor_config.json", vl_dir / "video_preprocessor_config.json")
+    change(path, changes)
+    [fault] = faults_here(vl_dir, "vl", rows_of(vl_dir))
+    assert fault.startswith(f"{path}: ") and expected in fault
+
+
+def change_tokenizer(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    tokenizer = json.loads(path.read_text())
+    edit(tokenizer)
+    path.write_text(json.dumps(tokenizer))
+
+
+def an_id_too_large(tokenizer: dict[str, Any]) -> None:
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary[next(iter(vocabulary))] = 10**6
+
+
+def letters_dropped(tokenizer: dict[str, Any]) -> None:
+    tokenizer["normalizer"] = {"type": "Lowercase"}
+
+
+def line_end_eaten(tokenizer: dict[str, Any]) -> None:
+    for token in tokenizer["added_tokens"]:
+        token["rstrip"] = True
+
+
+def other_decoder(tokenizer: dict[str, Any]) -> None:
+    tokenizer["decoder"] = None
+
+
+def no_model(tokenizer: dict[str, Any]) -> None:
+    del tokenizer["model"]
+
+
+def merges_of_nothing(tokenizer: dict[str, Any]) -> None:
+    tokenizer["model"]["merges"] = ["no such"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (an_id_too_large, "has the id 1000000"),
+        (letters_dropped, "comes back as"),
+        (line_end_eaten, "comes back as"),
+        (other_decoder, "comes back as"),
+        (no_model, "cannot be used by transformers"),
+        (merges_of_nothing, "cannot be used by transformers"),
+    ],
+)
+def test_a_tokenizer_that_loses_text_or_has_no_row_for_a_token_is_named(
+    llm_dir: Path, edit: Callable[[dict[str, Any]], None], expected: str
+) -> None:
+    path = llm_dir / "tokenizer.json"
+    change_tokenizer(path, edit)
+    fault = next(iter(faults_here(llm_dir, "llm", rows_of(llm_dir))))
+    assert fault.startswith(f"{path}: ") and expected in fault
+
+
+def test_more_rows_than_tokens_are_no_fault_and_fewer_are(llm_dir: Path) -> None:
+    assert list(faults_here(llm_dir, "llm", rows_of(llm_dir) + 1000)) == []
+    assert "expected ids below 100, the vocab_size" in next(iter(faults_here(llm_dir, "llm", 100)))
+
+
+def test_files_that_end_the_library_are_one_fault(llm_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usable_files, "_CALL", "import os; os.abort()")
+    [fault] = usability_faults(llm_dir, "llm", rows_of(llm_dir))
+    assert fault.startswith(f"{llm_dir}: transformers ended")
+
+
+def test_by_hand_a_fault_is_one_line_exit_status_1_and_no_record(root: Path, llm_dir: Path, tmp_path: Path) -> None:
+    manifest_path, record_path = tmp_path / "llm.json", tmp_path / "llm.check.json"
+    donor = ["--role", "llm", "--dir", str(llm_dir), "--manifest", str(manifest_path)]
+
+    def run(program: str, *more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "scripts", program, *donor, *more]
+        return subprocess.run(command, cwd=root, text=True, capture_output=True)
+
+    source = json.dumps({"kind": "local", "path": str(llm_dir)})
+    assert run("donors.fetch_donor", "--source", source).returncode == 0
+    assert run("donors.check_donor", "--output", str(record_path)).returncode == 0
+    assert json.loads(record_path.read_text())["transformers"]
+    record_path.unlink()
+    manifest_path.unlink()
+    change(llm_dir / "generation_config.json", {"eos_token_id": 10**6})
+    assert run("donors.fetch_donor", "--source", source).returncode == 0
+    finished = run("donors.check_donor", "--output", str(record_path))
+    assert finished.returncode == 1 and not record_path.exists()
+    [line] = finished.stderr.splitlines()
+    assert line.startswith(f"error: {llm_dir / 'generation_config.json'}: eos_token_id is 1000000; expected")
