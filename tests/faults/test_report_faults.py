@@ -12,6 +12,7 @@ import pytest
 
 from helpers.report_inputs import COMMIT, GRAFT_TIME, LAYOUT, TRAIN_LOCK, ReportInputs, build, make_metrics
 from scripts.common.errors import UserError
+from scripts.common.reading import seal_of
 from scripts.report import make_report
 from scripts.report.make_report import make
 from scripts.workflow.layout import STAGES
@@ -324,6 +325,30 @@ def test_a_configuration_that_lacks_something_is_refused(
 def test_a_page_that_would_be_too_heavy_is_refused(inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make_report, "MAX_PAGE_BYTES", 10_000)
     assert "lower report.num_gallery_pictures" in refusal(inputs)
+
+
+def test_a_configuration_that_was_edited_by_hand_and_an_output_over_an_input_are_refused(
+    inputs: ReportInputs, root: Path
+) -> None:
+    seal = seal_of(inputs.config)
+
+    def run(output: str) -> subprocess.CompletedProcess[str]:
+        options = ["--effective-config", LAYOUT.effective_config, "--config-sha256", seal, "--output", output]
+        command = [sys.executable, str(root / "scripts"), "report.make_report", *options]
+        return subprocess.run([*command, "--curves-dir", LAYOUT.curves_dir], text=True, capture_output=True)
+
+    before = inputs.path(LAYOUT.ledger).read_bytes()
+    over = run(LAYOUT.ledger)
+    assert over.returncode == 1
+    assert over.stderr.startswith(f"error: {LAYOUT.ledger}: found as an input and as an output")
+    assert inputs.path(LAYOUT.ledger).read_bytes() == before
+    assert run(LAYOUT.report).returncode == 0
+    inputs.output.unlink()
+    inputs.edit_json(LAYOUT.effective_config, seed=77)
+    edited = run(LAYOUT.report)
+    assert edited.returncode == 1 and not inputs.output.exists()
+    [line] = edited.stderr.splitlines()
+    assert line.startswith(f"error: {LAYOUT.effective_config}: not the configuration of this run: edited by hand")
 
 
 def test_from_the_command_line_a_user_error_is_one_line_and_status_1(inputs: ReportInputs, root: Path) -> None:

@@ -67,6 +67,13 @@ def test_inputs_that_lack_something_or_are_of_another_run_are_refused(
     assert message in card_refusal(inputs)
 
 
+def test_settings_of_a_checkpoint_that_were_edited_by_hand_make_no_card(inputs: CardInputs) -> None:
+    edit_json(inputs.settings_path("stage2"), flags={"learning_rate": 0.5})
+    message = card_refusal(inputs)
+    assert message.startswith(f"{LAYOUT.checkpoint_dir('stage2')}/settings.json: edited since it was written")
+    assert LAYOUT.metrics("stage2") in message
+
+
 @pytest.mark.parametrize("name", [LAYOUT.metrics("stage1"), LAYOUT.metrics("stage2"), LAYOUT.fidelity, LLM_MANIFEST])
 def test_a_record_that_was_edited_by_hand_makes_no_card(inputs: CardInputs, name: str) -> None:
     inputs.report.edit_json(name, versions={"torch": "0"})

@@ -10,7 +10,7 @@ import yaml
 from helpers.workflow_run import WorkflowRun, planned_jobs, planned_rules
 
 EVERY_STEP = {
-    "donor", "dataset", "check_dataset", "benchmark", "graft_config", "graft", "fidelity", "stage1", "stage2", "evaluate",
+    "donor", "donor_check", "dataset", "check_dataset", "benchmark", "graft_config", "graft", "fidelity", "stage1", "stage2", "evaluate",
     "table",
 }  # fmt: skip
 

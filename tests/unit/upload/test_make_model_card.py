@@ -206,6 +206,7 @@ def test_a_secret_in_the_settings_of_an_earlier_version_is_not_in_the_card(input
             inputs.directory / LAYOUT.checkpoint_dir(stage) / "settings.json",
             environment={"WANDB_API_KEY": "0a1b2c3d", "HTTPS_PROXY": "http://me:pw-of-me@proxy"},
         )
+        declare(inputs, stage)
     _, body = make(inputs)
     assert row(body.partition("### stage2")[2], "`WANDB_API_KEY`") == "| `WANDB_API_KEY` | (secret) |"
     assert "0a1b2c3d" not in inputs.card_path.read_text()
@@ -224,6 +225,7 @@ def test_texts_of_the_users_are_shown_letter_by_letter(inputs: CardInputs) -> No
     """No markup of theirs is markup of the card, and a table keeps its columns."""
     system = "You are <b>{model}</b> | *loud* `x` [a](b) _c_ d_e &amp; & ~~f~~ \\"
     edit_json(inputs.settings_path("stage2"), flags={"learning_rate": 0.00123, "system": system})
+    declare(inputs, "stage2")
     head, body = make(inputs)
     shown = row(body, "`system`")
     assert shown == (
