@@ -35,17 +35,6 @@ class SwiftCommand:
 
 
 @dataclass(frozen=True)
-class Rendezvous:
-    """Where the nodes' agents meet. Port 0 lets the kernel choose a free one.
-
-    `id` is different for each start: an agent that finds another training's store at its port does not join it.
-    """
-
-    host_and_port: str = "127.0.0.1:0"
-    id: str = "vlgraft"
-
-
-@dataclass(frozen=True)
 class Launch:
     """How one start of the trainer differs from the others."""
 
@@ -54,20 +43,21 @@ class Launch:
     first_gpu: str = "0"  # the one that a single process uses
     resume_from: Path | None = None
     node_launcher: Sequence[str] = ()  # srun …, before torchrun when there are several nodes
-    rendezvous: Rendezvous = Rendezvous()
+    # Different for each start: an agent that finds another training's store at its port does not join it.
+    rendezvous_id: str = "vlgraft"
 
 
-def torchrun_arguments(run: Run, rendezvous: Rendezvous) -> list[str]:
-    """torch.distributed.run's own flags.
+def torchrun_arguments(run: Run, rendezvous_id: str) -> list[str]:
+    """torch.distributed.run's own flags. Where several nodes meet, they find out themselves (scripts/train/enter_node.py).
 
     SIGTERM is not among the signals that torchrun handles: it would give the ranks 30 s and then kill them in the middle of
     a checkpoint. SIGUSR2 is how the launcher ends everything at once (scripts/train/trainer_process.py).
     """
     num_nodes = run.settings.num_nodes
     arguments = ["--nnodes", str(num_nodes), "--nproc_per_node", str(run.settings.num_processes_per_node)]
-    arguments += ["--rdzv_backend", "c10d", "--rdzv_endpoint", rendezvous.host_and_port, "--rdzv_id", rendezvous.id]
+    arguments += ["--rdzv_backend", "c10d", "--rdzv_id", rendezvous_id]
     if num_nodes == 1:
-        arguments += ["--local_addr", rendezvous.host_and_port.rpartition(":")[0]]
+        arguments += ["--rdzv_endpoint", "127.0.0.1:0", "--local_addr", "127.0.0.1"]  # port 0: the kernel chooses
     arguments += ["--log-dir", str(run.rank_logs_dir), "--tee", "3"]  # stdout and stderr, to files and the common log
     return [*arguments, "--max_restarts", "0", "--signals_to_handle", "SIGUSR2"]
 
@@ -145,7 +135,7 @@ def build_sft_command(run: Run, launch: Launch) -> SwiftCommand:
     argv = [str(run.python)]
     if run.settings.uses_torchrun:
         argv = [*launch.node_launcher, str(run.python), "-m", "torch.distributed.run"]
-        argv += torchrun_arguments(run, launch.rendezvous)
+        argv += torchrun_arguments(run, launch.rendezvous_id)
     argv += [
         str(launch.sft_script),
         *flag_arguments(owned_flags(run, launch)),

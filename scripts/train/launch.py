@@ -8,18 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from scripts.common.errors import UserError
+from scripts.common.root import ROOT
 from scripts.train.gpus import may_have_gpus
+from scripts.train.meeting import own_addresses
 from scripts.train.settings import OWNED_VARIABLES, StageSettings
-
-# Runs torchrun's agent on each node. Agents must ignore a signal sent to everybody, as the local one does
-# (scripts/train/trainer_process.py). The agent of the first node is told that it is the host: if it found out by itself, it
-# would take any program that listens at that port for the host, and wait.
-NODE_SHELL = """
-trap "" TERM INT HUP
-if [ "$SLURM_NODEID" = 0 ]; then is_host=1; else is_host=0; fi
-export PET_RDZV_CONF=is_host=$is_host
-exec "$@"
-"""
 
 
 def num_gpus(python: Path, environment: Mapping[str, str]) -> int:
@@ -71,16 +63,34 @@ def check_slurm_job(stage: str, num_nodes: int) -> None:
         )
 
 
-def node_launcher(num_nodes: int) -> list[str]:
-    """What starts torchrun on every node of this Slurm job."""
+def node_launcher(python: Path, num_nodes: int, word: str) -> list[str]:
+    """What starts torchrun on every node of this Slurm job, once the nodes have met; `word` is of this start alone."""
     tasks = [f"--nodes={num_nodes}", f"--ntasks={num_nodes}", "--ntasks-per-node=1"]
     cpus = f"--cpus-per-task={num_cpus_per_task()}"  # srun does not take over the job's own number
-    return ["srun", "--overlap", *tasks, cpus, "--cpu-bind=none", "--kill-on-bad-exit=1", "sh", "-c", NODE_SHELL, "sh"]
-
-
-def free_meeting_point() -> str:
-    """HOST:PORT of this node, for the agents of all nodes."""
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
-    return f"{socket.gethostname()}:{port}"
+    meeting = [
+        "--hosts",
+        *names_of_this_node(),
+        "--port",
+        str(port),
+        "--num-nodes",
+        str(num_nodes),
+        "--word",
+        word,
+        "--",
+    ]
+    srun = ["srun", "--overlap", *tasks, cpus, "--cpu-bind=none", "--kill-on-bad-exit=1"]
+    return [*srun, str(python), str(ROOT / "scripts"), "train.enter_node", *meeting]
+
+
+def names_of_this_node() -> list[str]:
+    """Under which the other nodes may reach this one, numbers first: a name may mean something else there, or nothing."""
+    host = socket.gethostname()
+    shown = subprocess.run(
+        ["scontrol", "--oneliner", "show", "node", host.partition(".")[0]], capture_output=True, text=True
+    )
+    node_address = re.search(r"\bNodeAddr=(\S+)", shown.stdout)
+    names = [*own_addresses(), *([node_address.group(1)] if node_address else []), host, socket.getfqdn()]
+    return list(dict.fromkeys(names))

@@ -9,11 +9,10 @@ from scripts.common.files import write_json_atomically
 from scripts.common.logger import log
 from scripts.common.processes import this_process
 from scripts.environments.installed_packages import package_dir
-from scripts.train.command import Launch, Rendezvous, SwiftCommand, build_sft_command
+from scripts.train.command import Launch, SwiftCommand, build_sft_command
 from scripts.train.failures import failure_message, full_disk_message, rendezvous_failed
 from scripts.train.launch import (
     check_slurm_job,
-    free_meeting_point,
     inherited_environment,
     node_launcher,
     num_gpus,
@@ -83,8 +82,8 @@ def prepare_start(run: Run, resume_from: Path | None) -> tuple[SwiftCommand, dic
         device="cuda" if gpus else "cpu",
         first_gpu=environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
         resume_from=resume_from,
-        node_launcher=node_launcher(settings.num_nodes) if has_nodes else [],
-        rendezvous=Rendezvous(free_meeting_point() if has_nodes else Rendezvous.host_and_port, rendezvous_id),
+        node_launcher=node_launcher(run.python, settings.num_nodes, rendezvous_id) if has_nodes else [],
+        rendezvous_id=rendezvous_id,
     )
     command = build_sft_command(run, launch)
     if has_nodes:

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.stage import make_run, stage_settings
 from scripts.common.errors import UserError
-from scripts.train.command import MODEL_PLUGIN, WATCH_PLUGIN, Launch, Rendezvous, SwiftCommand, build_sft_command
+from scripts.train.command import MODEL_PLUGIN, WATCH_PLUGIN, Launch, SwiftCommand, build_sft_command
 from scripts.train.settings import StageSettings
 
 SFT_SCRIPT = Path("/swift/cli/sft.py")
@@ -70,12 +70,12 @@ def test_torchrun_does_not_end_the_ranks_on_sigterm() -> None:
 def test_several_nodes_meet_at_the_given_place() -> None:
     result = command(
         settings(num_nodes=2, num_processes=8),
-        rendezvous=Rendezvous("node1:29500", "this-start"),
+        rendezvous_id="this-start",
         node_launcher=["srun", "--nodes=2"],
     )
     assert result.argv[:2] == ["srun", "--nodes=2"]
     assert result.argv[result.argv.index("--nnodes") + 1] == "2"
-    assert result.argv[result.argv.index("--rdzv_endpoint") + 1] == "node1:29500"
+    assert "--rdzv_endpoint" not in result.argv
     assert result.argv[result.argv.index("--rdzv_id") + 1] == "this-start"
     assert "--local_addr" not in result.argv
 

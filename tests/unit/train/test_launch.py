@@ -1,30 +1,22 @@
 """How the trainer is placed: on which GPUs, and on which nodes of a Slurm job."""
 
 import os
-import subprocess
+import socket
 from pathlib import Path
 
 import pytest
 
 from helpers.stage import stage_settings
 from scripts.common.errors import UserError
-from scripts.train import gpus
+from scripts.train import gpus, launch
 from scripts.train.launch import (
-    NODE_SHELL,
     check_slurm_job,
-    free_meeting_point,
     inherited_environment,
+    names_of_this_node,
     node_launcher,
     num_gpus,
     without_slurm_options,
 )
-
-
-@pytest.mark.parametrize(("node", "is_host"), [("0", "1"), ("1", "0"), ("10", "0")])
-def test_the_first_nodes_agent_is_the_host(node: str, is_host: str) -> None:
-    command = ["sh", "-c", NODE_SHELL, "sh", "printenv", "PET_RDZV_CONF"]
-    shown = subprocess.run(command, env=os.environ | {"SLURM_NODEID": node}, check=True, capture_output=True, text=True)
-    assert shown.stdout == f"is_host={is_host}\n"
 
 
 def test_several_nodes_need_a_slurm_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,18 +36,27 @@ def test_nodes_are_started_with_the_jobs_own_number_of_processors(
     scontrol.write_text("#!/bin/sh\necho JobId=7 NumCPUs=48 NumTasks=2 CPUs/Task=24 ReqB:S:C:T=0:0:*:*\n")
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    launcher = node_launcher(2)
+    launcher = node_launcher(Path("python"), 2, "this-start")
     assert launcher[:3] == ["srun", "--overlap", "--nodes=2"]
     assert "--cpus-per-task=24" in launcher
     scontrol.write_text("#!/bin/sh\necho Unable to contact >&2; exit 1\n")
     with pytest.raises(UserError, match=r"scontrol .* 7: failed \(Unable to contact\)"):
-        node_launcher(2)
+        node_launcher(Path("python"), 2, "this-start")
 
 
-def test_nodes_meet_at_a_port_of_this_one() -> None:
-    host, _, port = free_meeting_point().rpartition(":")
-    assert host
-    assert int(port) > 0
+def test_nodes_look_for_the_first_one_under_its_addresses_before_its_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scontrol = tmp_path / "scontrol"  # instead of Slurm's
+    scontrol.write_text("#!/bin/sh\necho NodeName=node1 Arch=x NodeAddr=node1-ib NodeHostName=node1 Version=22.05.8\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(launch, "own_addresses", lambda: ["10.0.0.1", "127.0.0.1"])
+    names = names_of_this_node()
+    assert names[:3] == ["10.0.0.1", "127.0.0.1", "node1-ib"]
+    assert socket.gethostname() in names
+    scontrol.write_text("#!/bin/sh\nexit 1\n")
+    assert "node1-ib" not in names_of_this_node()
 
 
 def test_a_machine_without_a_gpus_device_file_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
