@@ -132,13 +132,15 @@ def trainer_environment(run: Run, launch: Launch) -> dict[str, str]:
 
 def build_sft_command(run: Run, launch: Launch) -> SwiftCommand:
     """The whole command of one stage, whose settings were checked before."""
+    environment = trainer_environment(run, launch)
     argv = [str(run.python)]
     if run.settings.uses_torchrun:
-        argv = [*launch.node_launcher, str(run.python), "-m", "torch.distributed.run"]
-        argv += torchrun_arguments(run, launch.rendezvous_id)
+        argv = [str(run.python), "-m", "torch.distributed.run", *torchrun_arguments(run, launch.rendezvous_id)]
+    if launch.node_launcher:  # which would keep torch's variables from the other nodes
+        argv = [*launch.node_launcher, "env", *(f"{name}={value}" for name, value in environment.items()), *argv]
     argv += [
         str(launch.sft_script),
         *flag_arguments(owned_flags(run, launch)),
         *flag_arguments(chosen_flags(run, launch)),
     ]
-    return SwiftCommand(argv, trainer_environment(run, launch))
+    return SwiftCommand(argv, environment)

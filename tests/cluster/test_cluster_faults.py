@@ -116,12 +116,13 @@ def test_a_stage_survives_the_death_of_its_node(training: DisturbedTraining) -> 
         with run.held("stage1", 62, process) as reached:
             first = run.starts("stage1")[-1]
             saved = run.saved_step("stage1")
-            cluster.kill_node(first["host"])
+            node = first["host"].partition(".")[0]
+            cluster.kill_node(node)
         with run.held("stage1", reached + 5, process):
             second = run.starts("stage1")[-1]
         assert 0 < saved == second["resume_step"]
         assert first["host"] != second["host"]
-        cluster.start_node(first["host"])
+        cluster.start_node(node)
         wait_until(lambda: cluster.num_ready_nodes() == len(cluster.nodes), "the node's return")
 
 

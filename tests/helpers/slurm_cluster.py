@@ -1,9 +1,10 @@
-"""A real Slurm on one machine: munged, slurmctld and several slurmd, each node with a name and GPU devices of its own.
+"""A real Slurm on one machine, as sites have it: each node with a network, a name, a hosts file and GPU devices of its own.
 
-What is stood in for: the GPUs (character devices that Slurm hands out and nobody opens) and the second machine (a slurmd in
-a UTS and mount namespace of its own). All of the cluster is in a network namespace that has nothing but its own 127.0.0.1,
-so whatever runs on it has no network. Needs root, namespaces and Debian's slurm-wlm and munge; no systemd, no cgroups.
-Nodes show this configuration as /etc/slurm, because inside a job Snakemake's plugin drops $SLURM_CONF.
+What is stood in for: the GPUs (character devices that Slurm hands out and nobody opens) and the machines (namespaces: a login
+node with munged, slurmctld, slurmdbd and its database, and nodes that reach it and each other over a bridge). Nothing of it
+reaches any other network. The nodes' names are as awkward as at many sites (`Names`). Needs root, namespaces and Debian's
+slurm-wlm and munge; no systemd, no cgroups. Nodes show this configuration as /etc/slurm, because inside a job Snakemake's
+plugin drops $SLURM_CONF.
 """
 
 import os
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from helpers import debian_packages
 from helpers.processes import is_running
@@ -32,16 +34,20 @@ MEMORY_MB = 16000
 # How long anything is waited for: far more than a slow and busy machine needs, so that only what hangs comes to it.
 LIMIT_S = 1200.0
 # In the cluster's own network nobody else has taken them.
-CONTROLLER_PORT, ACCOUNTING_PORT, DATABASE_PORT, FIRST_NODE_PORT = 21000, 21001, 21002, 21003
+CONTROLLER_PORT, ACCOUNTING_PORT, DATABASE_PORT, NODE_PORT = 21000, 21001, 21002, 21003
+LOGIN_ADDRESS = "10.87.0.1"
+GPU_TYPE = "nvidia_a100-sxm4-80gb"  # with hyphens, as Slurm names what NVIDIA's library finds
+
+# What a node's own hosts file says of it: that its name is 127.0.0.1, or a full name that no other node can resolve.
+Names = Literal["loopback", "full"]
 
 CONFIGURATION = """\
 ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({login_address})
 SlurmctldPort={port}
 AuthType=auth/munge
 AuthInfo=socket={root}/munge/socket,cred_expire=15
 CryptoType=crypto/munge
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={root}/state
@@ -70,7 +76,7 @@ PropagateResourceLimits=NONE
 {accounting}
 JobCompType=jobcomp/none
 GresTypes=gpu
-NodeName=DEFAULT CPUs={num_cpus} RealMemory={memory_mb} Gres=gpu:{num_gpus} State=UNKNOWN
+NodeName=DEFAULT CPUs={num_cpus} RealMemory={memory_mb} Gres=gpu:{gpu_type}:{num_gpus} State=UNKNOWN
 {node_lines}
 PartitionName=cpu Nodes=ALL Default=YES MaxTime=1-00:00:00 DefaultTime=10 State=UP
 PartitionName=gpu Nodes=ALL MaxTime=1-00:00:00 DefaultTime=10 State=UP
@@ -84,7 +90,6 @@ AccountingStoragePort={port}
 AccountingStoragePass={root}/munge/socket
 AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=associations"""
-NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
 
 DATABASE_CONFIGURATION = """\
 AuthType=auth/munge
@@ -108,9 +113,9 @@ CREATE USER slurm@'127.0.0.1' IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_acct.* T
 CREATE USER slurm@localhost IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_acct.* TO slurm@localhost;
 """
 
-# In a namespace of its own: the node's name, names of all nodes, and the configuration where Slurm looks by default.
+# In namespaces of its own: the node's hosts file, its name, and the configuration where Slurm looks by default.
 START_NODE = (
-    'mount --bind "$2/hosts" /etc/hosts && mount --bind "$2" /etc/slurm && hostname "$1" && exec slurmd -N "$1"'
+    'mount --bind "$2/hosts.$1" /etc/hosts && mount --bind "$2" /etc/slurm && hostname "$3" && exec slurmd -N "$1"'
 )
 
 
@@ -138,14 +143,25 @@ def wait_until(condition: Callable[[], bool], what: str, interval_s: float = 0.1
         time.sleep(interval_s)
 
 
+def own_network() -> subprocess.Popen[bytes]:
+    """A process whose network is a new one."""
+    here = Path("/proc/self/ns/net").readlink()
+    network = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], start_new_session=True)
+    link = Path(f"/proc/{network.pid}/ns/net")
+    wait_until(lambda: link.readlink() != here, "a network of its own")
+    return network
+
+
 @dataclass
 class SlurmCluster:
     """A running cluster; `environment` points Slurm's commands at it."""
 
     root: Path
-    has_accounting: bool = False
     nodes: list[str] = field(default_factory=lambda: [f"node{number}" for number in range(1, NUM_NODES + 1)])
-    network: subprocess.Popen[bytes] | None = None  # keeps the network's namespace
+    names: dict[str, Names] = field(default_factory=lambda: {"node1": "loopback", "node2": "full"})
+    # Each keeps a network's namespace.
+    network: subprocess.Popen[bytes] | None = None
+    node_networks: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -169,13 +185,44 @@ class SlurmCluster:
         return finished.returncode == 0
 
     def start_network(self) -> None:
-        here = Path("/proc/self/ns/net").readlink()
-        self.network = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], start_new_session=True)
-        link = Path(f"/proc/{self.network.pid}/ns/net")
-        wait_until(lambda: link.readlink() != here, "a network of its own")
+        """The login node's network, with a bridge to one network a node."""
+        self.network = own_network()
         self.run("ip", "link", "set", "lo", "up")
         # slurmdbd listens nowhere when 127.0.0.1 is the only address (getaddrinfo's AI_ADDRCONFIG).
         self.run("ip", "address", "add", "127.0.0.2/8", "dev", "lo")
+        self.run("ip", "link", "add", "bridge", "type", "bridge")
+        self.run("ip", "address", "add", f"{LOGIN_ADDRESS}/24", "dev", "bridge")
+        self.run("ip", "link", "set", "bridge", "up")
+        for node in self.nodes:
+            network = self.node_networks[node] = own_network()
+            peer = ["type", "veth", "peer", "name", "eth0", "netns", str(network.pid)]
+            self.run("ip", "link", "add", f"to-{node}", *peer)
+            self.run("ip", "link", "set", f"to-{node}", "master", "bridge", "up")
+            inside = [*self.on_node(node), "ip"]
+            for words in ("link set lo up", f"address add {self.address_of(node)}/24 dev eth0", "link set eth0 up"):
+                subprocess.run([*inside, *words.split()], check=True)
+
+    def on_node(self, node: str) -> list[str]:
+        """Before a command: runs it in a node's network."""
+        return ["nsenter", f"--net=/proc/{self.node_networks[node].pid}/ns/net"]
+
+    def address_of(self, node: str) -> str:
+        return f"10.87.0.{11 + self.nodes.index(node)}"
+
+    def host_name(self, node: str) -> str:
+        """What the node calls itself."""
+        return f"{node}.cluster.example" if self.names[node] == "full" else node
+
+    def write_hosts(self) -> None:
+        """Of each node, in place, since the nodes have them mounted."""
+        for node in self.nodes:
+            others = [f"{self.address_of(other)} {other}" for other in self.nodes if other != node]
+            if self.names[node] == "loopback":
+                own = [f"127.0.0.1 localhost {node}"]
+            else:
+                own = ["127.0.0.1 localhost", f"{self.address_of(node)} {self.host_name(node)} {node}"]
+            login = f"{LOGIN_ADDRESS} {socket.gethostname()}"
+            (self.root / f"hosts.{node}").write_text("\n".join([*own, login, *others]) + "\n")
 
     def jobs(self, *states: str) -> list[str]:
         """Ids of the jobs in these states, of all that are waiting or running without one."""
@@ -193,8 +240,7 @@ class SlurmCluster:
             f"--pid-file={self.root}/run/munged.pid", f"--log-file={self.root}/log/munged.log",
             f"--seed-file={self.root}/run/munged.seed",
         )  # fmt: skip
-        if self.has_accounting:
-            self.start_accounting()
+        self.start_accounting()
         self.run("slurmctld")
         for node in self.nodes:
             self.start_node(node)
@@ -205,26 +251,23 @@ class SlurmCluster:
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
         database = {"root": self.root, "port": ACCOUNTING_PORT, "database_port": DATABASE_PORT}
-        ports = range(FIRST_NODE_PORT, FIRST_NODE_PORT + len(self.nodes))
-        places = [
-            f"NodeName={node} NodeAddr=127.0.0.1 Port={port}" for node, port in zip(self.nodes, ports, strict=True)
-        ]
+        places = [f"NodeName={node} NodeAddr={self.address_of(node)} Port={NODE_PORT}" for node in self.nodes]
         host = socket.gethostname().partition(".")[0]
-        accounting = ACCOUNTING.format(**database) if self.has_accounting else NO_ACCOUNTING
+        accounting = ACCOUNTING.format(**database)
         (self.root / "slurmdbd.conf").write_text(DATABASE_CONFIGURATION.format(host=host, **database))
         (self.root / "slurmdbd.conf").chmod(0o600)
         text = CONFIGURATION.format(
             accounting=accounting, host=host, port=CONTROLLER_PORT, root=self.root, node_timeout_s=20, kill_wait_s=60,
             num_cpus=NUM_CPUS_PER_NODE, memory_mb=MEMORY_MB, num_gpus=NUM_GPUS_PER_NODE, node_lines="\n".join(places),
+            login_address=LOGIN_ADDRESS, gpu_type=GPU_TYPE,
         )  # fmt: skip
         (self.root / "slurm.conf").write_text(text)
-        hosts = [f"127.0.0.1 localhost {socket.gethostname()}", *(f"127.0.0.1 {node}" for node in self.nodes)]
-        (self.root / "hosts").write_text("\n".join(hosts) + "\n")
+        self.write_hosts()
         for number in range(NUM_GPUS_PER_NODE):
             # A plain file would be handed out, too, but then no job sees CUDA_VISIBLE_DEVICES.
             os.mknod(self.root / f"dev/gpu{number}", 0o666 | 0o020000, os.makedev(1, 3))
         gpus = f"{self.root}/dev/gpu[0-{NUM_GPUS_PER_NODE - 1}]"
-        (self.root / "gres.conf").write_text(f"NodeName={','.join(self.nodes)} Name=gpu File={gpus}\n")
+        (self.root / "gres.conf").write_text(f"NodeName={','.join(self.nodes)} Name=gpu Type={GPU_TYPE} File={gpus}\n")
 
     def start_accounting(self) -> None:
         """A database, Slurm's daemon before it, and one account with one user."""
@@ -261,7 +304,9 @@ class SlurmCluster:
 
     def start_node(self, node: str) -> None:
         Path("/etc/slurm").mkdir(exist_ok=True)  # where the node's namespace shows the configuration
-        self.run("unshare", "--uts", "--mount", "sh", "-c", START_NODE, "sh", node, str(self.root))
+        names = [node, str(self.root), self.host_name(node)]
+        command = [*self.on_node(node), "unshare", "--uts", "--mount", "sh", "-c", START_NODE, "sh", *names]
+        subprocess.run(command, env=os.environ | self.environment, check=True, timeout=LIMIT_S)
 
     def num_ready_nodes(self) -> int:
         return len(set(self.run("sinfo", "-h", "-N", "-t", "idle,mix,alloc", "-o", "%N", check=False).split()))
@@ -310,15 +355,15 @@ class SlurmCluster:
                     time.sleep(0.05)
                 if is_running(pid):
                     os.kill(pid, signal.SIGKILL)
-        if self.network:
-            self.network.kill()
-            self.network.wait()
+        for network in [*self.node_networks.values(), *([self.network] if self.network else [])]:
+            network.kill()
+            network.wait()
 
 
 @contextmanager
-def slurm_cluster(root: Path, *, has_accounting: bool = False) -> Iterator[SlurmCluster]:
+def slurm_cluster(root: Path) -> Iterator[SlurmCluster]:
     """A cluster that is stopped at the end, with all that runs on it."""
-    cluster = SlurmCluster(root, has_accounting)
+    cluster = SlurmCluster(root)
     try:
         cluster.start()
         yield cluster

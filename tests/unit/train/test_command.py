@@ -73,7 +73,8 @@ def test_several_nodes_meet_at_the_given_place() -> None:
         rendezvous_id="this-start",
         node_launcher=["srun", "--nodes=2"],
     )
-    assert result.argv[:2] == ["srun", "--nodes=2"]
+    assert result.argv[:3] == ["srun", "--nodes=2", "env"]
+    assert {f"{name}={value}" for name, value in result.environment.items()} < set(result.argv)
     assert result.argv[result.argv.index("--nnodes") + 1] == "2"
     assert "--rdzv_endpoint" not in result.argv
     assert result.argv[result.argv.index("--rdzv_id") + 1] == "this-start"
