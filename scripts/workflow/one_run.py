@@ -13,7 +13,6 @@ import getpass
 import json
 import os
 import re
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,12 @@ from scripts.common.errors import UserError
 from scripts.common.locks import try_lock
 from scripts.common.logger import log
 from scripts.common.processes import described, this_process
+from scripts.workflow.slurm_commands import ask
 
-# How Snakemake's Slurm plugin names its jobs and begins their comments; no other job is touched.
-_JOB_NAME = re.compile(r".*[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
-_COMMENT_PREFIX = "rule_"
+# A line of squeue about a job of Snakemake's Slurm plugin, by how it names them; no other job is touched. Comments are not
+# looked at: sites rewrite them, and one of another user may have several lines.
+_FORMAT = "--format=%A|%T|%j|%Z"
+_JOB = re.compile(r"(\d+)\|([A-Z_]+)\|[\w-]*[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\|(/.*)")
 
 # Where the plugin puts the output of jobs: made before the first job is submitted, and kept by the profile's
 # `slurm-keep-successful-logs`.
@@ -43,7 +44,7 @@ class ClusterJob:
 
     job_id: str
     state: str
-    rule: str  # with its wildcards
+    rule: str  # with its wildcards, once it has begun
 
 
 def claim_directory(path: Path) -> None:
@@ -91,41 +92,41 @@ def jobs_of(directory: Path) -> list[ClusterJob]:
     """
     if not (directory / _SLURM_LOGS).exists():
         return []
-    try:
-        finished = subprocess.run(["squeue", "--noheader", "--format=%A|%j|%T|%k|%Z"], capture_output=True, text=True)
-    except FileNotFoundError:
+    found, reason = ask("squeue", "--noheader", _FORMAT)
+    if found is None:
         raise UserError(
-            f"squeue: not found on this machine, but {directory / _SLURM_LOGS} shows that jobs were given to Slurm from this "
-            "directory, and one may still run; expected Slurm's commands; run it where they are, or remove that "
-            "directory if you know that no job is left"
-        ) from None
-    if finished.returncode:
-        raise UserError(
-            f"squeue: failed ({finished.stderr.strip()}), so jobs left over from an earlier run could not be looked for; "
-            "expected an answer; give the same command again when the cluster answers"
+            f"squeue: failed ({reason}), so jobs left over from an earlier run could not be looked for, though "
+            f"{directory / _SLURM_LOGS} shows that some were submitted from here; expected an answer; give the same command "
+            "again where and when Slurm answers, or remove that directory if you know that no job is left"
         )
     jobs = []
-    for line in finished.stdout.splitlines():
-        job_id, name, state, comment, job_dir = line.split("|", 4)
-        if not (_JOB_NAME.fullmatch(name) and comment.startswith(_COMMENT_PREFIX)):
-            continue
+    for match in filter(None, map(_JOB.fullmatch, found.splitlines())):
+        job_id, state, job_dir = match.groups()
         if Path(job_dir).resolve() == directory.resolve():
-            jobs.append(ClusterJob(job_id, state, comment.removeprefix(_COMMENT_PREFIX)))
+            jobs.append(ClusterJob(job_id, state, rule_of(directory, job_id)))
     return jobs
+
+
+def rule_of(directory: Path, job_id: str) -> str:
+    """The rule of a job, from where the plugin puts its output: `rule_NAME/WILDCARDS/ID.log`."""
+    for path in (directory / _SLURM_LOGS).glob(f"**/{job_id}.log"):
+        rule, *wildcards = path.parent.relative_to(directory / _SLURM_LOGS).parts
+        return " ".join(dict.fromkeys([rule.removeprefix("rule_"), *wildcards]))
+    return "a step"
 
 
 def cancel_waiting(jobs: list[ClusterJob]) -> None:
     """Cancels jobs that have not begun; one that has begun meanwhile is left alone."""
     for job in jobs:
-        log(f"Slurm job {job.job_id} ({job.rule}) of an earlier run has not begun; cancelling it")
+        log(f"Slurm job {job.job_id} of an earlier run has not begun; cancelling it")
     ids = [job.job_id for job in jobs]
     # A job that is held after a failed start is not PENDING, and does not begin meanwhile.
     only = ["--state=PENDING"] if all(job.state == "PENDING" for job in jobs) else []
-    finished = subprocess.run(["scancel", *only, *ids], capture_output=True, text=True)
-    if finished.returncode:
+    cancelled, reason = ask("scancel", *only, *ids)
+    if cancelled is None:
         raise UserError(
             f"scancel: Slurm job {', '.join(ids)} of an earlier run here could not be cancelled "
-            f"({finished.stderr.strip()}), and would write where this run does; ask its owner to cancel it"
+            f"({reason}), and would write where this run does; ask its owner to cancel it"
         )
 
 

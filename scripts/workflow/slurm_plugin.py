@@ -1,9 +1,12 @@
-"""Corrects Snakemake's Slurm plugin (2.8.0) where it would leave an unattended run waiting.
+"""Corrects Snakemake's Slurm plugin (2.8.0) where it would leave an unattended run waiting, or fail on a site unlike its own.
+
+docs/slurm-plugin.md has a note for its authors of each: what, why, how to reproduce.
 
 - It waits for ever for a job in a state that it does not know. It knows CANCELLED, but sacct reports `CANCELLED by 1000`
   for each job that somebody cancels.
 - It leaves a preempted job, and one whose node died, to Slurm, which may or may not queue it again.
-- It waits for a job that Slurm accepts and will never start, for example one whose walltime is over the partition's.
+- It waits for a job that Slurm accepts and will never start, for example one whose walltime is over the partition's, and for
+  one that Slurm holds after it could not be started. It never says why a job waits.
 - When Slurm does not answer once, it forgets all of its jobs and waits for ever.
 - It uses sacct wherever the command exists, also where it never answers because the cluster has no accounting.
 - It waits 10 s longer before each check, up to 180 s, unless a job has finished: after a walltime the next job would start
@@ -11,10 +14,20 @@
 - It puts paths and values of `--config` into a command that two shells read, where `$(…)` in them would run.
 - Ctrl-C while it asks for states cancels nothing: Snakemake keeps its jobs in no list then, and they would run on.
 - After a node's death it avoids all nodes of that job for the rest of the run; Slurm knows better which ones are down.
+- It takes a submission that Slurm refuses for the moment (too many jobs, no controller) for a failed job, which uses up a retry
+  a second.
+- It needs sacctmgr or sshare for an account, sacct without one, and then guesses the account of the last job. sbatch knows.
+- It refuses types of GPUs with hyphens, which is how NVIDIA's library names them, and cannot ask by `--gpus-per-node`.
+- It gives jobs the limits of the login shell (processor time, stack) and what SBATCH_* variables say.
 """
 
+import asyncio
+import math
+import os
 import re
 import subprocess
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
@@ -22,21 +35,19 @@ import snakemake_executor_plugin_slurm as plugin
 
 from scripts.common.errors import UserError
 from scripts.common.logger import log
-
-# Slurm's reasons for a job that waits and will never start (slurm.schedmd.com/job_reason_codes.html).
-HOPELESS_REASONS = frozenset({
-    "AccountNotAllowed", "AssocMaxCpuPerJobLimit", "AssocMaxGRESPerJob", "AssocMaxMemPerJob", "AssocMaxNodePerJobLimit",
-    "AssocMaxWallDurationPerJobLimit", "BadConstraints", "InvalidAccount", "InvalidQOS", "PartitionTimeLimit",
-    "QOSMaxCpuPerJobLimit", "QOSMaxGRESPerJob", "QOSMaxMemoryPerJob", "QOSMaxNodePerJobLimit",
-    "QOSMaxWallDurationPerJobLimit", "QOSNotAllowed",
-})  # fmt: skip
-
-# The reason both of a job that asks for more nodes than the partition allows and of one whose nodes are down.
-NODE_LIMIT_REASON = "PartitionNodeLimit"
+from scripts.common.units import duration
+from scripts.workflow.slurm_commands import ANSWER_LIMIT_S, answer, ask
+from scripts.workflow.waiting_jobs import (
+    HELD_REASONS,
+    NewReasons,
+    is_hopeless,
+    meaning,
+    nodes_that_could_not_start,
+    waiting_jobs,
+)
 
 # States that Slurm changes within seconds if it queues the job again.
 LEFT_TO_SLURM = ("PREEMPTED", "NODE_FAIL")
-ANSWER_LIMIT_S = 60.0
 
 # As the plugin does (its dynamic_check_threshold).
 NUM_INTERVALS_KEPT = 3
@@ -47,14 +58,6 @@ _SHELL_CHARACTERS = re.compile(r"[$`\\\"'!\n]")
 States = dict[str, str]  # of a job's number
 Query = Callable[[str, Any], Awaitable[tuple[States | None, float | None]]]
 Check = Callable[[Any, Any], AsyncIterator[Any]]
-
-
-def answer(*command: str) -> str:
-    """What a command of Slurm prints; empty where it fails, is missing or takes too long, since it is called again later."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_LIMIT_S, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def require_plain_words(words: Iterable[object]) -> None:
@@ -112,24 +115,6 @@ def with_known_states(query: Query) -> Query:
     return query_job_status
 
 
-def is_over_the_limit(num_nodes: int, partition: str) -> bool:
-    """Whether a partition allows no job so many nodes; False if that is not known."""
-    limit = re.search(r"\bMaxNodes=(\d+)", answer("scontrol", "--oneliner", "show", "partition", partition))
-    return limit is not None and num_nodes > int(limit.group(1))
-
-
-def hopeless_jobs(run_uuid: str) -> States:
-    """Slurm's reason for each waiting job of this run that will never start."""
-    format_ = "--format=%i|%r|%D|%P"
-    reasons = {}
-    for line in answer("squeue", "--noheader", f"--name={run_uuid}", "--states=PENDING", format_).splitlines():
-        job_id, reason, num_nodes, partition = line.split("|")
-        is_limit = reason == NODE_LIMIT_REASON and is_over_the_limit(int(num_nodes), partition)
-        if is_limit or reason in HOPELESS_REASONS:
-            reasons[job_id] = reason
-    return reasons
-
-
 def give_up(executor: Any, job: Any, reason: str) -> None:
     """Cancels a job that will never start, and reports it as failed with Slurm's reason, for good."""
     answer("scancel", job.external_jobid)
@@ -141,19 +126,38 @@ def give_up(executor: Any, job: Any, reason: str) -> None:
     executor.report_job_error(job, msg=message)
 
 
-def cancel_hopeless_jobs(check: Check) -> Check:
-    """Wraps the plugin's check of its jobs: hopeless ones are cancelled, and the interval between checks stays the one asked for.
+def start_anew(executor: Any, job: Any, reason: str) -> None:
+    """Cancels a job that is held, and reports it as failed, so that Snakemake submits it again."""
+    nodes = nodes_that_could_not_start(job.external_jobid)
+    answer("scancel", job.external_jobid)
+    where = f" Nodes that could not start it, or are drained: {nodes}; tell the cluster's support." if nodes else ""
+    message = (
+        f"Slurm holds job '{job.external_jobid}' ({meaning(reason)}). It is cancelled, and submitted again.{where} "
+    )
+    log(f"{job.job.name}: {message}")
+    executor.report_job_error(job, msg=message)
 
-    That is `slurm-init-seconds-before-status-checks`.
+
+def cancel_hopeless_jobs(check: Check) -> Check:
+    """Wraps the plugin's check of its jobs: it tells why jobs wait, and cancels hopeless and held ones.
+
+    The interval between checks stays the one asked for (`slurm-init-seconds-before-status-checks`).
     """
+    new_reasons = NewReasons()
 
     async def check_active_jobs(self: Any, active_jobs: Any) -> AsyncIterator[Any]:
-        hopeless = hopeless_jobs(self.run_uuid)
+        # Not in this thread's loop, which also submits: squeue may take its time.
+        waiting = await asyncio.to_thread(waiting_jobs, self.run_uuid) if active_jobs else []
+        for line in new_reasons.lines(waiting, {job.external_jobid: job.job.name for job in active_jobs}):
+            log(line)
+        ended = set()
         for job in active_jobs:
-            if job.external_jobid in hopeless:
-                give_up(self, job, hopeless[job.external_jobid])
+            for found in waiting:
+                if found.job_id == job.external_jobid and (found.reason in HELD_REASONS or is_hopeless(found)):
+                    (start_anew if found.reason in HELD_REASONS else give_up)(self, job, found.reason)
+                    ended.add(found.job_id)
         avoided_nodes = set(self._failed_nodes)
-        async for job in check(self, [job for job in active_jobs if job.external_jobid not in hopeless]):
+        async for job in check(self, [job for job in active_jobs if job.external_jobid not in ended]):
             yield job
         self._failed_nodes = avoided_nodes
         self.next_seconds_between_status_checks = self.workflow.executor_settings.init_seconds_before_status_checks
@@ -161,10 +165,14 @@ def cancel_hopeless_jobs(check: Check) -> Check:
     return check_active_jobs
 
 
-def cancel_all_jobs(cancel: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+def cancel_all_jobs(
+    cancel: Callable[[Any, Any], None], is_ended: threading.Event | None = None
+) -> Callable[[Any, Any], None]:
     """Wraps the plugin's cancellation, which ends a run: what Slurm still has of this run is cancelled, too."""
 
     def cancel_jobs(self: Any, active_jobs: Any) -> None:
+        if is_ended:
+            is_ended.set()
         cancel(self, active_jobs)
         named = answer("squeue", "--noheader", f"--name={self.run_uuid}", "--format=%i").split()
         if left := sorted(set(named) - {job.external_jobid for job in active_jobs}):
@@ -182,14 +190,9 @@ def status_command(asked_for: str | None, interval_s: int, min_job_age_s: int | 
     MinJobAge; 0 means never.
     """
     if asked_for != "squeue":
-        try:
-            asked = subprocess.run(["sacct", "--noheader", "--allocations"], capture_output=True, text=True)
-            reason = asked.stderr.strip()
-        except OSError as error:
-            reason = str(error.strerror)
-        else:
-            if asked.returncode == 0:
-                return "sacct"
+        answered, reason = ask("sacct", "--noheader", "--allocations")
+        if answered is not None:
+            return "sacct"
         log(f"sacct does not answer ({reason}); squeue reports how jobs ended")
     if min_job_age_s and min_job_age_s < NUM_INTERVALS_KEPT * interval_s:
         raise UserError(
@@ -199,14 +202,160 @@ def status_command(asked_for: str | None, interval_s: int, min_job_age_s: int | 
     return "squeue"
 
 
+# Of sbatch's answers: what another moment may change. The first are of one's own limit of jobs, the others of a controller
+# that is away or too busy.
+_FOR_THE_MOMENT = re.compile(
+    r"Max\w*Submit|submit limit|temporarily unable to accept|Unable to contact slurm controller|Socket timed out|"
+    r"Zero Bytes were transmitted|Resource temporarily unavailable|Connection (refused|reset|timed out)"
+)
+FIRST_PAUSE_S, LONGEST_PAUSE_S, REFUSED_LIMIT_S = 2.0, 600.0, 24 * 3600.0
+
+
+class Submission(threading.local):
+    """Of the thread that submits a job: what sbatch said when it refused it."""
+
+    refusal: str | None = None
+    is_kept = False  # rather than reported
+
+
+class PatientSubmission:
+    """Submits a job again, with growing pauses, while Slurm refuses it for the moment."""
+
+    def __init__(self, run_job: Callable[[Any, Any], None], report: Callable[[Any, Any, str], None]) -> None:
+        self._run_job, self._report = run_job, report
+        self._now = Submission()
+        self.is_ended = threading.Event()  # the run is over
+
+    def report_error(self, executor: Any, job_info: Any, msg: str) -> None:
+        """In place of the plugin's report that a submission failed."""
+        if self._now.is_kept:
+            self._now.refusal = msg
+        else:
+            self._report(executor, job_info, msg)
+
+    def run_job(self, executor: Any, job: Any) -> None:
+        """In place of the plugin's submission."""
+        pause_s, waited_s = FIRST_PAUSE_S, 0.0
+        while True:
+            self._now.is_kept, self._now.refusal = True, None
+            try:
+                self._run_job(executor, job)
+            finally:
+                self._now.is_kept = False
+            refusal = self._now.refusal
+            if refusal is None:
+                return
+            if not _FOR_THE_MOMENT.search(refusal) or waited_s >= REFUSED_LIMIT_S or self.is_ended.is_set():
+                self._report(executor, plugin.SubmittedJobInfo(job), refusal)
+                return
+            said = " ".join(refusal.partition("sbatch call:")[0].split())
+            log(f"{job.name}: {said} Trying again in {duration(pause_s)}.")
+            self.is_ended.wait(pause_s)
+            waited_s, pause_s = waited_s + pause_s, min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+# Resource `slurm_gpu_option`: how a site wants to be asked for the GPUs of a node.
+GPU_OPTIONS = ("gres", "gpus-per-node", "none")
+
+
+def gpu_words(job: Any) -> str:
+    """The option of sbatch for a job's GPUs, from its resources `gres` (gpu:NUMBER), `slurm_gpu_type`, `slurm_gpu_option`.
+
+    The option `none` gives nothing, for sites that give whole nodes. Raises UserError.
+    """
+    gres = str(job.resources.get("gres") or "")
+    if not gres:
+        return ""
+    option, kind = job.resources.get("slurm_gpu_option") or "gres", str(job.resources.get("slurm_gpu_type") or "")
+    if option not in GPU_OPTIONS:
+        raise UserError(f"SLURM_GPU_OPTION: {option!r} found; expected one of {', '.join(GPU_OPTIONS)}; correct it")
+    if not re.fullmatch(r"[\w.:-]+", gres) or not re.fullmatch(r"[\w.-]*", kind):
+        raise UserError(
+            f"SLURM_GPU_TYPE: {kind!r} found (gres {gres!r}); expected a type as `sinfo -o %G` shows it; correct it"
+        )
+    if option == "none":
+        return ""
+    name, _, number = gres.partition(":")
+    typed = f"{kind}:{number}" if kind else number
+    return f" --gpus-per-node={typed}" if option == "gpus-per-node" else f" --gres={name}:{typed}"
+
+
+def without_limits_of_the_shell(get_submit_command: Callable[..., str]) -> Callable[..., str]:
+    """Wraps the plugin's command: limits of the login shell would kill a training hours later, by signal 24."""
+
+    def get_command(*arguments: Any, **options: Any) -> str:
+        return get_submit_command(*arguments, **options) + " --propagate=NONE"
+
+    return get_command
+
+
+class LimitedCommands:
+    """In place of the module `subprocess` in the plugin: a command that hangs counts as one that failed.
+
+    While one hangs, others of its name are not tried: the plugin asks up to ten times in a row why a job has failed.
+    """
+
+    def __init__(self) -> None:
+        self._hung_at: dict[str, float] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(subprocess, name)
+
+    def check_output(self, command: Any, **options: Any) -> Any:
+        name = (command.split() if isinstance(command, str) else command)[0]
+        no_answer = subprocess.CalledProcessError(1, command, stderr=f"{name}: no answer within {ANSWER_LIMIT_S:.0f} s")
+        if time.monotonic() - self._hung_at.get(name, -math.inf) < ANSWER_LIMIT_S:
+            raise no_answer
+        try:
+            return subprocess.check_output(command, **{"timeout": ANSWER_LIMIT_S, **options})
+        except subprocess.TimeoutExpired:
+            self._hung_at[name] = time.monotonic()
+            log(f"{no_answer.stderr}; going on without its answer")
+            raise no_answer from None
+
+
+# What a user may rightly have set for all jobs; the rest would change what a job of ours is.
+_KEPT_SBATCH_VARIABLES = frozenset({"SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_CONSTRAINT"})
+_FEDERATION_VARIABLES = ("SLURM_CLUSTERS", "SBATCH_CLUSTERS")
+
+
+def forget_options_of_the_shell() -> None:
+    """Removes variables by which sbatch and srun would take other options than ours. Raises UserError for other clusters."""
+    for name in _FEDERATION_VARIABLES:
+        if value := os.environ.get(name):
+            raise UserError(
+                f"{name}: {value!r} found; expected none: jobs on other clusters (sbatch -M) are not supported, since their "
+                "states and leftovers would not be found; unset it, and start where the cluster's own login node is"
+            )
+    names = [
+        name
+        for name in os.environ
+        if name == "SLURM_EXPORT_ENV" or (name.startswith(("SBATCH_", "SRUN_")) and name not in _KEPT_SBATCH_VARIABLES)
+    ]
+    for name in names:
+        del os.environ[name]
+    if names:
+        log(f"not passed on to jobs, as each says itself what it needs: {', '.join(sorted(names))}")
+
+
 def patch_slurm_plugin(settings: Any) -> None:
     """Corrects the plugin in this process; call it once, with the settings of the executor, whichever that is."""
     if not isinstance(settings, plugin.ExecutorSettings):
         return
+    forget_options_of_the_shell()
     interval_s = settings.init_seconds_before_status_checks
     settings.status_command = status_command(settings.status_command, interval_s, plugin.get_min_job_age())
     # Known already. The plugin asks for it at each check, and would use sacct where the answer is none or 0.
     plugin.get_min_job_age = lambda: NUM_INTERVALS_KEPT * interval_s
     plugin.query_job_status = with_known_states(plugin.query_job_status)
-    plugin.Executor.check_active_jobs = cancel_hopeless_jobs(plugin.Executor.check_active_jobs)
-    plugin.Executor.cancel_jobs = cancel_all_jobs(plugin.Executor.cancel_jobs)
+    plugin.subprocess = LimitedCommands()
+    plugin.validate_account = lambda account, logger: account
+    plugin.get_account = lambda logger: None
+    plugin.set_gres_string = gpu_words
+    plugin.get_submit_command = without_limits_of_the_shell(plugin.get_submit_command)
+    executor = plugin.Executor
+    submission = PatientSubmission(executor.run_job, executor._report_job_error_threadsafe)
+    executor.run_job = lambda self, job: submission.run_job(self, job)
+    executor._report_job_error_threadsafe = lambda self, job_info, msg: submission.report_error(self, job_info, msg)
+    executor.check_active_jobs = cancel_hopeless_jobs(executor.check_active_jobs)
+    executor.cancel_jobs = cancel_all_jobs(executor.cancel_jobs, submission.is_ended)

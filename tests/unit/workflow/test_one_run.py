@@ -6,12 +6,14 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from scripts.common.errors import UserError
 from scripts.workflow.one_run import claim_directory, end_leftover_jobs, jobs_of
+from scripts.workflow.slurm_commands import ask
 
 NAME = "0c0ffee0-1234-4abc-8def-0123456789ab"
 CLAIM = """
@@ -78,19 +80,32 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_only_jobs_of_snakemake_in_this_directory_count(slurm: Path, tmp_path: Path) -> None:
     slurm.write_text(
-        f"1|{NAME}|RUNNING|rule_stage1_wildcards_stage1|{tmp_path}\n"
-        f"2|{NAME}|RUNNING|rule_stage1_wildcards_stage1|/elsewhere\n"
-        f"3|my own job|RUNNING|rule_of_mine|{tmp_path}\n"
-        f"4|{NAME}|PENDING|something else|{tmp_path}\n"
+        f"1|RUNNING|{NAME}|{tmp_path}\n2|RUNNING|{NAME}|/elsewhere\n3|RUNNING|my own job|{tmp_path}\n"
+        f"4|PENDING|of a project_{NAME}|{tmp_path}\n5|PENDING|project_{NAME}|{tmp_path}\n"
     )
-    assert [job.job_id for job in jobs_of(tmp_path)] == ["1"]
+    assert [job.job_id for job in jobs_of(tmp_path)] == ["1", "5"]
+
+
+def test_jobs_of_others_with_odd_names_and_directories_are_passed_over(slurm: Path, tmp_path: Path) -> None:
+    odd = b"6|RUNNING|a|b|c|/x\n7|RUNNING|two\nlines|" + str(tmp_path).encode() + b"\n\xff\xfe|\n|||\n\n"
+    slurm.write_bytes(odd + f"8|RUNNING|{NAME}|{tmp_path}\n".encode())
+    assert [job.job_id for job in jobs_of(tmp_path)] == ["8"]
+
+
+def test_a_squeue_that_hangs_does_not_hang_the_start(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (slurm.parent / "bin/squeue").write_text("#!/bin/sh\nexec sleep 3600\n")
+    monkeypatch.setattr("scripts.workflow.one_run.ask", partial(ask, limit_s=0.2))
+    with pytest.raises(UserError, match=r"squeue: failed \(no answer within 0 s\)"):
+        jobs_of(tmp_path)
 
 
 def test_a_job_that_has_not_begun_is_cancelled(slurm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    slurm.write_text(f"7|{NAME}|PENDING|rule_stage2_wildcards_stage2|{tmp_path}\n")
+    slurm.write_text(f"7|PENDING|{NAME}|{tmp_path}\n")
     end_leftover_jobs(tmp_path)
     assert (tmp_path / "cancelled").read_text().split() == ["--state=PENDING", "7"]
-    assert "Slurm job 7 (stage2_wildcards_stage2) of an earlier run has not begun" in capsys.readouterr().err
+    assert "Slurm job 7 of an earlier run has not begun" in capsys.readouterr().err
 
 
 def test_a_cluster_that_does_not_answer_is_an_error(slurm: Path, tmp_path: Path) -> None:
@@ -109,7 +124,7 @@ def test_a_directory_with_jobs_is_not_run_where_slurm_cannot_be_asked(
     slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"squeue: not found on this machine, but .*slurm_logs shows"):
+    with pytest.raises(UserError, match=r"squeue: failed \(No such file or directory\), so jobs .*slurm_logs shows"):
         jobs_of(tmp_path)
 
 
@@ -117,7 +132,7 @@ def test_a_directory_with_jobs_is_not_run_where_slurm_cannot_be_asked(
 def test_a_job_that_is_held_after_a_failed_start_is_cancelled_though_slurm_does_not_call_it_pending(
     slurm: Path, tmp_path: Path, state: str
 ) -> None:
-    slurm.write_text(f"7|{NAME}|{state}|rule_stage2_wildcards_stage2|{tmp_path}\n")
+    slurm.write_text(f"7|{state}|{NAME}|{tmp_path}\n")
     end_leftover_jobs(tmp_path)
     assert (tmp_path / "cancelled").read_text().split() == ["7"]
 
@@ -125,7 +140,10 @@ def test_a_job_that_is_held_after_a_failed_start_is_cancelled_though_slurm_does_
 def test_a_job_that_runs_is_waited_for_and_not_cancelled(
     slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slurm.write_text(f"7|{NAME}|RUNNING|rule_stage2_wildcards_stage2|{tmp_path}\n")
+    slurm.write_text(f"7|RUNNING|{NAME}|{tmp_path}\n")
+    log_path = tmp_path / ".snakemake/slurm_logs/rule_evaluate/digits/stage2/7.log"
+    log_path.parent.mkdir(parents=True)
+    log_path.touch()
     looks: list[float] = []
 
     def sleep(duration_s: float) -> None:
@@ -137,4 +155,4 @@ def test_a_job_that_runs_is_waited_for_and_not_cancelled(
     end_leftover_jobs(tmp_path)
     assert len(looks) == 3
     assert not (tmp_path / "cancelled").exists()
-    assert capsys.readouterr().err.count("Slurm job 7 (stage2_wildcards_stage2) of an earlier run is running") == 1
+    assert capsys.readouterr().err.count("Slurm job 7 (evaluate digits stage2) of an earlier run is running") == 1

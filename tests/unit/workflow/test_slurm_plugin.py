@@ -3,7 +3,10 @@
 import asyncio
 import logging
 import os
+import subprocess
 from collections.abc import AsyncIterator, Callable
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,14 +15,19 @@ import pytest
 import snakemake_executor_plugin_slurm as plugin
 
 from scripts.common.errors import UserError
+from scripts.workflow.slurm_commands import ask
 from scripts.workflow.slurm_plugin import (
     JobStates,
+    LimitedCommands,
+    PatientSubmission,
     cancel_all_jobs,
     cancel_hopeless_jobs,
-    hopeless_jobs,
+    forget_options_of_the_shell,
+    gpu_words,
     require_plain_words,
     status_command,
     with_known_states,
+    without_limits_of_the_shell,
 )
 
 LOGGER = logging.getLogger(__name__)
@@ -130,21 +138,29 @@ class Executor:
         self.errors[job.external_jobid] = msg
 
 
-def look(executor: Executor, *job_ids: str) -> list[Any]:
-    """One look of an executor's at these jobs, by a plugin that finds all of them running; gives those left."""
+async def no_check(self: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
+    """A plugin that finds all jobs running."""
+    for job in active_jobs:
+        yield job
+    self._failed_nodes.add("node[1-2]")
+    self.next_seconds_between_status_checks += 10
 
-    async def check(self: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
-        for job in active_jobs:
-            yield job
-        self._failed_nodes.add("node[1-2]")
-        self.next_seconds_between_status_checks += 10
 
+def run_look(looks: Any, executor: Executor, *job_ids: str) -> list[Any]:
     async def all_jobs() -> list[Any]:
-        jobs = [SimpleNamespace(external_jobid=i, job=SimpleNamespace(attempt=1, restart_times=10)) for i in job_ids]
-        left = [job.external_jobid async for job in cancel_hopeless_jobs(check)(executor, jobs)]
+        jobs = [
+            SimpleNamespace(external_jobid=i, job=SimpleNamespace(name="stage1", attempt=1, restart_times=10))
+            for i in job_ids
+        ]
+        left = [job.external_jobid async for job in looks(executor, jobs)]
         return [left, {job.external_jobid: job.job.attempt for job in jobs}]
 
     return asyncio.run(all_jobs())
+
+
+def look(executor: Executor, *job_ids: str) -> list[Any]:
+    """One look of an executor's at these jobs; gives those left, and the attempt of each."""
+    return run_look(cancel_hopeless_jobs(no_check), executor, *job_ids)
 
 
 def test_the_interval_between_looks_stays_the_one_that_was_asked_for(slurm: Callable[[str, str], None]) -> None:
@@ -159,7 +175,7 @@ def test_the_interval_between_looks_stays_the_one_that_was_asked_for(slurm: Call
 def test_a_job_that_will_never_start_is_given_up_with_slurms_reason_and_not_submitted_again(
     slurm: Callable[[str, str], None], tmp_path: Path
 ) -> None:
-    slurm("squeue", "echo '1|PartitionTimeLimit|1|gpu'; echo '2|Priority|1|gpu'")
+    slurm("squeue", "echo '1|1|1-00:00:00|gpu|PartitionTimeLimit'; echo '2|1|10:00|gpu|Priority'")
     slurm("scancel", f'echo "$@" >> {tmp_path}/cancelled')
     executor = Executor()
     left, attempts = look(executor, "1", "2", "3")
@@ -170,11 +186,11 @@ def test_a_job_that_will_never_start_is_given_up_with_slurms_reason_and_not_subm
     assert (tmp_path / "cancelled").read_text() == "1\n"
 
 
-@pytest.mark.parametrize("reason", ["JobHeldUser", "JobHeldAdmin", "Resources", "QOSMaxGRESPerUser", "Dependency"])
+@pytest.mark.parametrize("reason", ["JobHeldUser", "Resources", "QOSMaxGRESPerUser", "Dependency"])
 def test_a_job_that_a_person_or_time_can_let_go_on_is_waited_for(
     slurm: Callable[[str, str], None], tmp_path: Path, reason: str
 ) -> None:
-    slurm("squeue", f"echo '1|{reason}|1|gpu'")
+    slurm("squeue", f"echo '1|1|10:00|gpu|{reason}'")
     slurm("scancel", f'echo "$@" >> {tmp_path}/cancelled')
     executor = Executor()
     left, attempts = look(executor, "1")
@@ -201,14 +217,187 @@ def test_nothing_more_is_cancelled_where_nothing_is_left(slurm: Callable[[str, s
     assert not (tmp_path / "cancelled").exists()
 
 
-def test_more_nodes_than_a_partition_gives_are_hopeless_and_nodes_that_are_down_are_not(
-    slurm: Callable[[str, str], None],
+def test_each_reason_for_which_a_job_waits_is_told_once(
+    slurm: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slurm("squeue", "echo '1|PartitionNodeLimit|4|small'; echo '2|PartitionNodeLimit|2|small'")
-    slurm("scontrol", "echo PartitionName=small MaxNodes=2 TotalNodes=8")
-    assert hopeless_jobs("run") == {"1": "PartitionNodeLimit"}
-    slurm("scontrol", "echo PartitionName=small MaxNodes=UNLIMITED TotalNodes=8")
-    assert hopeless_jobs("run") == {}
+    looks = cancel_hopeless_jobs(no_check)
+    executor = Executor()
+    for reason in (
+        "Priority",
+        "Priority",
+        "QOSMaxGRESPerUser",
+        "ReqNodeNotAvail, UnavailableNodes:n1",
+        "Priority",
+    ):
+        slurm("squeue", f"echo '1|1|10:00|gpu|{reason}'")
+        run_look(looks, executor, "1")
+    assert capsys.readouterr().err.splitlines() == [
+        "stage1 (Slurm job 1) waits: Priority, others are before it",
+        "stage1 (Slurm job 1) waits: QOSMaxGRESPerUser, a limit is reached",
+        "stage1 (Slurm job 1) waits: ReqNodeNotAvail, UnavailableNodes:n1, nodes that it needs are down, drained or reserved",
+    ]
+
+
+@pytest.mark.parametrize("reason", ["launch failed requeued held", "JobHeldAdmin"])
+def test_a_job_that_nobody_may_ever_let_go_is_submitted_again_and_its_node_named(
+    slurm: Callable[[str, str], None], tmp_path: Path, reason: str
+) -> None:
+    slurm("squeue", f"echo '1|1|10:00|gpu|{reason}'")
+    slurm("scancel", f'echo "$@" >> {tmp_path}/cancelled')
+    slurm("sacct", "printf 'node7\\nNone assigned\\n'")
+    executor = Executor()
+    left, attempts = look(executor, "1", "2")
+    assert (left, attempts) == (["2"], {"1": 1, "2": 1})
+    assert (
+        reason in executor.errors["1"] and "submitted again" in executor.errors["1"] and "node7" in executor.errors["1"]
+    )
+    assert (tmp_path / "cancelled").read_text() == "1\n"
+
+
+class Job:
+    """What of a job is touched by a submission."""
+
+    name = "stage1"
+
+    def __init__(self, **resources: Any) -> None:
+        self.resources = resources
+
+
+class Submitter:
+    """A plugin whose sbatch gives these answers in turn; None is a success."""
+
+    def __init__(self, *answers: str | None) -> None:
+        self.answers = list(answers)
+        self.reports: list[str] = []
+        self.patient = PatientSubmission(self.submit, lambda executor, job_info, msg: self.reports.append(msg))
+
+    def submit(self, executor: Any, job: Any) -> None:
+        if (refusal := self.answers.pop(0)) is not None:
+            self.patient.report_error(executor, None, f"SLURM sbatch failed. The error message was '{refusal}'.")
+
+    def run(self) -> None:
+        self.patient.run_job(None, Job())
+
+
+LIMIT = "*** Welcome ***\nsbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates"
+AWAY = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
+WRONG = "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified"
+
+
+def test_a_submission_that_is_refused_for_the_moment_is_tried_again_with_growing_pauses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submitter = Submitter(LIMIT, AWAY, LIMIT, None)
+    pauses: list[float] = []
+    monkeypatch.setattr(submitter.patient.is_ended, "wait", pauses.append)
+    submitter.run()
+    assert (pauses, submitter.reports, submitter.answers) == ([2.0, 4.0, 8.0], [], [])
+    first = capsys.readouterr().err.splitlines()[0]
+    assert "Welcome" in first and "QOSMaxSubmitJobPerUserLimit" in first and first.endswith("Trying again in 2.0 s.")
+
+
+def test_a_submission_that_is_refused_for_good_or_for_too_long_or_at_the_end_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    submitter = Submitter(WRONG)
+    submitter.run()
+    assert len(submitter.reports) == 1 and WRONG in submitter.reports[0]
+    submitter = Submitter(*[LIMIT] * 1000)
+    monkeypatch.setattr(submitter.patient.is_ended, "wait", lambda pause_s: None)
+    submitter.run()
+    assert len(submitter.reports) == 1 and 100 < 1000 - len(submitter.answers) < 200, "a day of ten minutes each"
+    submitter = Submitter(LIMIT, LIMIT)
+    submitter.patient.is_ended.set()
+    submitter.run()
+    assert len(submitter.reports) == 1 and len(submitter.answers) == 1
+    submitter.patient.report_error(None, None, "from elsewhere")
+    assert submitter.reports[-1] == "from elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({}, ""),
+        ({"gres": ""}, ""),
+        ({"gres": "gpu:8"}, " --gres=gpu:8"),
+        ({"gres": "gpu:8", "slurm_gpu_type": "nvidia_a100-sxm4-80gb"}, " --gres=gpu:nvidia_a100-sxm4-80gb:8"),
+        ({"gres": "gpu:8", "slurm_gpu_option": "gpus-per-node"}, " --gpus-per-node=8"),
+        ({"gres": "gpu:8", "slurm_gpu_option": "gpus-per-node", "slurm_gpu_type": "a100"}, " --gpus-per-node=a100:8"),
+        ({"gres": "gpu:8", "slurm_gpu_option": "none"}, ""),
+    ],
+)
+def test_gpus_are_asked_for_as_the_site_names_them(resources: dict[str, str], expected: str) -> None:
+    assert gpu_words(Job(**resources)) == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "resources"),
+    [
+        ("SLURM_GPU_TYPE", {"gres": "gpu:8", "slurm_gpu_type": "a100 --exclusive"}),
+        ("SLURM_GPU_OPTION", {"gres": "gpu:8", "slurm_gpu_option": "gpus"}),
+    ],
+)
+def test_words_about_gpus_that_are_none_are_refused_by_their_variable(variable: str, resources: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=f"^{variable}: "):
+        gpu_words(Job(**resources))
+
+
+def test_limits_of_the_login_shell_are_not_passed_on() -> None:
+    assert without_limits_of_the_shell(lambda job: f"sbatch {job}")("x") == "sbatch x --propagate=NONE"
+
+
+def test_options_that_the_login_shell_has_for_sbatch_do_not_change_our_jobs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variables = {
+        "SBATCH_ARRAY_INX": "0-9",
+        "SBATCH_ACCOUNT": "lab",
+        "SRUN_CPUS_PER_TASK": "1",
+        "SLURM_EXPORT_ENV": "NONE",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    forget_options_of_the_shell()
+    assert {name for name in variables if name in os.environ} == {"SBATCH_ACCOUNT"}
+    assert "SBATCH_ARRAY_INX, SLURM_EXPORT_ENV, SRUN_CPUS_PER_TASK" in capsys.readouterr().err
+    monkeypatch.setenv("SLURM_CLUSTERS", "other")
+    with pytest.raises(UserError, match="SLURM_CLUSTERS: 'other' found; .* not supported"):
+        forget_options_of_the_shell()
+
+
+def test_a_command_of_the_plugins_that_hangs_counts_as_failed_and_is_not_tried_ten_times(
+    slurm: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    slurm("sacct", f"echo x >> {tmp_path}/asked; exec sleep 3600")
+    slurm("sinfo", "echo gpu")
+    limited = LimitedCommands()
+    for step in range(10):
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            limited.check_output(f"sacct -j 7.{step}", shell=True, text=True, stderr=subprocess.PIPE, timeout=0.5)
+        assert caught.value.stderr.strip() == "sacct: no answer within 60 s"
+    assert limited.check_output(["sinfo"], text=True) == "gpu\n"
+    assert (tmp_path / "asked").read_text() == "x\n"
+    assert capsys.readouterr().err == "sacct: no answer within 60 s; going on without its answer\n"
+    assert limited.PIPE == subprocess.PIPE
+
+
+def test_what_is_corrected_is_where_the_plugin_looks_for_it() -> None:
+    """Of version 2.8.0: another one must be read again."""
+    assert version("snakemake-executor-plugin-slurm") == "2.8.0"
+    submission = plugin.Executor.run_job.__code__.co_names
+    assert {"get_submit_command", "set_gres_string", "_report_job_error_threadsafe", "subprocess"} <= set(submission)
+    assert {"validate_account", "get_account"} <= set(plugin.Executor.get_account_arg.__code__.co_names)
+
+
+def test_a_sacct_that_hangs_does_not_hang_the_start(
+    slurm: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm("sacct", "exec sleep 3600")
+    monkeypatch.setattr("scripts.workflow.slurm_plugin.ask", partial(ask, limit_s=0.2))
+    assert status_command("sacct", 40, 300) == "squeue"
 
 
 @pytest.mark.parametrize(
