@@ -1,5 +1,6 @@
 """Files that are either whole or absent: temporary name, fsync, rename, fsync of the directory."""
 
+import errno
 import glob
 import hashlib
 import json
@@ -8,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
-
-_HASH_BLOCK_BYTES = 1 << 20
 
 
 def fsync_file(path: Path) -> None:
@@ -29,6 +28,8 @@ def fsync_directory(directory: Path) -> None:
 def move_into_place(source: Path, path: Path) -> None:
     """Gives a finished file its name, within one file system; what had that name before is replaced."""
     fsync_file(source)
+    if path.is_dir():  # os.replace would name the temporary file
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     os.replace(source, path)
     fsync_directory(path.parent)
 
@@ -93,11 +94,8 @@ def write_json_atomically(path: Path, value: Any) -> None:
 
 def sha256_of_file(path: Path) -> str:
     """sha256 of the file's bytes, as lower-case hex."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(_HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def md5_of_file(path: Path) -> str:

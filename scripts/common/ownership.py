@@ -1,10 +1,8 @@
 """A program owns what it makes: nobody else writes it meanwhile, and the program ends with the run that wanted it.
 
-When Snakemake is killed, the programs that it started live on. Such a program could overwrite what a later run, perhaps
-with other settings, has made since. So each program locks its outputs, its children inherit the locks, and a program of a
-run that is gone ends: a training saves first. Another program that wants the same outputs waits and says for whom.
-
-Jobs of Slurm do not end with the run that submitted them; the next run waits for them (scripts/workflow/one_run.py).
+Programs live on when their Snakemake is killed, and could overwrite what a later run has made. So each locks its outputs, its
+children inherit the locks, and a program of a run that is gone ends. Another one that wants the outputs waits and says for whom.
+The next run waits for jobs of Slurm, which do not end with the run that submitted them (scripts/workflow/one_run.py).
 """
 
 import errno
@@ -15,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -43,7 +41,9 @@ def forget_run() -> None:
 
 
 @contextmanager
-def owned(*outputs: Path, inputs: Iterable[Path] = (), should_stop: Callable[[], bool] | None = None) -> Iterator[None]:
+def owned(
+    *outputs: Path, inputs: Collection[Path] = (), should_stop: Callable[[], bool] | None = None
+) -> Iterator[None]:
     """Keeps files or directories to this program while the block makes them; waits for a program that owns them already.
 
     SIGTERM, SIGINT and SIGHUP end the block through its `finally` blocks; a program that stops in its own way gives
@@ -52,8 +52,11 @@ def owned(*outputs: Path, inputs: Iterable[Path] = (), should_stop: Callable[[],
     for path in outputs:
         if path.name in ("", "..") or (path.exists() and not (path.is_file() or path.is_dir())):
             raise UserError(f"{str(path)!r}: found as an output; expected the path of a file or directory; name one")
-        if path.exists() and any(each.exists() and path.samefile(each) for each in inputs):
-            raise UserError(f"{path}: found as an input and as an output; expected another output; name one")
+        for each in filter(Path.exists, inputs):  # a directory is one with all that is in it
+            if each.resolve() in path.resolve().parents or (path.exists() and path.samefile(each)):
+                raise UserError(f"{path}: found as an input and as an output; expected another output; name one")
+        if outputs.count(path) > 1:
+            raise UserError(f"{path}: found as two outputs; expected a path of its own for each; name another one")
     with ExitStack() as stack:
         if should_stop is None:
             stack.enter_context(ending_on_signals())

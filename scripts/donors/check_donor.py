@@ -30,10 +30,10 @@ class CheckedDonor:
     transformers: str
 
 
-def num_embedding_rows(config_path: Path) -> int:
-    """vocab_size of a config.json, flat or with a text_config."""
+def num_embedding_rows(role: str, config_path: Path) -> int:
+    """vocab_size of a config.json; that of a vision donor may stand in its text_config."""
     config = read_section(config_path)
-    text_config = config.get("text_config")
+    text_config = config.get("text_config") if role == "vl" else None
     found = (config | text_config if isinstance(text_config, dict) else config).get("vocab_size")
     if isinstance(found, bool) or not isinstance(found, int) or found < 1:
         raise UserError(
@@ -45,7 +45,7 @@ def num_embedding_rows(config_path: Path) -> int:
 def check_donor(role: str, directory: Path, manifest_path: Path) -> CheckedDonor:
     """Raises UserError where a file of the recorded donor cannot be used."""
     check_still_recorded(directory, read_manifest_of(role, manifest_path).files, manifest_path)
-    if faults := usability_faults(directory, role, num_embedding_rows(directory / "config.json")):
+    if faults := usability_faults(directory, role, num_embedding_rows(role, directory / "config.json")):
         raise UserError(f"{faults[0]}; fetch this donor's files again, or give another donor")
     return CheckedDonor(sha256_of_file(manifest_path), version("transformers"))
 
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--manifest", required=True, type=Path, help="its manifest")
     parser.add_argument("--output", required=True, type=Path, help="the record to write if all is well")
     arguments = parser.parse_args()
-    with owned(arguments.output, inputs=[arguments.manifest]):
+    with owned(arguments.output, inputs=[arguments.manifest, arguments.dir]):
         checked = check_donor(arguments.role, arguments.dir, arguments.manifest)
         write_sealed(arguments.output, asdict(checked))
         log(f"{arguments.dir}: the files beside its weights can be used")

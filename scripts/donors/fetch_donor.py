@@ -11,7 +11,7 @@ By hand: .venv/bin/python scripts donors.fetch_donor --config config/demo.yaml -
 import argparse
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from scripts.common.settings import json_settings
 from scripts.common.units import size
 from scripts.donors.checksums import NEEDED_PATTERNS, SECONDS_BETWEEN_LINES, needed_files, record_files
 from scripts.donors.manifest import DonorManifest, FileRecord, read_manifest, write_manifest
-from scripts.donors.safetensors_files import read_checkpoint
+from scripts.donors.safetensors_files import TensorOnDisk, read_checkpoint, read_shard
 from scripts.donors.settings import DonorSource
 
 # The model type that each role's config.json must have (transformers' names).
@@ -50,8 +50,21 @@ def check_whole(directory: Path, role: str) -> None:
             "give another donor, or swap donors.vl and donors.llm if they were mixed up"
         )
     tensors = read_checkpoint(directory)
+    check_one_set_of_weights(directory, tensors)
     num_bytes = sum(tensor.num_bytes for tensor in tensors.values())
     log(f"{directory}: {len(tensors)} tensors, {size(num_bytes)}, every shard is whole")
+
+
+def check_one_set_of_weights(directory: Path, tensors: Mapping[str, TensorOnDisk]) -> None:
+    """Raises UserError where another file of weights has tensors of the same names: each reader would take another set."""
+    used = {tensor.path.name for tensor in tensors.values()}
+    for path in sorted(directory.glob("*.safetensors")):
+        if path.name not in used and (twice := sorted(read_shard(path).keys() & tensors.keys())):
+            raise UserError(
+                f"{path}: two sets of weights: holds {twice[0]} ({len(twice)} such tensors), as do {sorted(used)[0]} and others; "
+                "expected one set, since transformers and others would read different ones; remove the stale files, or give a "
+                "copy of the donor without them"
+            )
 
 
 def check_unchanged(records: Sequence[FileRecord], manifest_path: Path, source: DonorSource, directory: Path) -> None:
@@ -150,8 +163,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     role, source, directory = arguments.role, arguments.source, arguments.dir
-    with owned(arguments.manifest, *([directory] if source.kind in HUB_NAMES else [])):
-        if source.kind in HUB_NAMES:
+    is_fetched = source.kind in HUB_NAMES
+    with owned(arguments.manifest, *[directory] * is_fetched, inputs=[] if is_fetched else [directory]):
+        if is_fetched:
             fetch(role, source, directory)
         check_whole(directory, role)
         records = record_files(needed_files(directory))

@@ -10,6 +10,7 @@ import os
 import resource
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,19 @@ _CALL = "from scripts.donors.usable_files import main; main()"
 _SAMPLE = (
     "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>What is 1 + 1, naïve 東京?  Two spaces.<|im_end|>\n"
     "<|im_start|>assistant\n\tαβγ\n"
+)
+
+# Every byte that UTF-8 uses, in letters that Unicode's composition (NFC) leaves as they are. Of the letters of two bytes the
+# first 64 have every second byte, of those of three and four bytes a few have every first one.
+_EVERY_BYTE = "".join(
+    letter
+    for number in [
+        *range(0x20, 0x7F),
+        *range(0xA1, 0x800, 3),
+        *range(0x800, 0xD800, 0x400),
+        *range(0x10000, 0x40000, 0x10000),
+    ]
+    if unicodedata.normalize("NFC", letter := chr(number)) == letter and not unicodedata.combining(letter)
 )
 
 # Width and height of a picture, neither of which is a multiple of any patch.
@@ -45,21 +59,35 @@ def _tokenizer_faults(directory: Path, num_rows: int) -> Iterator[str]:
     token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if largest >= num_rows:
         yield f"token {token!r} has the id {largest}; expected ids below {num_rows}, the vocab_size of config.json"
-    ids = tokenizer(_SAMPLE, add_special_tokens=False).input_ids
-    yield from _text_faults(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    texts = (_SAMPLE, _EVERY_BYTE)
+    ids = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+    for text, each in zip(texts, ids, strict=True):
+        yield from _text_faults(
+            text, tokenizer.decode(each, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )
     if not (directory / "tokenizer.json").exists():
         return
     # transformers 5 takes only the vocabulary from this file, and others, transformers 4 among them, the whole.
     whole = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    others = whole.encode(_SAMPLE, add_special_tokens=False).ids
-    yield from _text_faults(whole.decode(others, skip_special_tokens=False))
-    if others != ids:
-        yield f"readers of the whole file make {others} of the text {_SAMPLE!r}, transformers makes {ids}; expected the same ids"
+    for text, each in zip(texts, ids, strict=True):
+        others = whole.encode(text, add_special_tokens=False).ids
+        yield from _text_faults(text, whole.decode(others, skip_special_tokens=False))
+        if others != each:
+            yield f"readers of the whole file make {others[:9]}… of a text, transformers {each[:9]}…; expected the same ids"
+    for token in tokenizer.all_special_tokens:
+        if whole.token_to_id(token) is None:
+            yield f"the special token {token!r} of tokenizer_config.json is none of its tokens; expected one of them"
 
 
-def _text_faults(text: str) -> Iterator[str]:
-    if text != _SAMPLE:
-        yield f"the text {_SAMPLE!r} comes back as {text!r}; expected the same text"
+def _text_faults(text: str, found: str) -> Iterator[str]:
+    if found != text:
+        place = next(
+            (n for n, (a, b) in enumerate(zip(text, found, strict=False)) if a != b), min(len(text), len(found))
+        )
+        yield (
+            f"a sample text comes back otherwise: {text[place : place + 20]!r} as {found[place : place + 20]!r}; expected the "
+            "same text"
+        )
 
 
 def _generation_faults(directory: Path, num_rows: int) -> Iterator[str]:
@@ -70,7 +98,9 @@ def _generation_faults(directory: Path, num_rows: int) -> Iterator[str]:
     for key in _ID_KEYS:
         found = values.get(key)
         ids = found if isinstance(found, list) else [] if found is None else [found]
-        if not all(type(number) is int and 0 <= number < num_rows for number in ids):  # true is 1 to Python
+        if found == [] or not all(
+            type(number) is int and 0 <= number < num_rows for number in ids
+        ):  # true is 1 to Python
             yield f"{key} is {found!r}; expected ids from 0 to {num_rows - 1}, below the vocab_size of config.json"
             return
     settings = GenerationConfig.from_pretrained(directory, local_files_only=True)

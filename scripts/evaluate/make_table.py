@@ -16,7 +16,7 @@ from scripts.common.errors import UserError, run_program
 from scripts.common.files import write_text_atomically
 from scripts.common.ownership import owned
 from scripts.evaluate.comparisons import comparison_text
-from scripts.evaluate.model_names import pipeline_order
+from scripts.evaluate.model_names import paths_by_model
 from scripts.evaluate.provenance import (
     check_not_exchanged,
     check_records_unedited,
@@ -39,11 +39,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     inputs = [*arguments.records, *arguments.provenances]
+    for path in (arguments.output_csv, arguments.output_json, arguments.output_comparison):
+        if path.is_dir():
+            raise UserError(f"{path}: is a directory; expected nothing or an earlier table; see what is there")
     with owned(arguments.output_csv, arguments.output_json, arguments.output_comparison, inputs=inputs):
-        records_paths = {
-            path.stem: path for path in sorted(arguments.records, key=lambda path: pipeline_order(path.stem))
-        }
-        provenance_paths = {path.stem: path for path in arguments.provenances}
+        records_paths = paths_by_model(arguments.records, "--records")
+        provenance_paths = paths_by_model(arguments.provenances, "--provenances")
         if records_paths.keys() != provenance_paths.keys():
             alone = sorted(records_paths.keys() ^ provenance_paths.keys())
             raise UserError(

@@ -118,12 +118,19 @@ def left_padded(texts: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def load(auto_class: Any, directory: Path, dtype: str, trust: bool) -> Any:
     """Loads a model; raises UserError unless every tensor of the files found its place and every place its tensor."""
-    model, info = auto_class.from_pretrained(
-        directory.absolute(),
-        dtype=getattr(torch, dtype),
-        trust_remote_code=trust,
-        output_loading_info=True,
-    )
+    try:
+        model, info = auto_class.from_pretrained(
+            directory.absolute(),
+            dtype=getattr(torch, dtype),
+            trust_remote_code=trust,
+            output_loading_info=True,
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UserError(
+            f"{directory}: transformers cannot load it ({reason}); expected a checkpoint that it can; see its config.json, and "
+            "fetch or make it again"
+        ) from error
     if faults := {kind: sorted(map(str, names)) for kind, names in info.items() if names}:
         kind, names = next(iter(faults.items()))
         raise UserError(
@@ -292,7 +299,7 @@ def main() -> None:
     gate = None
     if arguments.calibration:
         gate = Gate(read_calibration(arguments.calibration), arguments.max_kl_nats)
-    with owned(arguments.output):
+    with owned(arguments.output, inputs=[arguments.llm_dir, Path(arguments.settings.text)]):
         fidelity = check_fidelity(
             arguments.graft_dir, arguments.llm_dir, arguments.settings, gate, arguments.llm_manifest
         )

@@ -36,6 +36,10 @@ def _fault_here(template: str) -> str | None:
         text = environment.from_string(template).render(messages=_SAMPLE_MESSAGES, add_generation_prompt=True)
     except Exception as error:  # whatever a program may raise
         return f"does not render a message with a picture ({type(error).__name__}: {error})"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "renders half a character, which no tokenizer takes"
     for piece in _SAMPLE_PIECES:
         if piece not in text:
             return f"renders a message with a picture and a video without {piece!r}"

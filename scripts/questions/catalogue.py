@@ -35,12 +35,19 @@ def read_catalogue() -> dict[str, dict[str, str]]:
 
 
 def listed_benchmarks(evaluate: Mapping[str, Any]) -> dict[str, ListedBenchmark]:
-    """The entries of a valid section `evaluate`, by name."""
+    """The entries of a section `evaluate`, by name. Raises UserError for one that its backend does not have."""
     catalogue = read_catalogue()
     listed = {}
     for entry in evaluate["benchmarks"]:
-        ((name, path),) = entry.items() if isinstance(entry, Mapping) else ((entry, None),)
-        dataset = catalogue[name][evaluate["backend"]] if name in catalogue else name
+        pairs = list(entry.items()) if isinstance(entry, Mapping) else [(entry, None)]
+        if len(pairs) != 1:
+            raise UserError(f"evaluate.benchmarks: {entry!r} found; expected a name, or one name with its file")
+        ((name, path),) = pairs
+        dataset = catalogue[name].get(evaluate["backend"]) if name in catalogue else name
+        if dataset is None:
+            raise UserError(
+                f"evaluate.benchmarks: {name} found, which {evaluate['backend']} does not have; see evaluate.backend"
+            )
         listed[name] = ListedBenchmark(name, dataset, None if path is None else Path(path))
     return listed
 

@@ -14,7 +14,7 @@ from scripts.common.errors import run_program
 from scripts.common.files import write_text_atomically
 from scripts.common.logger import log
 from scripts.common.ownership import owned
-from scripts.evaluate.model_names import pipeline_order
+from scripts.evaluate.model_names import paths_by_model
 from scripts.evaluate.records import read_records
 from scripts.evaluate.same_questions import check_same_questions
 from scripts.evaluate.scores import Benchmark
@@ -30,8 +30,8 @@ def main() -> None:
     )
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args()
-    with owned(arguments.output):
-        paths = {path.stem: path for path in sorted(arguments.records, key=lambda path: pipeline_order(path.stem))}
+    with owned(arguments.output, inputs=[*arguments.records, arguments.benchmark]):
+        paths = paths_by_model(arguments.records, "--records")
         records = {model: read_records(path) for model, path in paths.items()}
         benchmark = Benchmark(arguments.name, arguments.benchmark, Path(), [], records, {})
         check_same_questions(records, paths)

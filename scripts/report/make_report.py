@@ -36,8 +36,14 @@ def make(config_path: Path, page_path: Path, curves_dir: Path, commit: Commit) -
             f"{page_path}: the page would have {num_bytes:,} bytes; expected at most {MAX_PAGE_BYTES:,}; "
             "lower report.num_gallery_pictures"
         )
+    curve_paths = {metrics.stage: curves_dir / f"{metrics.stage}.svg" for metrics in inputs.stages}
+    for path in (page_path, *curve_paths.values()):
+        if path.is_dir():
+            raise UserError(
+                f"{path}: is a directory; expected nothing or an earlier file of a report; see what is there"
+            )
     for metrics in inputs.stages:
-        write_text_atomically(curves_dir / f"{metrics.stage}.svg", render_curve(metrics))
+        write_text_atomically(curve_paths[metrics.stage], render_curve(metrics))
     write_text_atomically(page_path, page)
     log(f"{page_path}: {units.size(num_bytes)}")
 
@@ -52,7 +58,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args()
     config = read_config(arguments.effective_config)
-    if arguments.config_sha256 and seal_of(config) != arguments.config_sha256:
+    if arguments.config_sha256 is not None and seal_of(config) != arguments.config_sha256:
         raise UserError(
             f"{arguments.effective_config}: not the configuration of this run: edited by hand, or of other settings; "
             "bring the file back as it was written, or remove it and run the rule effective_config"

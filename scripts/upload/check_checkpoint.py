@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--python", required=True, type=Path, help="of an environment with transformers and torch")
     parser.add_argument("--output", required=True, type=Path, help="JSON: what was found")
     arguments = parser.parse_args()
-    with owned(arguments.output):
+    with owned(arguments.output, inputs=[arguments.checkpoint_dir]):
         found = check(arguments.checkpoint_dir, arguments.python)
         write_json_atomically(arguments.output, found)
         log(

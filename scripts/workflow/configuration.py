@@ -21,7 +21,7 @@ from scripts.common.input_files import NOT_FOUND, file_fault
 from scripts.common.secret_values import secret_findings
 from scripts.common.settings import settings_from
 from scripts.data.source_text import file_of_source, split_source
-from scripts.demo.settings import DemoSettings
+from scripts.demo.settings import DemoSettings, LanguageSizes, Qwen3Sizes
 from scripts.donors.settings import DonorSource
 from scripts.environments.settings import WITH_FLASH_ATTENTION, EnvironmentSettings
 from scripts.evaluate.settings import HARNESS_SETTINGS
@@ -163,13 +163,20 @@ def demo_findings(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _impossible_numbers(settings: Any, path: tuple[str | int, ...]) -> Iterator[str]:
     """Of the demo: numbers below 0, counts of 0, accuracies above 1, empty lists. What a number counts, its field says."""
+    if isinstance(settings, LanguageSizes) and settings.num_attention_heads % settings.num_key_value_heads:
+        yield (
+            f"{key_path((*path, 'num_key_value_heads'))}: {settings.num_key_value_heads} found, expected a divisor of "
+            f"num_attention_heads {settings.num_attention_heads}"
+        )
+    if isinstance(settings, Qwen3Sizes) and settings.head_dim % 2:
+        yield f"{key_path((*path, 'head_dim'))}: {settings.head_dim} found, an even number expected"
     for field in dataclasses.fields(settings):
         value, where = getattr(settings, field.name), (*path, field.name)
         if dataclasses.is_dataclass(value):
             yield from _impossible_numbers(value, where)
             continue
         least = 0 if field.type is float or field.name == "seed" else 1
-        most = 1 if field.name.endswith("accuracy") else MAX_INTEGER
+        most = 1 if field.name.endswith("accuracy") or field.name in ("dropout", "adam_beta2") else MAX_INTEGER
         if value == []:
             yield f"{key_path(where)}: [] found, at least one number expected"
         for part in value if isinstance(value, list) else [value]:
@@ -233,9 +240,10 @@ def file_findings(config: Mapping[str, Any]) -> Iterator[str]:
         for number, source in enumerate(config[stage]["datasets"]):
             with contextlib.suppress(UserError):  # `stage_findings` names it
                 paths[f"{stage}.datasets[{number}]"] = file_of_source(source)
-    for name, listed in listed_benchmarks(config["evaluate"]).items():
-        if listed.own_path and listed.own_path.suffix in OWN_SUFFIXES:
-            paths[f"evaluate.benchmarks.{name}"] = str(listed.own_path)
+    with contextlib.suppress(UserError):  # `benchmark_findings` names it
+        for name, listed in listed_benchmarks(config["evaluate"]).items():
+            if listed.own_path and listed.own_path.suffix in OWN_SUFFIXES:
+                paths[f"evaluate.benchmarks.{name}"] = str(listed.own_path)
     for where, path in paths.items():
         if path is not None and (fault := file_fault(path)) and fault != NOT_FOUND:
             yield f"{where}: {path} {fault}; expected a file; check the path"

@@ -1,6 +1,7 @@
 """Which paths a configuration may name: what Snakemake would not take as it is, and where results would destroy something."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -42,6 +43,12 @@ def path_fault(path: str) -> str | None:
     return None
 
 
+def _kind_of(path: Path) -> str:
+    if path.is_file():
+        return "a file"
+    return "a link to nothing" if path.is_symlink() else "a pipe, a socket or a device"
+
+
 def _results_fault(results: str) -> str | None:
     parts = results.split("/")
     if results.startswith("/"):
@@ -55,8 +62,9 @@ def _results_fault(results: str) -> str | None:
     if parts[0] in RESERVED_DIRS:
         return f"{parts[0]}/ holds other files; expected a directory of its own, for example results/{parts[-1]}"
     path = PurePosixPath(results)
-    if files := [str(each) for each in (path, *path.parents) if Path(each).is_file()]:
-        return f"{files[0]} is a file; expected the name of a directory"
+    for each in (path, *path.parents):
+        if os.path.lexists(each) and not Path(each).is_dir():
+            return f"{each} is {_kind_of(Path(each))}; expected the name of a directory"
     return None
 
 

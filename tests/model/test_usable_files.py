@@ -53,6 +53,7 @@ def test_files_as_they_are_published_have_no_fault(vl_dir: Path, llm_dir: Path) 
         ({"eos_token_id": [1, -1]}, "eos_token_id is [1, -1]"),
         ({"eos_token_id": "<|im_end|>"}, "eos_token_id is '<|im_end|>'"),
         ({"pad_token_id": True}, "pad_token_id is True"),
+        ({"eos_token_id": []}, "eos_token_id is []"),
         ({"bos_token_id": 2.5}, "bos_token_id is 2.5"),
         ({"do_sample": True, "temperature": -1.0}, "temperature"),
         ({"temperature": "hot"}, "cannot be used by transformers"),
@@ -128,6 +129,15 @@ def no_model(tokenizer: dict[str, Any]) -> None:
     del tokenizer["model"]
 
 
+def two_letters_one_id(tokenizer: dict[str, Any]) -> None:
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["\u00a4"] = vocabulary["\u00a5"]
+
+
+def a_byte_missing(tokenizer: dict[str, Any]) -> None:
+    del tokenizer["model"]["vocab"]["\u00b6"]
+
+
 def merges_of_nothing(tokenizer: dict[str, Any]) -> None:
     tokenizer["model"]["merges"] = ["no such"]
 
@@ -136,9 +146,11 @@ def merges_of_nothing(tokenizer: dict[str, Any]) -> None:
     ("edit", "expected"),
     [
         (an_id_too_large, "has the id 1000000"),
-        (letters_dropped, "comes back as"),
-        (line_end_eaten, "comes back as"),
-        (other_decoder, "comes back as"),
+        (letters_dropped, "comes back otherwise"),
+        (line_end_eaten, "comes back otherwise"),
+        (other_decoder, "comes back otherwise"),
+        (two_letters_one_id, "comes back otherwise"),
+        (a_byte_missing, "comes back otherwise"),
         (no_model, "cannot be used by transformers"),
         (merges_of_nothing, "cannot be used by transformers"),
     ],
@@ -150,6 +162,11 @@ def test_a_tokenizer_that_loses_text_or_has_no_row_for_a_token_is_named(
     change_tokenizer(path, edit)
     fault = next(iter(faults_here(llm_dir, "llm", rows_of(llm_dir))))
     assert fault.startswith(f"{path}: ") and expected in fault
+
+
+def test_a_special_token_that_the_vocabulary_does_not_have_is_named(llm_dir: Path) -> None:
+    change(llm_dir / "tokenizer_config.json", {"eos_token": "<|imend|>"})
+    assert "the special token '<|imend|>'" in "".join(faults_here(llm_dir, "llm", rows_of(llm_dir)))
 
 
 def test_more_rows_than_tokens_are_no_fault_and_fewer_are(llm_dir: Path) -> None:

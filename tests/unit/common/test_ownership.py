@@ -129,6 +129,20 @@ def test_an_input_is_never_an_output(tmp_path: Path) -> None:
         raise AssertionError("owned")
 
 
+def test_a_place_in_a_directory_that_is_read_and_one_for_two_outputs_are_no_outputs(tmp_path: Path) -> None:
+    donor_dir = tmp_path / "donor"
+    donor_dir.mkdir()
+    (tmp_path / "link").symlink_to(donor_dir)
+    for path in (donor_dir / "new.json", donor_dir / "deep/er.json", tmp_path / "link/new.json"):
+        with pytest.raises(UserError, match="found as an input and as an output"), owned(path, inputs=[donor_dir]):
+            pass
+    with pytest.raises(UserError, match="found as two outputs"), owned(tmp_path / "a", tmp_path / "a"):
+        pass
+    with owned(tmp_path / "donor.json", inputs=[donor_dir, tmp_path / "absent"]):
+        pass
+    assert not list(donor_dir.iterdir())
+
+
 def test_nothing_is_left_beside_the_output(tmp_path: Path) -> None:
     for name in (".output.7.tmp", ".other.7.tmp"):
         (tmp_path / name).touch()

@@ -204,3 +204,21 @@ def test_a_file_of_a_fetched_donor_that_is_damaged_later_is_refused(
     now = record_files(needed_files(copy_dir))
     with pytest.raises(UserError, match=r"model\.safetensors: changed since"):
         fetch_donor.check_unchanged(now, tmp_path / "manifest.json", source, copy_dir)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "old-weights.safetensors"])
+def test_two_sets_of_weights_are_refused_and_both_named(root: Path, tmp_path: Path, name: str) -> None:
+    """transformers and ms-swift read a model.safetensors, the graft the shards of the index."""
+    donor_dir = write_small_checkpoint(tmp_path / "llm", num_shards=2)
+    stale, used = donor_dir / name, sorted(donor_dir.glob("model-*.safetensors"))
+    shutil.copyfile(used[0], stale)
+    finished = record_local(root, donor_dir, tmp_path / "manifest.json")
+    assert finished.returncode == 1 and not (tmp_path / "manifest.json").exists()
+    assert f"error: {stale}: two sets of weights" in finished.stderr and used[0].name in finished.stderr
+
+
+def test_a_manifest_is_not_written_into_the_users_donor(root: Path, checkpoint_dir: Path) -> None:
+    finished = record_local(root, checkpoint_dir, checkpoint_dir / "manifest.json")
+    assert finished.returncode == 1
+    assert "found as an input and as an output" in finished.stderr
+    assert not (checkpoint_dir / "manifest.json").exists()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from helpers.evaluation_inputs import provenance, records
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_of_file
 from scripts.evaluate import make_table
+from scripts.evaluate.model_names import paths_by_model
 from scripts.evaluate.provenance import read_provenance, read_table_provenance, write_provenance
 from scripts.evaluate.records import Record, write_records
 
@@ -95,6 +97,23 @@ def test_models_that_do_not_belong_together_are_refused_and_nothing_is_written(m
         with pytest.raises(UserError, match=message):
             make(models, **changes)
         assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_of_one_model_are_refused_and_none_is_dropped(tmp_path: Path) -> None:
+    paths = [tmp_path / "a/stage2.jsonl", tmp_path / "b/stage2.jsonl"]
+    with pytest.raises(UserError, match=r"--records: .*a/stage2\.jsonl and .*b/stage2\.jsonl are both of stage2"):
+        paths_by_model(paths, "--records")
+    assert list(paths_by_model([tmp_path / "stage2.json", tmp_path / "graft.json"], "--records")) == ["graft", "stage2"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.json", "t.comparison.csv"])
+def test_a_directory_in_the_place_of_an_output_is_named_before_anything_is_written(
+    make: Make, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "out" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"out/{re.escape(name)}: is a directory"):
+        make({"stage2": records()})
+    assert not [path for path in (tmp_path / "out").iterdir() if path.is_file()]
 
 
 def test_records_without_their_provenance_are_refused(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from scripts.common.errors import UserError
 from scripts.questions.catalogue import (
     ListedBenchmark,
     benchmark_findings,
@@ -83,3 +84,12 @@ def test_the_pictures_of_a_list_lie_beside_it_and_broken_lines_name_none(tmp_pat
     path.write_text('{"images": ["a.png", "b/c.png"]}\n{"images"\n[]\n{"question": "?"}\n{"images": ["d.png"]}\n')
     assert [str(each.relative_to(tmp_path)) for each in pictures_named_in(path)] == ["a.png", "b/c.png", "d.png"]
     assert list(pictures_named_in(tmp_path / "absent.jsonl")) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "entry"),
+    [("vlmevalkit", "mathvista"), ("openai", "mmmu"), ("native", {}), ("native", {"a": "a.tsv", "b": "b.tsv"})],
+)
+def test_an_entry_that_its_backend_does_not_have_is_no_key_error(backend: str, entry: Any) -> None:
+    with pytest.raises(UserError, match=r"^evaluate\.benchmarks: "):
+        listed_benchmarks({"backend": backend, "benchmarks": [entry]})

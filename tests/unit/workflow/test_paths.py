@@ -1,5 +1,6 @@
 """Paths that Snakemake would change, and places where results would destroy something."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -72,3 +73,16 @@ def test_every_directory_of_this_repository_is_reserved(root: Path) -> None:
     ).stdout.splitlines()
     tracked = {name.partition("/")[0] for name in listed if "/" in name and not name.startswith(".")}
     assert tracked | {"logs", "resources", "work"} == set(RESERVED_DIRS)
+
+
+def test_results_that_are_a_link_to_nothing_or_a_pipe_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/gone").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "results/pipe")
+    (tmp_path / "results/linked").symlink_to(tmp_path)
+    assert ["results/gone is a link to nothing" in line for line in results_findings("results/gone/run")] == [True]
+    assert ["results/pipe is a pipe" in line for line in results_findings("results/pipe")] == [True]
+    assert list(results_findings("results/linked")) == []

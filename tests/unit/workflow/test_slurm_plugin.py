@@ -361,7 +361,7 @@ def test_options_that_the_login_shell_has_for_sbatch_do_not_change_our_jobs(
     assert {name for name in variables if name in os.environ} == {"SBATCH_ACCOUNT"}
     assert "SBATCH_ARRAY_INX, SLURM_EXPORT_ENV, SRUN_CPUS_PER_TASK" in capsys.readouterr().err
     monkeypatch.setenv("SLURM_CLUSTERS", "other")
-    with pytest.raises(UserError, match="SLURM_CLUSTERS: 'other' found; .* not supported"):
+    with pytest.raises(UserError, match=r"SLURM_CLUSTERS: 'other' found; .* not supported"):
         forget_options_of_the_shell()
 
 
