@@ -75,9 +75,10 @@ serve: .venv/ok
 chat: .venv/ok
 	@.venv/bin/python scripts serve.chat --config $(CONFIG) --checkpoint-dir $(CHECKPOINT)
 
-# How far each training is, from its files alone.
+# How far each training is, from its files alone, and why jobs of Slurm wait.
 status: .venv/ok
 	@.venv/bin/python scripts train.show_status
+	@.venv/bin/python scripts workflow.show_jobs
 
 environments: .venv/ok
 	$(SNAKEMAKE) $(ROLES:%=.venvs/%.ok) --configfile config/demo.yaml

@@ -14,6 +14,7 @@ NUM_LAST_LINES = 8
 _SUBMITTED = re.compile(r"has been submitted with SLURM jobid (\S+) \(log: (.+)\)\.$")
 _FAILED = re.compile(r"^Error in (?:local)?rule (\w+):$")
 _MESSAGE = re.compile(r"^ +message: (.+)$")
+_END_OF_MESSAGE = re.compile(r"^    [a-z][\w() -]*: ?|^\S.*rule \w+:$|^\[|^Trying to restart ")
 _JOB_ID = re.compile(r"^ +jobid: (\d+)$")
 _LOG = re.compile(r"^ +log: (.+) \(check log file\(s\) for error details\)$")
 _EXTERNAL_ID = re.compile(r"^ +external_jobid: (\S+)$")
@@ -34,15 +35,19 @@ class FailedJob:
     job_id: str = ""  # Snakemake's
     slurm_job_id: str = ""  # empty for a local job
     log_path: Path | None = None  # None where Slurm refused it
-    message: str = ""  # Snakemake's, with Slurm's reason if it never started
+    message: str = ""  # Snakemake's, with Slurm's whole answer if it never started: its first lines are often a banner
 
 
 def failed_jobs(workflow_log: str) -> list[FailedJob]:
     """The last failed start of each job that no later start finished."""
     slurm_logs: dict[str, Path] = {}
     blocks: list[FailedJob] = []
+    is_in_message = False
     for line in workflow_log.splitlines():
-        if match := _SUBMITTED.search(line):
+        is_in_message = is_in_message and not _END_OF_MESSAGE.match(line)
+        if is_in_message and line.strip():
+            blocks[-1].message += f"\n{line.strip()}"
+        elif match := _SUBMITTED.search(line):
             slurm_logs[match.group(1)] = Path(match.group(2))
         elif match := _FINISHED.match(line):
             blocks = [block for block in blocks if block.job_id != match.group(1)]
@@ -51,7 +56,7 @@ def failed_jobs(workflow_log: str) -> list[FailedJob]:
         elif blocks and not blocks[-1].job_id and (match := _JOB_ID.match(line)):
             blocks[-1].job_id = match.group(1)
         elif blocks and not blocks[-1].message and (match := _MESSAGE.match(line)):
-            blocks[-1].message = match.group(1)
+            blocks[-1].message, is_in_message = match.group(1), True
         elif blocks and (match := _LOG.match(line)) and not _REFUSED.search(blocks[-1].message):
             blocks[-1].log_path = Path(match.group(1))
         elif blocks and (match := _EXTERNAL_ID.match(line)):
@@ -85,7 +90,7 @@ def reason_for(job: FailedJob) -> list[str]:
     that of another program.
     """
     if job.log_path is None:
-        return [job.message] if _REFUSED.search(job.message) else []
+        return job.message.splitlines() if _REFUSED.search(job.message) else []
     try:
         output = job.log_path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:

@@ -25,8 +25,8 @@ from scripts.workflow.slurm_commands import ask
 
 # A line of squeue about a job of Snakemake's Slurm plugin, by how it names them; no other job is touched. Comments are not
 # looked at: sites rewrite them, and one of another user may have several lines.
-_FORMAT = "--format=%A|%T|%j|%Z"
-_JOB = re.compile(r"(\d+)\|([A-Z_]+)\|[\w-]*[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\|(/.*)")
+_FORMAT = "--format=%A|%T|%r|%j|%Z"
+_JOB = re.compile(r"(\d+)\|([A-Z_]+)\|([^|]*)\|[\w-]*[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\|(/.*)")
 
 # Where the plugin puts the output of jobs: made before the first job is submitted, and kept by the profile's
 # `slurm-keep-successful-logs`.
@@ -45,6 +45,11 @@ class ClusterJob:
     job_id: str
     state: str
     rule: str  # with its wildcards, once it has begun
+    reason: str = ""  # Slurm's word for why it waits
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.state in ("PENDING", *_HELD_STATES)
 
 
 def claim_directory(path: Path) -> None:
@@ -101,9 +106,9 @@ def jobs_of(directory: Path) -> list[ClusterJob]:
         )
     jobs = []
     for match in filter(None, map(_JOB.fullmatch, found.splitlines())):
-        job_id, state, job_dir = match.groups()
+        job_id, state, reason, job_dir = match.groups()
         if Path(job_dir).resolve() == directory.resolve():
-            jobs.append(ClusterJob(job_id, state, rule_of(directory, job_id)))
+            jobs.append(ClusterJob(job_id, state, rule_of(directory, job_id), reason.strip("()")))
     return jobs
 
 

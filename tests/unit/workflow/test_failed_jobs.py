@@ -88,6 +88,23 @@ def test_a_refused_or_given_up_job_is_named_by_slurms_reason_and_not_by_an_old_l
     assert "last week" not in text
 
 
+def test_the_whole_answer_of_sbatch_is_shown_whose_first_lines_are_often_a_banner() -> None:
+    log = (
+        "Error in rule stage1:\n    message: SLURM sbatch failed. The error message was '*** Welcome to the cluster ***\n"
+        "*** Maintenance on Monday ***\n\nsbatch: error: You need to name a project\n"
+        "sbatch: error: Batch job submission failed'.\n"
+        "    sbatch call:\n        sbatch --parsable --job-name x\n    jobid: 1\n    output: results/x\n"
+        "    log: logs/stage1.log (check log file(s) for error details)\n[Mon Nov 30 12:00:00 2026]\nTrying to restart job 1.\n"
+    )
+    assert failure_summary(log).splitlines() == [
+        "stage1 failed:",
+        "  SLURM sbatch failed. The error message was '*** Welcome to the cluster ***",
+        "  *** Maintenance on Monday ***",
+        "  sbatch: error: You need to name a project",
+        "  sbatch: error: Batch job submission failed'.",
+    ]
+
+
 def test_a_local_job_is_named_by_its_log(tmp_path: Path) -> None:
     log_path = tmp_path / "image.log"
     log_path.write_text("+ apptainer build\nerror: apptainer: not found; load its module\n")

@@ -5,13 +5,16 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from scripts.common.errors import UserError
+from scripts.workflow import show_jobs
 from scripts.workflow.one_run import claim_directory, end_leftover_jobs, jobs_of
 from scripts.workflow.slurm_commands import ask
 
@@ -80,15 +83,15 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_only_jobs_of_snakemake_in_this_directory_count(slurm: Path, tmp_path: Path) -> None:
     slurm.write_text(
-        f"1|RUNNING|{NAME}|{tmp_path}\n2|RUNNING|{NAME}|/elsewhere\n3|RUNNING|my own job|{tmp_path}\n"
-        f"4|PENDING|of a project_{NAME}|{tmp_path}\n5|PENDING|project_{NAME}|{tmp_path}\n"
+        f"1|RUNNING|None|{NAME}|{tmp_path}\n2|RUNNING|None|{NAME}|/elsewhere\n3|RUNNING|None|my own job|{tmp_path}\n"
+        f"4|PENDING|None|of a project_{NAME}|{tmp_path}\n5|PENDING|None|project_{NAME}|{tmp_path}\n"
     )
     assert [job.job_id for job in jobs_of(tmp_path)] == ["1", "5"]
 
 
 def test_jobs_of_others_with_odd_names_and_directories_are_passed_over(slurm: Path, tmp_path: Path) -> None:
-    odd = b"6|RUNNING|a|b|c|/x\n7|RUNNING|two\nlines|" + str(tmp_path).encode() + b"\n\xff\xfe|\n|||\n\n"
-    slurm.write_bytes(odd + f"8|RUNNING|{NAME}|{tmp_path}\n".encode())
+    odd = b"6|RUNNING|None|a|b|c|/x\n7|RUNNING|None|two\nlines|" + str(tmp_path).encode() + b"\n\xff\xfe|\n|||\n\n"
+    slurm.write_bytes(odd + f"8|RUNNING|None|{NAME}|{tmp_path}\n".encode())
     assert [job.job_id for job in jobs_of(tmp_path)] == ["8"]
 
 
@@ -101,8 +104,25 @@ def test_a_squeue_that_hangs_does_not_hang_the_start(
         jobs_of(tmp_path)
 
 
+def test_jobs_are_shown_with_why_they_wait(
+    slurm: Path, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm.write_text(
+        f"7|RUNNING|None|{NAME}|{tmp_path}\n8|PENDING|Priority|{NAME}|{tmp_path}\n"
+        f"9|PENDING|(launch failed requeued held)|{NAME}|{tmp_path}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["show_jobs"])
+    show_jobs.main()
+    assert capsys.readouterr().out.splitlines() == [
+        "Slurm job 7 (a step) is running",
+        "Slurm job 8 (a step) is pending: Priority, others are before it",
+        "Slurm job 9 (a step) is pending: launch failed requeued held, its node could not start it",
+    ]
+
+
 def test_a_job_that_has_not_begun_is_cancelled(slurm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    slurm.write_text(f"7|PENDING|{NAME}|{tmp_path}\n")
+    slurm.write_text(f"7|PENDING|None|{NAME}|{tmp_path}\n")
     end_leftover_jobs(tmp_path)
     assert (tmp_path / "cancelled").read_text().split() == ["--state=PENDING", "7"]
     assert "Slurm job 7 of an earlier run has not begun" in capsys.readouterr().err
@@ -132,7 +152,7 @@ def test_a_directory_with_jobs_is_not_run_where_slurm_cannot_be_asked(
 def test_a_job_that_is_held_after_a_failed_start_is_cancelled_though_slurm_does_not_call_it_pending(
     slurm: Path, tmp_path: Path, state: str
 ) -> None:
-    slurm.write_text(f"7|{state}|{NAME}|{tmp_path}\n")
+    slurm.write_text(f"7|{state}|None|{NAME}|{tmp_path}\n")
     end_leftover_jobs(tmp_path)
     assert (tmp_path / "cancelled").read_text().split() == ["7"]
 
@@ -140,7 +160,7 @@ def test_a_job_that_is_held_after_a_failed_start_is_cancelled_though_slurm_does_
 def test_a_job_that_runs_is_waited_for_and_not_cancelled(
     slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slurm.write_text(f"7|RUNNING|{NAME}|{tmp_path}\n")
+    slurm.write_text(f"7|RUNNING|None|{NAME}|{tmp_path}\n")
     log_path = tmp_path / ".snakemake/slurm_logs/rule_evaluate/digits/stage2/7.log"
     log_path.parent.mkdir(parents=True)
     log_path.touch()
@@ -151,7 +171,8 @@ def test_a_job_that_runs_is_waited_for_and_not_cancelled(
         if len(looks) == 3:
             slurm.write_text("")  # it has ended
 
-    monkeypatch.setattr("scripts.workflow.one_run.time.sleep", sleep)
+    # Not time.sleep itself, by which subprocess waits.
+    monkeypatch.setattr("scripts.workflow.one_run.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
     end_leftover_jobs(tmp_path)
     assert len(looks) == 3
     assert not (tmp_path / "cancelled").exists()
