@@ -81,6 +81,32 @@ NodeName=DEFAULT CPUs={num_cpus} RealMemory={memory_mb} Gres=gpu:{gpu_type}:{num
 PartitionName=cpu Nodes=ALL Default=YES MaxTime=1-00:00:00 DefaultTime=10 State=UP
 PartitionName=gpu Nodes=ALL MaxTime=1-00:00:00 DefaultTime=10 State=UP
 PartitionName=urgent Nodes=ALL PriorityTier=10 MaxTime=1-00:00:00 DefaultTime=10 State=UP
+PartitionName=short Nodes=ALL MaxTime=1 DefaultTime=1 State=UP
+JobSubmitPlugins=lua
+Prolog={root}/prolog.sh
+"""
+
+# What sites do to a job: its comment is another one, and while the file `refusal` is there, it is refused with that text.
+JOB_SUBMIT = """\
+function slurm_job_submit(job, partitions, user)
+    local refusal = io.open("{root}/refusal", "r")
+    if refusal then
+        slurm.log_user(refusal:read("*a"))
+        refusal:close()
+        return slurm.ERROR
+    end
+    job.comment = "rewritten by the site"
+    return slurm.SUCCESS
+end
+function slurm_job_modify(job, record, partitions, user)
+    return slurm.SUCCESS
+end
+return slurm.SUCCESS
+"""
+# Fails on a node that is broken.
+PROLOG = """\
+#!/bin/sh
+exec test ! -e {root}/broken.$SLURMD_NODENAME
 """
 
 ACCOUNTING = """\
@@ -89,7 +115,7 @@ AccountingStorageHost=127.0.0.1
 AccountingStoragePort={port}
 AccountingStoragePass={root}/munge/socket
 AccountingStorageTRES=gres/gpu
-AccountingStorageEnforce=associations"""
+AccountingStorageEnforce=associations,limits,qos"""
 
 DATABASE_CONFIGURATION = """\
 AuthType=auth/munge
@@ -263,6 +289,9 @@ class SlurmCluster:
         )  # fmt: skip
         (self.root / "slurm.conf").write_text(text)
         self.write_hosts()
+        (self.root / "job_submit.lua").write_text(JOB_SUBMIT.format(root=self.root))
+        (self.root / "prolog.sh").write_text(PROLOG.format(root=self.root))
+        (self.root / "prolog.sh").chmod(0o755)
         for number in range(NUM_GPUS_PER_NODE):
             # A plain file would be handed out, too, but then no job sees CUDA_VISIBLE_DEVICES.
             os.mknod(self.root / f"dev/gpu{number}", 0o666 | 0o020000, os.makedev(1, 3))
@@ -307,6 +336,48 @@ class SlurmCluster:
         names = [node, str(self.root), self.host_name(node)]
         command = [*self.on_node(node), "unshare", "--uts", "--mount", "sh", "-c", START_NODE, "sh", *names]
         subprocess.run(command, env=os.environ | self.environment, check=True, timeout=LIMIT_S)
+
+    @contextmanager
+    def without_controller(self) -> Iterator[None]:
+        """slurmctld is away, as during a maintenance."""
+        pid = self.pid_of("slurmctld")
+        assert pid is not None
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not is_running(pid), "the end of slurmctld")
+        try:
+            yield
+        finally:
+            self.run("slurmctld")
+            wait_until(lambda: self.num_ready_nodes() == len(self.nodes), "the nodes of the cluster")
+
+    @contextmanager
+    def broken(self, node: str) -> Iterator[None]:
+        """A node whose prolog fails, until somebody has mended it and lets it go on."""
+        mark = self.root / f"broken.{node}"
+        mark.touch()
+        try:
+            yield
+        finally:
+            mark.unlink()
+            self.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+            wait_until(lambda: self.num_ready_nodes() == len(self.nodes), "the node's return")
+
+    @contextmanager
+    def refusing(self, text: str) -> Iterator[None]:
+        """A site whose plugin refuses each job, saying this."""
+        path = self.root / "refusal"
+        path.write_text(text)
+        try:
+            yield
+        finally:
+            path.unlink()
+
+    def rename(self, node: str, names: Names) -> None:
+        """Gives a running node another name of its own, and the hosts file that goes with it."""
+        self.names[node] = names
+        self.write_hosts()
+        pid = self.pid_of(f"slurmd.{node}")
+        subprocess.run(["nsenter", f"--uts=/proc/{pid}/ns/uts", "hostname", self.host_name(node)], check=True)
 
     def num_ready_nodes(self) -> int:
         return len(set(self.run("sinfo", "-h", "-N", "-t", "idle,mix,alloc", "-o", "%N", check=False).split()))

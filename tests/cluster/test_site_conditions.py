@@ -1,0 +1,177 @@
+"""Sites unlike ours: partitions, limits, plugins, prologs and commands that are missing. The step that runs is the graft."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from helpers.cluster_run import ClusterRun, WholeRun, wait_for_end
+from helpers.shared_run import SharedRun
+from helpers.slurm_cluster import ACCOUNT, GPU_TYPE, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.full]
+
+GRAFT = "results/demo/graft/ledger.tsv"
+
+
+@pytest.fixture(scope="module")
+def copied_run(whole_run: SharedRun[WholeRun], tmp_path_factory: pytest.TempPathFactory) -> SharedRun[ClusterRun]:
+    def make() -> ClusterRun:
+        return whole_run().run.copy(tmp_path_factory.mktemp("conditions") / "vlgraft")
+
+    return SharedRun("the copy of the finished checkout", make)
+
+
+@pytest.fixture
+def run(copied_run: SharedRun[ClusterRun]) -> ClusterRun:
+    """A copy of the finished checkout, in which each test makes the graft anew."""
+    return copied_run()
+
+
+def submit(run: ClusterRun, *options: str) -> str:
+    """A job of somebody else's; its number."""
+    return run.cluster.run("sbatch", "--parsable", "--output=/dev/null", *options, "--wrap", "sleep 3600").strip()
+
+
+@contextmanager
+def grafting(run: ClusterRun) -> Iterator[subprocess.Popen[bytes]]:
+    """The graft is made in the background."""
+    with run.started("--force", GRAFT) as process:
+        yield process
+
+
+def wait_for_words(run: ClusterRun, process: subprocess.Popen[bytes], words: str) -> None:
+    def has_said() -> bool:
+        assert process.poll() is None, run.said()[-4000:]
+        return re.search(words, run.said()) is not None
+
+    wait_until(has_said, words)
+
+
+def test_jobs_of_others_with_odd_names_and_comments_stop_nobody(run: ClusterRun) -> None:
+    job = submit(run, "--hold", "--comment=two\nlines|and|more", "--job-name=a|b\nc")
+    try:
+        run.run("--force", GRAFT)
+    finally:
+        run.cluster.run("scancel", job)
+
+
+def test_a_job_that_may_start_in_one_of_two_partitions_is_waited_for_and_says_why_it_waits(
+    run: ClusterRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_PARTITION_CPU", "short,cpu")  # its 120 minutes are over the first one's limit
+    others = submit(run, "--partition=urgent", "--nodes=2", "--exclusive")
+    wait_until(lambda: run.cluster.jobs("RUNNING") == [others], "the other job")
+    with grafting(run) as process:
+        wait_for_words(run, process, r"graft \(Slurm job \d+\) waits: (PartitionTimeLimit|Resources|Priority)")
+        shown = subprocess.run(
+            run.cluster.inside(".venv/bin/python", "scripts", "workflow.show_jobs"),
+            cwd=run.directory, env=os.environ | run.cluster.environment, text=True, capture_output=True, check=True,
+        ).stdout  # fmt: skip
+        assert re.search(r"^Slurm job \d+ \(a step\) is pending: \w+", shown, re.MULTILINE)
+        run.cluster.run("scancel", others)
+        wait_for_end(run, process)
+
+
+def test_a_job_that_its_node_could_not_start_is_submitted_again_and_the_node_named(run: ClusterRun) -> None:
+    with run.cluster.broken("node1"), grafting(run) as process:
+        wait_for_end(run, process)
+        said = run.said()
+    assert re.search(r"Slurm holds job '\d+' \((launch failed requeued held|JobHeldAdmin), ", said), said[-4000:]
+    assert re.search(r"Nodes that could not start it, or are drained: node1", said)
+
+
+def test_a_submission_over_the_limit_of_jobs_is_tried_again_until_there_is_room(
+    run: ClusterRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.cluster.run("sacctmgr", "-i", "add", "qos", "one", "MaxSubmitJobsPerUser=1", "Flags=DenyOnLimit")
+    run.cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "qos+=one")
+    monkeypatch.setenv("SLURM_QOS", "one")
+    others = submit(run, "--qos=one", "--hold")
+    with grafting(run) as process:
+        wait_for_words(run, process, r"QOSMaxSubmitJobPerUserLimit.*Trying again in")
+        run.cluster.run("scancel", others)
+        wait_for_end(run, process)
+
+
+def test_a_cluster_that_takes_no_job_for_the_moment_and_a_controller_that_is_away_are_waited_for(
+    run: ClusterRun,
+) -> None:
+    with grafting(run) as process:
+        with run.cluster.refusing("Slurm is temporarily unable to accept a job"):
+            wait_for_words(run, process, "temporarily unable to accept.*Trying again in")
+            with run.cluster.without_controller():
+                wait_for_words(run, process, "Unable to contact slurm controller.*Trying again in")
+        wait_for_end(run, process)
+
+
+def test_what_a_sites_plugin_says_when_it_refuses_a_job_is_shown_whole_at_the_end(
+    run: ClusterRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_RETRIES", "0")
+    with run.cluster.refusing("*** Welcome ***\nname a project of 2026"):
+        output = run.run("--force", GRAFT, status=1)
+    assert "graft failed:" in output
+    end = output.partition("graft failed:")[2]
+    assert "Welcome" in end and "name a project of 2026" in end
+
+
+def test_a_site_without_sacct_and_sacctmgr_takes_jobs_with_and_without_an_account(
+    run: ClusterRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for command in ("sacct", "sacctmgr", "sshare"):
+        (tmp_path / command).write_text("#!/bin/sh\necho no such thing here >&2; exit 1\n")
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert "squeue reports how jobs ended" in run.run("--force", GRAFT)
+    monkeypatch.delenv("SLURM_ACCOUNT")
+    run.run("--force", GRAFT)
+
+
+def test_limits_and_options_of_the_login_shell_do_not_reach_a_job(
+    run: ClusterRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --array there would be ten grafts, with two seconds of processor time none."""
+    monkeypatch.setenv("SBATCH_ARRAY_INX", "0-9")
+    monkeypatch.setenv("SLURM_EXPORT_ENV", "NONE")
+    limited = ["prlimit", "--core=0:0", "--nofile=512:512", *run.command("--force", GRAFT)]
+    finished = subprocess.run(
+        limited, cwd=run.directory, env=os.environ | run.cluster.environment, text=True, capture_output=True
+    )
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    assert "not passed on to jobs" in finished.stderr + finished.stdout
+
+
+@pytest.mark.parametrize("option", ["gres", "gpus-per-node"])
+def test_gpus_of_a_type_with_hyphens_are_asked_for_by_either_option(
+    run: ClusterRun, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setenv("SLURM_GPU_TYPE", GPU_TYPE)
+    monkeypatch.setenv("SLURM_GPU_OPTION", option)
+    monkeypatch.setenv("SLURM_EXTRA_GPU", "--exclusive")
+    monkeypatch.setenv("SLURM_MEM_MB_TRAIN", "0")
+    run.forget("stage2")
+    with run.overlay(stage2={"num_nodes": 1, "num_processes_per_node": 2, "flags": {"max_steps": 2, "save_steps": 2}}):
+        run.run(run.target("stage2"))
+    job_id = run.starts("stage2")[-1]["slurm_job_id"]
+    asked = run.cluster.run("sacct", "-n", "-P", "-X", "-j", job_id, "--format=ReqTRES%200")
+    assert f"gres/gpu:{GPU_TYPE}=2" in asked or "gres/gpu=2" in asked
+    assert run.cluster.run("sacct", "-n", "-P", "-X", "-j", job_id, "--format=Account").strip() == ACCOUNT
+
+
+def test_two_nodes_meet_whatever_the_first_one_calls_itself(
+    run: ClusterRun, undisturbed_stage2: dict[str, str]
+) -> None:
+    """In the run to the table its name is 127.0.0.1 to itself; here it is one that the other cannot resolve."""
+    run.forget("stage2")
+    run.cluster.rename("node1", "full")
+    try:
+        run.run(run.target("stage2"))
+    finally:
+        run.cluster.rename("node1", "loopback")
+    assert {rank["host"] for rank in run.ranks("stage2")} == {"node1.cluster.example", "node2.cluster.example"}
+    assert run.weights_sha256("stage2") == undisturbed_stage2
