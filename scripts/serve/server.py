@@ -25,6 +25,7 @@ from scripts.common.errors import UserError
 from scripts.common.files import write_json_atomically
 from scripts.serve.child_processes import process_group
 from scripts.serve.command import HOST, Serving, deploy_command, server_environment
+from scripts.train.exit_status import ending
 
 _NUM_ERROR_LINES = 3
 
@@ -95,7 +96,7 @@ class ModelServer:
         Without its engine `swift deploy` lives on, answers its health check, and refuses each question with HTTP 400.
         """
         if (status := self.process.poll()) is not None:
-            how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+            how = f"killed by {ending(status)}" if status < 0 else ending(status)
         elif ended := [engine.pid for engine in self.engines if has_ended(engine)]:
             how = f"its child process {ended[0]} is gone"
         else:

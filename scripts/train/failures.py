@@ -8,6 +8,7 @@ from scripts.common.units import size
 from scripts.train.checkpoint_space import disk_space_remedy
 from scripts.train.checkpoints import last_complete, remove_incomplete, step_of
 from scripts.train.command import RANK_PREFIX
+from scripts.train.exit_status import ending, rank_ending
 from scripts.train.run import Run
 from scripts.train.watch_files import read_begin, read_first_failure
 
@@ -64,7 +65,9 @@ def failure_message(run: Run, exit_code: int, log_start: int) -> str:
         shown = [line for line in lines if line.startswith(RANK_PREFIX.format(failure.rank))] or lines
     else:
         reason = next((line for line in lines if EXCEPTION_LINE.match(line)), "")
-    how = f"signal {-exit_code}" if exit_code < 0 else f"exit status {exit_code}"
+    how = ending(exit_code)
+    if rank := rank_ending(lines):
+        how += f", after a rank was ended by {rank}"
     tail = "\n".join(f"  {line}" for line in shown[-NUM_LOG_LINES_SHOWN:])
     ranks = f"; of each rank: {run.rank_logs_dir}" if run.rank_logs_dir.exists() else ""
     return f"{run.stage}: ms-swift ended with {how}: {reason}\n{tail}\n  all output: {run.log}{ranks}"

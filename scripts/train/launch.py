@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -65,6 +66,11 @@ def check_slurm_job(stage: str, num_nodes: int) -> None:
 
 def node_launcher(python: Path, num_nodes: int, word: str) -> list[str]:
     """What starts torchrun on every node of this Slurm job, once the nodes have met; `word` is of this start alone."""
+    if shutil.which("srun") is None:
+        raise UserError(
+            "srun: not found in this job; expected it, since it starts the other nodes' processes; ask the cluster's support, or "
+            "train on one node (num_nodes: 1)"
+        )
     tasks = [f"--nodes={num_nodes}", f"--ntasks={num_nodes}", "--ntasks-per-node=1"]
     cpus = f"--cpus-per-task={num_cpus_per_task()}"  # srun does not take over the job's own number
     with socket.socket() as free:

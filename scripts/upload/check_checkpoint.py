@@ -37,6 +37,7 @@ from scripts.donors.safetensors_files import INDEX_NAME, SINGLE_NAME, read_check
 from scripts.graft.machine_paths import is_searched, path_in
 from scripts.graft.own_code import CODE_DIR, CODE_FILES
 from scripts.train.declarations import checked_sha256
+from scripts.train.exit_status import ending
 from scripts.train.settings import SETTINGS_NAME
 from scripts.upload.front_matter import read_front_matter
 
@@ -205,7 +206,7 @@ def load_alone(directory: Path, python: Path) -> dict[str, Any]:
                 f"{python}: cannot be started ({error.strerror}); expected Python with transformers"
             ) from None
     if finished.returncode:
-        how = f"signal {-finished.returncode}" if finished.returncode < 0 else f"exit status {finished.returncode}"
+        how = ending(finished.returncode)
         reason = failure_reason(finished.stderr.splitlines()) or "no output; perhaps out of memory"
         raise UserError(
             f"{directory}: cannot be used by {python} with nothing of this repository ({how}): {reason}; expected it to load and "

@@ -46,6 +46,9 @@ from scripts.workflow.waiting_jobs import (
     waiting_jobs,
 )
 
+# Ends that the plugin does not know (slurm.schedmd.com/job_state_codes.html), in its words.
+FAILED_STATES = {"REVOKED": "CANCELLED", "LAUNCH_FAILED": "FAILED", "RECONFIG_FAIL": "FAILED"}
+
 # States that Slurm changes within seconds if it queues the job again.
 LEFT_TO_SLURM = ("PREEMPTED", "NODE_FAIL")
 
@@ -85,7 +88,8 @@ class JobStates:
         cancelled, and their next start goes on from what they left. `is_whole`: a job that is missing from `states` is
         forgotten; sacct's answers may lack one for a while.
         """
-        states = {job_id: state.split()[0] for job_id, state in states.items() if state}
+        words = {job_id: state.split()[0] for job_id, state in states.items() if state}
+        states = {job_id: FAILED_STATES.get(word, word) for job_id, word in words.items()}
         given_up = {job for job, state in states.items() if state in LEFT_TO_SLURM and self.before.get(job) == state}
         for job_id in given_up:
             answer("scancel", job_id)  # or it might come back after all, beside its replacement

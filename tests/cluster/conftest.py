@@ -11,7 +11,15 @@ import pytest
 from helpers.cluster_run import TABLE, ClusterRun, WholeRun, wait_for_end
 from helpers.hub_stand_in import hub_stand_in
 from helpers.shared_run import SharedRun
-from helpers.slurm_cluster import ACCOUNT, SlurmCluster, install_packages, missing_conditions, slurm_cluster
+from helpers.slurm_cluster import (
+    ACCOUNT,
+    GPU_TYPE,
+    QOS,
+    SlurmCluster,
+    install_packages,
+    missing_conditions,
+    slurm_cluster,
+)
 
 # As a hub has them: the models of the account `lab`, and where tests/helpers/make_tiny_donors.py puts them.
 HUB_MODELS = {"vision": "vl", "language": "llm"}
@@ -21,7 +29,8 @@ HUB_MODELS = {"vision": "vl", "language": "llm"}
 def site_variables() -> dict[str, str]:
     """What a user of a real cluster would set for theirs; here for two nodes that share two cores."""
     return {
-        "SLURM_ACCOUNT": ACCOUNT, "SLURM_POLL_S": "1", "SLURM_RETRIES": "6", "SLURM_SIGNAL_S": "1",
+        "SLURM_ACCOUNT": ACCOUNT, "SLURM_QOS": QOS, "SLURM_PARTITION_GPU": "short,gpu", "SLURM_GPU_TYPE": GPU_TYPE,
+        "SLURM_POLL_S": "1", "SLURM_RETRIES": "6", "SLURM_SIGNAL_S": "1",
         "SLURM_MEM_MB_TRAIN": "3000", "SLURM_CPUS_TRAIN": "2", "SLURM_RUNTIME_TRAIN": "30",
         "SLURM_MEM_MB_EVALUATE": "3000", "SLURM_CPUS_EVALUATE": "2", "SLURM_RUNTIME_EVALUATE": "30",
         "SLURM_CPUS_FIDELITY": "2", "SLURM_MEM_MB_FIDELITY": "3000", "SLURM_MEM_MB_CHECK_CHECKPOINT": "3000",

@@ -128,7 +128,8 @@ def test_a_site_without_sacct_and_sacctmgr_takes_jobs_with_and_without_an_accoun
         (tmp_path / command).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert "squeue reports how jobs ended" in run.run("--force", GRAFT)
-    monkeypatch.delenv("SLURM_ACCOUNT")
+    for name in ("SLURM_ACCOUNT", "SLURM_QOS"):
+        monkeypatch.delenv(name)
     run.run("--force", GRAFT)
 
 

@@ -36,6 +36,7 @@ LIMIT_S = 1200.0
 # In the cluster's own network nobody else has taken them.
 CONTROLLER_PORT, ACCOUNTING_PORT, DATABASE_PORT, NODE_PORT = 21000, 21001, 21002, 21003
 LOGIN_ADDRESS = "10.87.0.1"
+QOS = "2024-12"  # a name that is a sum to Python
 GPU_TYPE = "nvidia_a100-sxm4-80gb"  # with hyphens, as Slurm names what NVIDIA's library finds
 
 # What a node's own hosts file says of it: that its name is 127.0.0.1, or a full name that no other node can resolve.
@@ -319,6 +320,7 @@ class SlurmCluster:
         wait_until(lambda: self.succeeds("sacctmgr", "-n", "list", "cluster"), "slurmdbd")
         self.run("sacctmgr", "-i", "-Q", "add", "cluster", "test")
         self.run("sacctmgr", "-i", "-Q", "add", "account", ACCOUNT, "cluster=test")
+        self.run("sacctmgr", "-i", "-Q", "add", "qos", QOS, "MaxTRESPerUser=gres/gpu=8")
         self.run(
             "sacctmgr",
             "-i",
@@ -328,6 +330,7 @@ class SlurmCluster:
             "root",
             f"account={ACCOUNT}",
             f"defaultaccount={ACCOUNT}",
+            f"qos=normal,{QOS}",
             check=False,
         )
 

@@ -35,7 +35,11 @@ def test_nodes_are_started_with_the_jobs_own_number_of_processors(
     scontrol = tmp_path / "scontrol"  # instead of Slurm's
     scontrol.write_text("#!/bin/sh\necho JobId=7 NumCPUs=48 NumTasks=2 CPUs/Task=24 ReqB:S:C:T=0:0:*:*\n")
     scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="srun: not found in this job"):
+        node_launcher(Path("python"), 2, "this-start")
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
     launcher = node_launcher(Path("python"), 2, "this-start")
     assert launcher[:3] == ["srun", "--overlap", "--nodes=2"]
     assert "--cpus-per-task=24" in launcher

@@ -50,6 +50,16 @@ def test_a_cancelled_job_is_cancelled_whoever_did_it() -> None:
     assert JobStates().understood(states, is_whole=True) == {"1": "CANCELLED", "2": "COMPLETED", "3": "OUT_OF_MEMORY"}
 
 
+def test_every_end_that_slurm_knows_is_one_that_the_plugin_knows() -> None:
+    ends = (
+        "BOOT_FAIL", "CANCELLED by 7", "DEADLINE", "FAILED", "LAUNCH_FAILED", "OUT_OF_MEMORY", "RECONFIG_FAIL", "REVOKED",
+        "TIMEOUT",
+    )  # fmt: skip
+    known = {each for each in plugin.Executor.check_active_jobs.__code__.co_consts if isinstance(each, tuple)}
+    fail_stati = next(each for each in known if "BOOT_FAIL" in each)
+    assert set(JobStates().understood(dict(enumerate(ends)), is_whole=True).values()) <= set(fail_stati)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("state", ["PREEMPTED", "NODE_FAIL"])
 def test_a_job_is_left_to_slurm_for_one_look_and_given_up_when_it_did_not_come_back(
     slurm: Callable[[str, str], None], tmp_path: Path, state: str
