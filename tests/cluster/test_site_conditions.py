@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.cluster_run import ClusterRun, WholeRun, wait_for_end
+from helpers.cluster_run import TABLE, ClusterRun, WholeRun, wait_for_end
 from helpers.shared_run import SharedRun
 from helpers.slurm_cluster import ACCOUNT, GPU_TYPE, wait_until
 
@@ -120,13 +121,18 @@ def test_what_a_sites_plugin_says_when_it_refuses_a_job_is_shown_whole_at_the_en
     assert "Welcome" in end and "name a project of 2026" in end
 
 
+def hide_accounting(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a site without it, or whose login nodes lack its commands."""
+    for command in ("sacct", "sacctmgr", "sshare"):
+        (directory / command).write_text("#!/bin/sh\necho no such thing here >&2; exit 1\n")
+        (directory / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+
+
 def test_a_site_without_sacct_and_sacctmgr_takes_jobs_with_and_without_an_account(
     run: ClusterRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for command in ("sacct", "sacctmgr", "sshare"):
-        (tmp_path / command).write_text("#!/bin/sh\necho no such thing here >&2; exit 1\n")
-        (tmp_path / command).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    hide_accounting(tmp_path, monkeypatch)
     assert "squeue reports how jobs ended" in run.run("--force", GRAFT)
     for name in ("SLURM_ACCOUNT", "SLURM_QOS"):
         monkeypatch.delenv(name)
@@ -176,3 +182,29 @@ def test_two_nodes_meet_whatever_the_first_one_calls_itself(
         run.cluster.rename("node1", "loopback")
     assert {rank["host"] for rank in run.ranks("stage2")} == {"node1.cluster.example", "node2.cluster.example"}
     assert run.weights_sha256("stage2") == undisturbed_stage2
+
+
+def test_the_whole_recipe_comes_to_the_same_table_under_all_of_these_conditions_at_once(
+    finished: ClusterRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside those that every test here has: names, two partitions, a type of GPU, a QOS, a plugin that rewrites comments."""
+    run = finished.copy(tmp_path / "vlgraft")
+    for made in ("graft", "stage1", "stage2", "eval"):
+        shutil.rmtree(run.results / made)
+    shutil.rmtree(run.directory / "work")
+    (tmp_path / "bin").mkdir()
+    hide_accounting(tmp_path / "bin", monkeypatch)
+    others = submit(run, "--hold", "--comment=two\nlines|and|more", "--job-name=a|b\nc")
+    with run.started(TABLE) as process:
+        with run.cluster.broken("node1"):
+            wait_for_words(run, process, "Nodes that could not start it, or are drained: node1")
+        with run.cluster.refusing("Slurm is temporarily unable to accept a job"):
+            wait_for_words(run, process, "temporarily unable to accept.*Trying again in")
+            with run.cluster.without_controller():
+                wait_for_words(run, process, "Unable to contact slurm controller.*Trying again in")
+        wait_for_end(run, process)
+    run.cluster.run("scancel", others)
+    assert run.table() == finished.table()
+    assert {stage: run.weights_sha256(stage) for stage in ("stage1", "stage2")} == {
+        stage: finished.weights_sha256(stage) for stage in ("stage1", "stage2")
+    }
