@@ -14,6 +14,8 @@ from scripts.train.gpus import may_have_gpus
 from scripts.train.meeting import own_addresses
 from scripts.train.settings import OWNED_VARIABLES, StageSettings
 
+SCONTROL_LIMIT_S = 60.0
+
 
 def num_gpus(python: Path, environment: Mapping[str, str]) -> int:
     """How many GPUs a trainer with this environment sees. Where there may be one, torch is asked in its own process."""
@@ -47,13 +49,25 @@ def without_slurm_options(environment: Mapping[str, str]) -> dict[str, str]:
 
 def num_cpus_per_task() -> int:
     """Of this Slurm job, asked of Slurm because Snakemake's plugin removes the variable that says so."""
-    command = ["scontrol", "--oneliner", "show", "job", os.environ["SLURM_JOB_ID"]]
-    shown = subprocess.run(command, capture_output=True, text=True)
-    number = re.search(r"\bCPUs/Task=(\d+)", shown.stdout)
+    job_id = os.environ["SLURM_JOB_ID"]
+    shown, reason = shown_by_scontrol("job", job_id)
+    number = re.search(r"\bCPUs/Task=(\d+)", shown)
     if number is None:
-        reason = shown.stderr.strip() or "no CPUs/Task in its answer"
-        raise UserError(f"{' '.join(command)}: failed ({reason}); expected this job; give the same command again")
+        reason = reason or "no CPUs/Task in its answer"
+        raise UserError(
+            f"scontrol show job {job_id}: failed ({reason}); expected this job; give the same command again"
+        )
     return int(number.group(1))
+
+
+def shown_by_scontrol(kind: str, name: str) -> tuple[str, str]:
+    """(what Slurm knows of a job or a node, in one line; why it does not say so)."""
+    command = ["scontrol", "--oneliner", "show", kind, name]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=SCONTROL_LIMIT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "", str(error)
+    return shown.stdout, shown.stderr.strip()
 
 
 def check_slurm_job(stage: str, num_nodes: int) -> None:
@@ -94,9 +108,7 @@ def node_launcher(python: Path, num_nodes: int, word: str) -> list[str]:
 def names_of_this_node() -> list[str]:
     """Under which the other nodes may reach this one, numbers first: a name may mean something else there, or nothing."""
     host = socket.gethostname()
-    shown = subprocess.run(
-        ["scontrol", "--oneliner", "show", "node", host.partition(".")[0]], capture_output=True, text=True
-    )
-    node_address = re.search(r"\bNodeAddr=(\S+)", shown.stdout)
+    shown, _ = shown_by_scontrol("node", host.partition(".")[0])
+    node_address = re.search(r"\bNodeAddr=(\S+)", shown)
     names = [*own_addresses(), *([node_address.group(1)] if node_address else []), host, socket.getfqdn()]
     return list(dict.fromkeys(names))

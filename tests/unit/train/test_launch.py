@@ -44,7 +44,7 @@ def test_nodes_are_started_with_the_jobs_own_number_of_processors(
     assert launcher[:3] == ["srun", "--overlap", "--nodes=2"]
     assert "--cpus-per-task=24" in launcher
     scontrol.write_text("#!/bin/sh\necho Unable to contact >&2; exit 1\n")
-    with pytest.raises(UserError, match=r"scontrol .* 7: failed \(Unable to contact\)"):
+    with pytest.raises(UserError, match=r"scontrol show job 7: failed \(Unable to contact\)"):
         node_launcher(Path("python"), 2, "this-start")
 
 
