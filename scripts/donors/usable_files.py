@@ -185,10 +185,11 @@ def faults_here(directory: Path, role: str, num_rows: int) -> Iterator[str]:
         if path is None:
             continue
         try:
-            yield from (f"{path}: {fault}" for fault in faults_of_part())
+            faults = list(faults_of_part())
         except BaseException as error:  # whatever the library raises: its tokenizers end with one that is no Exception
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_REASON_CHARACTERS]
-            yield f"{path}: cannot be used by transformers ({reason}); expected what it can use"
+            faults = [f"cannot be used by transformers ({reason}); expected what it can use"]
+        yield from (f"{path}: {fault}" for fault in faults)
 
 
 def main() -> None:

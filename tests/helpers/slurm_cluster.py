@@ -272,6 +272,9 @@ class SlurmCluster:
         for node in self.nodes:
             self.start_node(node)
         wait_until(lambda: self.num_ready_nodes() == len(self.nodes), "the nodes of the cluster")
+        # Not before the controller has told the database of its GPUs.
+        limit = ["set", f"MaxTRESPerUser=gres/gpu={NUM_NODES * NUM_GPUS_PER_NODE}"]
+        wait_until(lambda: self.succeeds("sacctmgr", "-i", "-Q", "modify", "qos", QOS, *limit), "the limit of GPUs")
 
     def write_configuration(self) -> None:
         key = self.root / "munge.key"
@@ -320,7 +323,7 @@ class SlurmCluster:
         wait_until(lambda: self.succeeds("sacctmgr", "-n", "list", "cluster"), "slurmdbd")
         self.run("sacctmgr", "-i", "-Q", "add", "cluster", "test")
         self.run("sacctmgr", "-i", "-Q", "add", "account", ACCOUNT, "cluster=test")
-        self.run("sacctmgr", "-i", "-Q", "add", "qos", QOS, "MaxTRESPerUser=gres/gpu=8")
+        self.run("sacctmgr", "-i", "-Q", "add", "qos", QOS)
         self.run(
             "sacctmgr",
             "-i",
