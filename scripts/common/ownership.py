@@ -24,8 +24,7 @@ from scripts.common.locks import lock_or_wait, pids_with_open
 from scripts.common.logger import log
 from scripts.common.processes import described, ending_on_signals, is_alive, this_process
 
-# Names the Snakemake that starts programs on this machine.
-RUN_VARIABLE = "VLGRAFT_RUN"
+RUN_VARIABLE = "VLGRAFT_RUN"  # names the Snakemake that starts programs on this machine
 _SECONDS_BETWEEN_LOOKS = 0.5
 _MAX_NUM_TRIES = 1000  # in a directory that is gone, each try finds it gone
 
@@ -46,22 +45,25 @@ def owned(
 ) -> Iterator[None]:
     """Keeps files or directories to this program while the block makes them; waits for a program that owns them already.
 
-    SIGTERM, SIGINT and SIGHUP end the block through its `finally` blocks; a program that stops in its own way gives
-    `should_stop`, which ends the waiting. Raises UserError then, when its run is gone, and for an output that is also an input.
+    Signals end the block through its `finally` blocks; a program that stops in its own way gives `should_stop`, which ends the
+    waiting. Raises UserError then, when its run is gone, and for an output that is also an input.
     """
-    for path in outputs:
+    places = [Path(os.path.realpath(path)) for path in outputs]
+    for path, place in zip(outputs, places, strict=True):
         if path.name in ("", "..") or (path.exists() and not (path.is_file() or path.is_dir())):
             raise UserError(f"{str(path)!r}: found as an output; expected the path of a file or directory; name one")
-        for each in filter(Path.exists, inputs):  # a directory is one with all that is in it
-            if each.resolve() in path.resolve().parents or (path.exists() and path.samefile(each)):
+        for each in filter(Path.exists, inputs):  # with all that is in a directory
+            if each.resolve() in place.parents or (path.exists() and path.samefile(each)):
                 raise UserError(f"{path}: found as an input and as an output; expected another output; name one")
-        if outputs.count(path) > 1:
-            raise UserError(f"{path}: found as two outputs; expected a path of its own for each; name another one")
+        if places.count(place) > 1 or {*places} & {*place.parents}:
+            raise UserError(
+                f"{path}: found as two outputs, or within one; expected a place of its own; name another one"
+            )
     with ExitStack() as stack:
         if should_stop is None:
             stack.enter_context(ending_on_signals())
         _end_with_run()
-        for path in sorted(set(outputs)):  # in one order, so that two programs never wait for each other
+        for path in sorted(outputs):  # in one order, so that two programs never wait for each other
             stack.enter_context(locked(path, should_stop or (lambda: False)))
         yield
 
@@ -105,8 +107,8 @@ def _take(path: Path, output: Path, should_stop: Callable[[], bool]) -> IO[str]:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     except OSError as error:
         raise UserError(
-            f"{output}: cannot write there ({error.strerror}); expected a writable directory; choose another one, or let its "
-            "owner give write permission"
+            f"{output}: cannot write there ({path.name}: {error.strerror or error}); expected a writable directory; name another "
+            "one, or let its owner give write permission"
         ) from None
 
 

@@ -1,7 +1,6 @@
 """Finds secrets by their names and their looks: keys, tokens, passwords, addresses that hold a password.
 
-What a configuration says stands in commands, logs, metrics and the published checkpoint. A secret is therefore refused there,
-and never repeated by a message; it belongs into a variable of the shell, which every program and job inherits.
+A configuration stands in logs and in the published checkpoint. A secret belongs into a variable of the shell, which jobs inherit.
 """
 
 import contextlib

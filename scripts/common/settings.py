@@ -110,9 +110,8 @@ def json_settings(cls: type[T], where: str) -> Callable[[str], T]:
         if secrets := secret_findings(section, where):  # before any message that shows a value
             raise UserError(secrets[0])
         settings = settings_from(cls, section, where)
-        findings = list(settings.findings(where)) if hasattr(settings, "findings") else []
-        if findings:
-            raise UserError(findings[0])
+        for finding in settings.findings(where) if hasattr(settings, "findings") else ():
+            raise UserError(finding)
         return settings
 
     return parse

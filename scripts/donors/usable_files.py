@@ -74,9 +74,27 @@ def _tokenizer_faults(directory: Path, num_rows: int) -> Iterator[str]:
         yield from _text_faults(text, whole.decode(others, skip_special_tokens=False))
         if others != each:
             yield f"readers of the whole file make {others[:9]}… of a text, transformers {each[:9]}…; expected the same ids"
+    for name, token, number in _tokens_with_ids(directory):
+        if whole.token_to_id(token) not in (None, number):
+            yield f"token {token!r} has the id {number} in {name}, {whole.token_to_id(token)} in the tokenizer; expected one id"
     for token in tokenizer.all_special_tokens:
         if whole.token_to_id(token) is None:
             yield f"the special token {token!r} of tokenizer_config.json is none of its tokens; expected one of them"
+
+
+def _tokens_with_ids(directory: Path) -> Iterator[tuple[str, str, Any]]:
+    """(file, token, its id) of every file that lists some: each is somebody's source."""
+    added = json.loads((directory / "tokenizer.json").read_bytes()).get("added_tokens") or []
+    yield from (("tokenizer.json's added_tokens", each["content"], each["id"]) for each in added)
+    for name in ("vocab.json", "added_tokens.json"):
+        if (directory / name).exists():
+            yield from ((name, *pair) for pair in json.loads((directory / name).read_bytes()).items())
+    if (directory / "special_tokens_map.json").exists():
+        for key, value in json.loads((directory / "special_tokens_map.json").read_bytes()).items():
+            if not isinstance(value, str | dict | list):
+                raise ValueError(f"special_tokens_map.json: {key} is {value!r}; expected a token")
+    if (directory / "merges.txt").exists():
+        (directory / "merges.txt").read_text(encoding="utf-8")
 
 
 def _text_faults(text: str, found: str) -> Iterator[str]:

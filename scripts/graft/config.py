@@ -147,7 +147,7 @@ def language_values(llm: ConfigReader, shape: LanguageShape) -> dict[str, Any]:
         "max_position_embeddings": llm.integer("max_position_embeddings"),
         "max_window_layers": shape.num_layers,
         "initializer_range": llm.number("initializer_range", 0.02),
-        "rms_norm_eps": llm.number("rms_norm_eps"),
+        "rms_norm_eps": rms_norm_eps_of(llm),
         "attention_dropout": llm.share("attention_dropout", 0.0),
         "use_cache": llm.boolean("use_cache", default=True),
         "use_sliding_window": False,
@@ -158,8 +158,25 @@ def language_values(llm: ConfigReader, shape: LanguageShape) -> dict[str, Any]:
 
 def rope_theta_of(llm: ConfigReader) -> float:
     """`rope_theta` of the language donor, at the top level (transformers 4) or in its section (transformers 5)."""
-    section = llm if "rope_theta" in llm.values else ConfigReader(rope_section(llm), llm.path, "rope_parameters.")
-    return section.number("rope_theta")
+    section = ConfigReader(rope_section(llm), llm.path, "rope_parameters.")
+    if "rope_theta" not in llm.values:
+        return section.number("rope_theta")
+    theta = llm.number("rope_theta")
+    if "rope_theta" in section.values and (other := section.number("rope_theta")) != theta:
+        raise UserError(
+            f"{llm.where('rope_theta')} is {theta:g}, rope_parameters.rope_theta is {other:g}; expected one value; fetch this "
+            "donor's config.json again"
+        )
+    return theta
+
+
+def rms_norm_eps_of(llm: ConfigReader) -> float:
+    """`rms_norm_eps` of the language donor, which is small beside the square of any activation."""
+    if (eps := llm.number("rms_norm_eps")) >= 1:
+        raise UserError(
+            f"{llm.where('rms_norm_eps')} is {eps:g}; expected less than 1; fetch this donor's config.json again"
+        )
+    return eps
 
 
 def written_by(llm: ConfigReader) -> dict[str, Any]:

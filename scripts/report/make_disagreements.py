@@ -15,6 +15,7 @@ from scripts.common.files import write_text_atomically
 from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.evaluate.model_names import paths_by_model
+from scripts.evaluate.provenance import check_records_unedited, read_provenance
 from scripts.evaluate.records import read_records
 from scripts.evaluate.same_questions import check_same_questions
 from scripts.evaluate.scores import Benchmark
@@ -33,6 +34,9 @@ def main() -> None:
     with owned(arguments.output, inputs=[*arguments.records, arguments.benchmark]):
         paths = paths_by_model(arguments.records, "--records")
         records = {model: read_records(path) for model, path in paths.items()}
+        beside = {model: path.with_suffix(".json") for model, path in paths.items()}
+        provenances = {model: read_provenance(path) for model, path in beside.items() if path.exists()}
+        check_records_unedited({model: paths[model] for model in provenances}, provenances)
         benchmark = Benchmark(arguments.name, arguments.benchmark, Path(), [], records, {})
         check_same_questions(records, paths)
         write_text_atomically(arguments.output, render_disagreements(benchmark))

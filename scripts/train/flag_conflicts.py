@@ -6,11 +6,13 @@ A test of the environment `train` compares the tables with the libraries.
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.common.json_text import json_value
 from scripts.common.root import ROOT
 
 Flags = Mapping[str, Any]
@@ -130,6 +132,52 @@ def _precision(flags: Flags) -> Iterator[tuple[str, str]]:
             yield first, f"true contradicts {second}: true; keep one"
 
 
+# (least, below) of numbers that torch and transformers refuse only when the trainer has started, or take and train rubbish.
+_RANGES: dict[str, tuple[float, float]] = {
+    "adam_beta1": (0, 1),
+    "adam_beta2": (0, 1),
+    "adam_epsilon": (0, 1),
+    "weight_decay": (0, 1e9),
+    "label_smoothing_factor": (0, 1),
+    "learning_rate": (0, 1e9),
+    "max_grad_norm": (0, math.inf),
+    "neftune_noise_alpha": (0, 1e9),
+}
+_PATTERNS = ("freeze_parameters_regex", "trainable_parameters_regex", "target_regex")
+_SECTIONS = ("lr_scheduler_kwargs", "gradient_checkpointing_kwargs")
+
+
+def _values(flags: Flags) -> Iterator[tuple[str, str]]:
+    for flag, (least, below) in _RANGES.items():
+        value = flags.get(flag)
+        if isinstance(value, int | float) and not least <= value < below:
+            yield flag, f"{value} found, {least} or more{f' and below {below:g}' if below == 1 else ''} expected"
+    for flag in _PATTERNS:
+        if isinstance(pattern := flags.get(flag), str):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                yield flag, f"{pattern!r} found, no pattern of Python's ({error}); correct it"
+    for flag in _SECTIONS:
+        if isinstance(text := flags.get(flag), str):
+            try:
+                is_section = isinstance(json_value(text), dict)
+            except ValueError:
+                is_section = False
+            if not is_section:
+                yield flag, f"{text!r} found; expected a section of keys, as JSON"
+    needs_minimum = "min_lr" in str(flags.get("lr_scheduler_type"))
+    if (
+        needs_minimum
+        and "min_lr" not in (flags.get("lr_scheduler_kwargs") or {})
+        and "min_lr_rate" not in (flags.get("lr_scheduler_kwargs") or {})
+    ):
+        yield (
+            "lr_scheduler_type",
+            f"{flags['lr_scheduler_type']} found without lr_scheduler_kwargs: {{min_lr_rate: …}}; add it",
+        )
+
+
 def _schedule(flags: Flags) -> Iterator[tuple[str, str]]:
     if flags.get("warmup_ratio") and flags.get("warmup_steps"):
         yield "warmup_ratio", f"{flags['warmup_ratio']} contradicts warmup_steps: {flags['warmup_steps']}; keep one"
@@ -164,7 +212,7 @@ def _texts(flags: Flags) -> Iterator[tuple[str, str]]:
 
 
 _CHECKS: tuple[Callable[[Flags], Iterator[tuple[str, str]]], ...] = (
-    _choices, _packages, _attention, _precision, _schedule, _texts,
+    _choices, _packages, _attention, _precision, _values, _schedule, _texts,
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from scripts.common.input_files import NOT_FOUND, file_fault
 from scripts.common.secret_values import secret_findings
 from scripts.common.settings import settings_from
 from scripts.data.source_text import file_of_source, split_source
-from scripts.demo.settings import DemoSettings, LanguageSizes, Qwen3Sizes
+from scripts.demo.settings import DemoSettings, LanguageSizes, Qwen3Sizes, VisionTowerSizes
 from scripts.donors.settings import DonorSource
 from scripts.environments.settings import WITH_FLASH_ATTENTION, EnvironmentSettings
 from scripts.evaluate.settings import HARNESS_SETTINGS
@@ -161,27 +161,43 @@ def demo_findings(config: Mapping[str, Any]) -> Iterator[str]:
             yield from _impossible_numbers(settings_from(DemoSettings, config["demo"], "demo"), ("demo",))
 
 
+# Of the demo's numbers.
+_BELOW_1 = ("dropout", "adam_beta2", "max_shift", "max_scale_change")
+
+
+def _misfits(settings: Any) -> Iterator[str]:
+    """Sizes of the demo's models that do not go together."""
+    if isinstance(settings, LanguageSizes) and settings.num_attention_heads % max(1, settings.num_key_value_heads):
+        yield (
+            f"num_key_value_heads: {settings.num_key_value_heads} found, expected a divisor of num_attention_heads "
+            f"{settings.num_attention_heads}"
+        )
+    if isinstance(settings, Qwen3Sizes):
+        if settings.head_dim % 2:
+            yield f"head_dim: {settings.head_dim} found, an even number expected"
+    elif isinstance(settings, LanguageSizes) and settings.hidden_size % (2 * max(1, settings.num_attention_heads)):
+        yield f"hidden_size: {settings.hidden_size} found, expected an even number for each of num_attention_heads"
+    if isinstance(settings, VisionTowerSizes) and settings.hidden_size % (4 * max(1, settings.num_heads)):
+        yield f"hidden_size: {settings.hidden_size} found, expected a multiple of 4 for each of num_heads"
+
+
 def _impossible_numbers(settings: Any, path: tuple[str | int, ...]) -> Iterator[str]:
     """Of the demo: numbers below 0, counts of 0, accuracies above 1, empty lists. What a number counts, its field says."""
-    if isinstance(settings, LanguageSizes) and settings.num_attention_heads % settings.num_key_value_heads:
-        yield (
-            f"{key_path((*path, 'num_key_value_heads'))}: {settings.num_key_value_heads} found, expected a divisor of "
-            f"num_attention_heads {settings.num_attention_heads}"
-        )
-    if isinstance(settings, Qwen3Sizes) and settings.head_dim % 2:
-        yield f"{key_path((*path, 'head_dim'))}: {settings.head_dim} found, an even number expected"
+    yield from (f"{key_path(path)}.{fault}" for fault in _misfits(settings))
     for field in dataclasses.fields(settings):
         value, where = getattr(settings, field.name), (*path, field.name)
         if dataclasses.is_dataclass(value):
             yield from _impossible_numbers(value, where)
             continue
         least = 0 if field.type is float or field.name == "seed" else 1
-        most = 1 if field.name.endswith("accuracy") or field.name in ("dropout", "adam_beta2") else MAX_INTEGER
+        most = 1 if field.name.endswith("accuracy") else MAX_INTEGER
         if value == []:
             yield f"{key_path(where)}: [] found, at least one number expected"
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, int | float) and not isinstance(part, bool) and not least <= part <= most:
                 yield f"{key_path(where)}: {part} found, {least} or more{' and at most 1' if most == 1 else ''} expected"
+        if field.name in _BELOW_1 and value >= 1:
+            yield f"{key_path(where)}: {value} found, less than 1 expected"
 
 
 def calibration_findings(config: Mapping[str, Any]) -> Iterator[str]:

@@ -164,6 +164,29 @@ def test_a_tokenizer_that_loses_text_or_has_no_row_for_a_token_is_named(
     assert fault.startswith(f"{path}: ") and expected in fault
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("vocab.json", {"a": 98}, "token 'a' has the id 98 in vocab.json"),
+        ("added_tokens.json", {"<|image_pad|>": 5}, "token '<|image_pad|>' has the id 5 in added_tokens.json"),
+        ("special_tokens_map.json", {"eos_token": 5}, "special_tokens_map.json: eos_token is 5"),
+    ],
+)
+def test_files_that_contradict_the_tokenizer_are_named(
+    llm_dir: Path, name: str, content: dict[str, Any], expected: str
+) -> None:
+    (llm_dir / name).write_text(json.dumps(content))
+    assert expected in "".join(faults_here(llm_dir, "llm", rows_of(llm_dir)))
+
+
+def test_two_added_tokens_of_one_id_are_named(llm_dir: Path) -> None:
+    def merge(tokenizer: dict[str, Any]) -> None:
+        tokenizer["added_tokens"][-1]["id"] = tokenizer["added_tokens"][0]["id"]
+
+    change_tokenizer(llm_dir / "tokenizer.json", merge)
+    assert "expected one id" in "".join(faults_here(llm_dir, "llm", rows_of(llm_dir)))
+
+
 def test_a_special_token_that_the_vocabulary_does_not_have_is_named(llm_dir: Path) -> None:
     change(llm_dir / "tokenizer_config.json", {"eos_token": "<|imend|>"})
     assert "the special token '<|imend|>'" in "".join(faults_here(llm_dir, "llm", rows_of(llm_dir)))

@@ -136,7 +136,15 @@ def test_a_place_in_a_directory_that_is_read_and_one_for_two_outputs_are_no_outp
     for path in (donor_dir / "new.json", donor_dir / "deep/er.json", tmp_path / "link/new.json"):
         with pytest.raises(UserError, match="found as an input and as an output"), owned(path, inputs=[donor_dir]):
             pass
-    with pytest.raises(UserError, match="found as two outputs"), owned(tmp_path / "a", tmp_path / "a"):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "other").symlink_to("real")
+    for other in ("a", "real/../a", "a/b.json"):  # a program would wait for itself
+        with (
+            pytest.raises(UserError, match="found as two outputs, or within one"),
+            owned(tmp_path / "a", tmp_path / other),
+        ):
+            pass
+    with pytest.raises(UserError, match="found as two"), owned(tmp_path / "real/x", tmp_path / "other/x"):
         pass
     with owned(tmp_path / "donor.json", inputs=[donor_dir, tmp_path / "absent"]):
         pass
@@ -273,3 +281,11 @@ def test_only_what_a_killed_program_left_is_removed_beside_an_output(tmp_path: P
 def test_a_place_where_nothing_can_be_made_is_refused_and_not_tried_for_ever() -> None:
     with pytest.raises(UserError, match="made: cannot write there"), owned(Path("/proc/made")):
         raise AssertionError("owned")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory"])
+def test_something_else_in_the_place_of_the_lock_is_named(tmp_path: Path, kind: str) -> None:
+    lock = tmp_path / ".a.json.lock"
+    os.mkfifo(lock) if kind == "pipe" else lock.mkdir()
+    with pytest.raises(UserError, match=r"a\.json: cannot write there \(\.a\.json\.lock: "), owned(tmp_path / "a.json"):
+        pass

@@ -161,6 +161,24 @@ def test_a_missing_key_is_named(real_donors: tuple[Path, Path], role: int, key: 
     assert "fetch this donor's config.json again" in message
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rms_norm_eps", 1e30, "rms_norm_eps is 1e+30; expected less than 1"),
+        (
+            "rope_parameters",
+            {"rope_theta": 5.0, "rope_type": "default"},
+            "rope_parameters.rope_theta is 5; expected one value",
+        ),
+    ],
+)
+def test_values_that_no_model_has_or_that_contradict_each_other_are_named(
+    real_donors: tuple[Path, Path], key: str, value: Any, message: str
+) -> None:
+    edit_json(real_donors[1] / "config.json", **{key: value})
+    assert message in refusal(real_donors)
+
+
 @pytest.mark.parametrize(("key", "value"), [("num_hidden_layers", "36"), ("hidden_size", 0), ("rope_theta", -1)])
 def test_a_value_that_makes_no_sense_is_named(real_donors: tuple[Path, Path], key: str, value: Any) -> None:
     edit_json(real_donors[1] / "config.json", **{key: value})

@@ -101,3 +101,28 @@ def test_a_library_that_the_lock_has_is_there(tmp_path: Path) -> None:
     lock = tmp_path / "train.lock"
     lock.write_text("# wandb==1\nswanlab==0.1 \\\n    --hash=sha256:0\nliger-kernel==1\n")
     assert locked_packages(lock) == {"swanlab", "liger-kernel"}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("adam_beta1", -1.0), ("adam_beta2", 1.0), ("adam_epsilon", -1.0), ("weight_decay", -1.0),
+        ("label_smoothing_factor", 7.0),
+        ("learning_rate", -1e-4), ("trainable_parameters_regex", "("), ("freeze_parameters_regex", "[a"),
+        ("lr_scheduler_kwargs", "{not json"), ("lr_scheduler_kwargs", "[1]"), ("gradient_checkpointing_kwargs", "x"),
+        ("lr_scheduler_type", "cosine_with_min_lr"), ("lr_scheduler_type", "cosine_warmup_with_min_lr"),
+    ],
+)  # fmt: skip
+def test_a_value_that_the_trainer_refuses_or_trains_rubbish_with_is_named_before(flag: str, value: object) -> None:
+    (line,) = flag_conflicts("stage1.flags", {"attn_impl": "sdpa", flag: value}, None)
+    assert line.startswith(f"stage1.flags.{flag}: ") and str(value) in line
+
+
+def test_values_that_are_right_are_taken() -> None:
+    flags = {
+        "adam_beta2": 0.95, "weight_decay": 0.0, "label_smoothing_factor": 0.1, "max_grad_norm": 0.0,
+        "trainable_parameters_regex": "visual\\..*", "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.1}, "gradient_checkpointing_kwargs": '{"use_reentrant": false}',
+    }  # fmt: skip
+    assert list(flag_conflicts("stage1.flags", flags, None)) == []
+    assert list(flag_conflicts("stage1.flags", flags | {"lr_scheduler_kwargs": '{"min_lr": 1e-6}'}, None)) == []

@@ -36,6 +36,22 @@ def changed(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("demo.vision_donor.vision.hidden_size", 65), ("demo.vision_donor.language.hidden_size", 97),
+        ("demo.language_donor.language.num_key_value_heads", 3), ("demo.language_donor.language.head_dim", 7),
+        ("demo.language_donor.adam_beta2", 1), ("demo.language_donor.dropout", 2.0), ("demo.digits.max_scale_change", 3),
+        ("evaluate.vlmevalkit.img_size", 0),
+    ],
+)  # fmt: skip
+def test_numbers_of_the_demo_that_do_not_go_together_are_refused(
+    config: dict[str, Any], root: Path, key: str, value: float
+) -> None:
+    lines = lines_for(changed(config, key, value), root)
+    assert len(lines) == 1 and lines[0].startswith(f"{key}: ")
+
+
 @pytest.mark.parametrize("name", CONFIG_FILES)
 def test_every_shipped_configuration_is_valid(root: Path, name: str) -> None:
     assert lines_for(yaml.safe_load((root / name).read_text()), root) == []
