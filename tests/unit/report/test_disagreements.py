@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers.evaluation_inputs import provenance
 from helpers.processes import LIMIT_S
 from helpers.report_inputs import ReportInputs, build
 from scripts.common.errors import UserError
+from scripts.common.files import sha256_of_file
+from scripts.evaluate.provenance import write_provenance
 from scripts.evaluate.records import read_records
 from scripts.evaluate.same_questions import check_same_questions
 from scripts.evaluate.scores import Benchmark
@@ -90,3 +93,27 @@ def test_a_browser_filters_the_cards(root: Path, inputs: ReportInputs, tmp_path:
     num = sum(right in q.right_models and wrong not in q.right_models for q in questions)
     assert f"{num} of {len(questions)} shown" in shown
     assert len(re.findall(r'<li class="card"[^>]*hidden', shown)) == len(questions) - num
+
+
+def test_records_that_were_edited_by_hand_and_two_of_one_model_make_no_page(inputs: ReportInputs, root: Path) -> None:
+    output = inputs.path("page.html")
+    for model, path in inputs.record_paths.items():
+        write_provenance(path.with_suffix(".json"), provenance(model, records_sha256=sha256_of_file(path)))
+
+    def run(*paths: Path) -> subprocess.CompletedProcess[str]:
+        options = ["--benchmark", str(inputs.questions_path), "--records", *map(str, paths), "--output", str(output)]
+        command = [sys.executable, "scripts", "report.make_disagreements", "--name", "digits", *options]
+        return subprocess.run(command, cwd=root, text=True, capture_output=True)
+
+    paths = list(inputs.record_paths.values())
+    assert run(*paths).returncode == 0
+    output.unlink()
+    other = inputs.path("other") / paths[0].name
+    other.parent.mkdir()
+    shutil.copyfile(paths[0], other)
+    assert "are both of" in run(*paths, other).stderr
+    lines = paths[0].read_text().splitlines()
+    paths[0].write_text("\n".join([lines[0].replace("}", " }"), *lines[1:]]) + "\n")
+    edited = run(*paths)
+    assert edited.returncode == 1 and not output.exists()
+    assert str(paths[0]) in edited.stderr
