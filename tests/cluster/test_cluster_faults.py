@@ -76,7 +76,7 @@ def test_a_preempted_job_that_slurm_does_not_put_back_is_submitted_again(trainin
             first = run.starts("stage1")[-1]
             num_failures = len(run.failures("stage1"))
             urgent = run.cluster.inside(
-                "srun", "--partition=urgent", "--nodes=2", "--exclusive", "--gres=gpu:4", "true"
+                "srun", "--partition=urgent", "--qos=normal", "--nodes=2", "--exclusive", "--gres=gpu:4", "true"
             )
             preempting = subprocess.Popen(urgent)
             run.wait_for_stop("stage1", num_failures)

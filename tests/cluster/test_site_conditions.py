@@ -65,7 +65,7 @@ def test_a_job_that_may_start_in_one_of_two_partitions_is_waited_for_and_says_wh
     run: ClusterRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_PARTITION_CPU", "short,cpu")  # its 120 minutes are over the first one's limit
-    others = submit(run, "--partition=urgent", "--nodes=2", "--exclusive")
+    others = submit(run, "--qos=normal", "--partition=urgent", "--nodes=2", "--exclusive")
     wait_until(lambda: run.cluster.jobs("RUNNING") == [others], "the other job")
     with grafting(run) as process:
         wait_for_words(run, process, r"graft \(Slurm job \d+\) waits: (PartitionTimeLimit|Resources|Priority)")
