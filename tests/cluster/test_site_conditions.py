@@ -99,17 +99,6 @@ def test_a_submission_over_the_limit_of_jobs_is_tried_again_until_there_is_room(
         wait_for_end(run, process)
 
 
-def test_a_cluster_that_takes_no_job_for_the_moment_and_a_controller_that_is_away_are_waited_for(
-    run: ClusterRun,
-) -> None:
-    with grafting(run) as process:
-        with run.cluster.refusing("Slurm is temporarily unable to accept a job"):
-            wait_for_words(run, process, "temporarily unable to accept.*Trying again in")
-            with run.cluster.without_controller():
-                wait_for_words(run, process, "Unable to contact slurm controller.*Trying again in")
-        wait_for_end(run, process)
-
-
 def test_what_a_sites_plugin_says_when_it_refuses_a_job_is_shown_whole_at_the_end(
     run: ClusterRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,12 +142,11 @@ def test_limits_and_options_of_the_login_shell_do_not_reach_a_job(
     assert "not passed on to jobs" in finished.stderr + finished.stdout
 
 
-@pytest.mark.parametrize("option", ["gres", "gpus-per-node"])
-def test_gpus_of_a_type_with_hyphens_are_asked_for_by_either_option(
-    run: ClusterRun, monkeypatch: pytest.MonkeyPatch, option: str
+def test_gpus_of_a_type_with_hyphens_are_asked_for_by_the_option_of_the_site(
+    run: ClusterRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SLURM_GPU_TYPE", GPU_TYPE)
-    monkeypatch.setenv("SLURM_GPU_OPTION", option)
+    """By `--gpus-per-node`; every other stage here asks by `--gres`."""
+    monkeypatch.setenv("SLURM_GPU_OPTION", "gpus-per-node")
     monkeypatch.setenv("SLURM_EXTRA_GPU", "--exclusive")
     monkeypatch.setenv("SLURM_MEM_MB_TRAIN", "0")
     run.forget("stage2")
