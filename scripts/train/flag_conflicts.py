@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.common.json_text import json_value
 from scripts.common.root import ROOT
 
 Flags = Mapping[str, Any]
@@ -144,7 +143,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "neftune_noise_alpha": (0, 1e9),
 }
 _PATTERNS = ("freeze_parameters_regex", "trainable_parameters_regex", "target_regex")
-_SECTIONS = ("lr_scheduler_kwargs", "gradient_checkpointing_kwargs")
 
 
 def _values(flags: Flags) -> Iterator[tuple[str, str]]:
@@ -158,14 +156,6 @@ def _values(flags: Flags) -> Iterator[tuple[str, str]]:
                 re.compile(pattern)
             except re.error as error:
                 yield flag, f"{pattern!r} found, no pattern of Python's ({error}); correct it"
-    for flag in _SECTIONS:
-        if isinstance(text := flags.get(flag), str):
-            try:
-                is_section = isinstance(json_value(text), dict)
-            except ValueError:
-                is_section = False
-            if not is_section:
-                yield flag, f"{text!r} found; expected a section of keys, as JSON"
     needs_minimum = "min_lr" in str(flags.get("lr_scheduler_type"))
     if (
         needs_minimum

@@ -287,5 +287,8 @@ def test_a_place_where_nothing_can_be_made_is_refused_and_not_tried_for_ever() -
 def test_something_else_in_the_place_of_the_lock_is_named(tmp_path: Path, kind: str) -> None:
     lock = tmp_path / ".a.json.lock"
     os.mkfifo(lock) if kind == "pipe" else lock.mkdir()
-    with pytest.raises(UserError, match=r"a\.json: cannot write there \(\.a\.json\.lock: "), owned(tmp_path / "a.json"):
+    with (
+        pytest.raises(UserError, match=r"cannot write there \(.*\), see \.a\.json\.lock"),
+        owned(tmp_path / "a.json"),
+    ):
         pass

@@ -109,7 +109,6 @@ def test_a_library_that_the_lock_has_is_there(tmp_path: Path) -> None:
         ("adam_beta1", -1.0), ("adam_beta2", 1.0), ("adam_epsilon", -1.0), ("weight_decay", -1.0),
         ("label_smoothing_factor", 7.0),
         ("learning_rate", -1e-4), ("trainable_parameters_regex", "("), ("freeze_parameters_regex", "[a"),
-        ("lr_scheduler_kwargs", "{not json"), ("lr_scheduler_kwargs", "[1]"), ("gradient_checkpointing_kwargs", "x"),
         ("lr_scheduler_type", "cosine_with_min_lr"), ("lr_scheduler_type", "cosine_warmup_with_min_lr"),
     ],
 )  # fmt: skip
