@@ -11,6 +11,7 @@ from PIL import Image
 
 from scripts.common.input_files import NOT_FOUND, file_fault
 from scripts.data.occasional_log import OccasionalLog
+from scripts.donors.library_errors import in_one_line
 
 # transformers' picture processor refuses a larger ratio (models/qwen2_vl/image_processing_qwen2_vl.py: smart_resize).
 MAX_ASPECT_RATIO = 200
@@ -43,7 +44,7 @@ def read_picture(path: str) -> Picture:
                 width_px, height_px = picture.size
     # Decoders raise whatever they meet in the file: OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = in_one_line(error)
         return Picture(path, problem="picture unreadable", detail=f"{path} ({reason})")
     if max(width_px, height_px) > MAX_ASPECT_RATIO * min(width_px, height_px):
         detail = f"{path} ({width_px} x {height_px}: longer than {MAX_ASPECT_RATIO} times its width)"

@@ -21,6 +21,7 @@ from scripts.common.logger import log
 from scripts.data.occasional_log import OccasionalLog
 from scripts.data.rows import Row, standard_row
 from scripts.data.sources import Source, chosen_rows
+from scripts.donors.library_errors import in_one_line
 
 # LLaVA-1.5's instruction mix rightly loses its text-only rows, 6 % of 665,298; a loss above this is a defect.
 MAX_LOST_FRACTION = 0.1
@@ -166,7 +167,7 @@ def load_through_swift(source: Source, seed: int) -> tuple[Any, Preprocessing]:
 
 def load_failure(source: Source, error: Exception) -> str:
     """The message for a dataset that ms-swift could not load."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARACTERS]
+    reason = in_one_line(error, MAX_REASON_CHARACTERS)
     return (
         f"source {source.text!r}: could not be loaded through ms-swift ({reason}); expected a reachable hub that has this "
         "dataset and subset; run the same command again where there is internet (what was fetched is kept in the hub's "

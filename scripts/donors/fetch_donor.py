@@ -22,6 +22,7 @@ from scripts.common.ownership import owned
 from scripts.common.settings import json_settings
 from scripts.common.units import size
 from scripts.donors.checksums import NEEDED_PATTERNS, SECONDS_BETWEEN_LINES, needed_files, record_files
+from scripts.donors.library_errors import in_one_line
 from scripts.donors.manifest import DonorManifest, FileRecord, read_manifest, write_manifest
 from scripts.donors.safetensors_files import TensorOnDisk, read_checkpoint, read_shard
 from scripts.donors.settings import DonorSource
@@ -137,7 +138,7 @@ def fetch(role: str, source: DonorSource, directory: Path) -> None:
             download(source, directory)
     # The hubs' libraries raise errors of many families (requests, httpx, their own, ValueError for a malformed id).
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARACTERS]
+        reason = in_one_line(error, MAX_REASON_CHARACTERS)
         raise UserError(
             f"donors.{role}: {source.id} (revision {source.revision}) could not be fetched from {hub} ({reason}); "
             "expected a reachable hub that has this id and revision; run the same command again where there is "

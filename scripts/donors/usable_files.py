@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.root import ROOT
+from scripts.donors.library_errors import in_one_line
 
 MAX_CPU_S = 600
 _MAX_REASON_CHARACTERS = 300
@@ -205,7 +206,7 @@ def faults_here(directory: Path, role: str, num_rows: int) -> Iterator[str]:
         try:
             faults = list(faults_of_part())
         except BaseException as error:  # whatever the library raises: its tokenizers end with one that is no Exception
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_REASON_CHARACTERS]
+            reason = in_one_line(error, _MAX_REASON_CHARACTERS)
             faults = [f"cannot be used by transformers ({reason}); expected what it can use"]
         yield from (f"{path}: {fault}" for fault in faults)
 

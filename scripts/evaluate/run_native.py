@@ -25,6 +25,7 @@ from typing import Any
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.reading import read_object
+from scripts.donors.library_errors import in_one_line
 from scripts.evaluate.answer_log import Answer, line_of, read_answers
 from scripts.evaluate.judgements import Judgement, write_judgements
 from scripts.evaluate.load_balancer import LoadBalancer
@@ -191,7 +192,7 @@ def recording_evaluator(
                     task_state = self.benchmark.run_inference(models[base_url], sample, model_prediction_dir)
                 answer = answer_of(index, task_state.output)
             except Exception as error:
-                reason = " ".join(f"{type(error).__name__}: {error}".split())  # pydantic's have several lines
+                reason = in_one_line(error)  # pydantic's have several lines
                 recorder.write(Answer(index, "", None, reason))
                 raise
             recorder.write(answer)

@@ -41,6 +41,7 @@ from scripts.common.ownership import owned
 from scripts.common.reading import read_object
 from scripts.common.settings import json_settings
 from scripts.donors.checksums import check_recorded_digests
+from scripts.donors.library_errors import in_one_line
 from scripts.donors.model_files import file_digests, joined_sha256
 from scripts.donors.safetensors_files import read_checkpoint
 from scripts.graft.calibration_report import read_calibration
@@ -64,6 +65,7 @@ from scripts.graft.verification import check_ledger
 
 ARCHITECTURE_OF_MODEL_TYPE: dict[str, Architecture] = {"qwen2_5_vl_qwen3": "qwen3", "qwen2_5_vl": "qwen2_5_vl"}
 MAX_TOKENS_OF_PADDED_TEXT = 32
+MAX_REASON_CHARACTERS = 300
 
 MIN_CHARACTERS_OF_SHARED_TEXT = 40  # shorter paragraphs, such as headings, are the same by chance
 
@@ -126,7 +128,7 @@ def load(auto_class: Any, directory: Path, dtype: str, trust: bool) -> Any:
             output_loading_info=True,
         )
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = in_one_line(error, MAX_REASON_CHARACTERS)
         raise UserError(
             f"{directory}: transformers cannot load it ({reason}); expected a checkpoint that it can; see its config.json, and "
             "fetch or make it again"

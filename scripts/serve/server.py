@@ -26,6 +26,7 @@ from scripts.common.files import write_json_atomically
 from scripts.serve.child_processes import process_group
 from scripts.serve.command import HOST, Serving, deploy_command, server_environment
 from scripts.train.exit_status import ending
+from scripts.train.ports import free_port
 
 _NUM_ERROR_LINES = 3
 
@@ -35,13 +36,6 @@ _VLLM_PREFIX = re.compile(r"^(\(\w+ pid=\d+\) )?[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d 
 # How vLLM's first process refers to the error of another one, which is logged before it.
 _VLLM_POINTERS = ("See stack trace (above) for the root cause", "See root cause above")
 _NUM_SHOWN_CHARACTERS = 300
-
-
-def free_port() -> int:
-    """A port that nobody uses now, chosen by the kernel."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def require_free_port(port: int) -> None:
@@ -218,7 +212,7 @@ def model_server(serving: Serving, inherited: Mapping[str, str], directory: Path
     settings = serving.settings
     port = settings.port
     if port is None:
-        port = free_port()
+        port = free_port(HOST)
     else:
         require_free_port(port)
     command = deploy_command(serving, port)

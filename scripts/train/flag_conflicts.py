@@ -157,11 +157,8 @@ def _values(flags: Flags) -> Iterator[tuple[str, str]]:
             except re.error as error:
                 yield flag, f"{pattern!r} found, no pattern of Python's ({error}); correct it"
     needs_minimum = "min_lr" in str(flags.get("lr_scheduler_type"))
-    if (
-        needs_minimum
-        and "min_lr" not in (flags.get("lr_scheduler_kwargs") or {})
-        and "min_lr_rate" not in (flags.get("lr_scheduler_kwargs") or {})
-    ):
+    given = flags.get("lr_scheduler_kwargs") or {}
+    if needs_minimum and "min_lr" not in given and "min_lr_rate" not in given:
         yield (
             "lr_scheduler_type",
             f"{flags['lr_scheduler_type']} found without lr_scheduler_kwargs: {{min_lr_rate: …}}; add it",

@@ -12,9 +12,9 @@ from scripts.common.errors import UserError
 from scripts.common.root import ROOT
 from scripts.train.gpus import may_have_gpus
 from scripts.train.meeting import own_addresses
+from scripts.train.ports import free_port
 from scripts.train.settings import OWNED_VARIABLES, StageSettings
-
-SCONTROL_LIMIT_S = 60.0
+from scripts.train.slurm_commands import answer, ask
 
 
 def num_gpus(python: Path, environment: Mapping[str, str]) -> int:
@@ -50,24 +50,14 @@ def without_slurm_options(environment: Mapping[str, str]) -> dict[str, str]:
 def num_cpus_per_task() -> int:
     """Of this Slurm job, asked of Slurm because Snakemake's plugin removes the variable that says so."""
     job_id = os.environ["SLURM_JOB_ID"]
-    shown, reason = shown_by_scontrol("job", job_id)
-    number = re.search(r"\bCPUs/Task=(\d+)", shown)
+    shown, reason = ask("scontrol", "--oneliner", "show", "job", job_id)
+    number = re.search(r"\bCPUs/Task=(\d+)", shown or "")
     if number is None:
         reason = reason or "no CPUs/Task in its answer"
         raise UserError(
             f"scontrol show job {job_id}: failed ({reason}); expected this job; give the same command again"
         )
     return int(number.group(1))
-
-
-def shown_by_scontrol(kind: str, name: str) -> tuple[str, str]:
-    """(what Slurm knows of a job or a node, in one line; why it does not say so)."""
-    command = ["scontrol", "--oneliner", "show", kind, name]
-    try:
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=SCONTROL_LIMIT_S)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return "", str(error)
-    return shown.stdout, shown.stderr.strip()
 
 
 def check_slurm_job(stage: str, num_nodes: int) -> None:
@@ -87,28 +77,24 @@ def node_launcher(python: Path, num_nodes: int, word: str) -> list[str]:
         )
     tasks = [f"--nodes={num_nodes}", f"--ntasks={num_nodes}", "--ntasks-per-node=1"]
     cpus = f"--cpus-per-task={num_cpus_per_task()}"  # srun does not take over the job's own number
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
     meeting = [
         "--hosts",
         *names_of_this_node(),
         "--port",
-        str(port),
+        str(free_port()),
         "--num-nodes",
         str(num_nodes),
         "--word",
         word,
-        "--",
     ]
     srun = ["srun", "--overlap", *tasks, cpus, "--cpu-bind=none", "--kill-on-bad-exit=1"]
-    return [*srun, str(python), str(ROOT / "scripts"), "train.enter_node", *meeting]
+    return [*srun, str(python), str(ROOT / "scripts"), "train.enter_node", *meeting, "--"]
 
 
 def names_of_this_node() -> list[str]:
     """Under which the other nodes may reach this one, numbers first: a name may mean something else there, or nothing."""
     host = socket.gethostname()
-    shown, _ = shown_by_scontrol("node", host.partition(".")[0])
+    shown = answer("scontrol", "--oneliner", "show", "node", host.partition(".")[0])
     node_address = re.search(r"\bNodeAddr=(\S+)", shown)
     names = [*own_addresses(), *([node_address.group(1)] if node_address else []), host, socket.getfqdn()]
     return list(dict.fromkeys(names))

@@ -18,6 +18,7 @@ import psutil
 
 from scripts.common.errors import UserError
 from scripts.common.units import duration
+from scripts.train.ports import free_port
 
 MEETING_LIMIT_S = 300.0
 _TRY_LIMIT_S = 5.0  # of one attempt to reach one address
@@ -49,27 +50,20 @@ class Met:
     interface: str | None  # that has this address
 
 
+def _interfaces() -> dict[str, str]:
+    """{IPv4 address: network interface} of this machine."""
+    each = psutil.net_if_addrs().items()
+    return {found.address: name for name, all_of in each for found in all_of if found.family == socket.AF_INET}
+
+
 def own_addresses() -> list[str]:
     """The IPv4 addresses of this machine, those of the loopback last."""
-    found = [
-        each.address
-        for each in _each_address()
-        if each.family == socket.AF_INET and not each.address.startswith("127.")
-    ]
-    return [*dict.fromkeys(found), "127.0.0.1"]
-
-
-def _each_address() -> Iterator[Any]:
-    for addresses in psutil.net_if_addrs().values():
-        yield from addresses
+    return [*(address for address in _interfaces() if not address.startswith("127.")), "127.0.0.1"]
 
 
 def interface_of(address: str) -> str | None:
     """The network interface that has an address."""
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(each.address == address for each in addresses):
-            return name
-    return None
+    return _interfaces().get(address)
 
 
 class _Line:
@@ -129,9 +123,7 @@ def _as_host(meeting: Meeting, name: str) -> Met:
             tried = "; ".join(f"{guest.name} reached {', '.join(guest.reached)}" for guest in guests)
             _end_all(guests, fault := f"no address of {name} is reached by all nodes: {tried}; {_remedy()}")
             raise UserError(fault)
-        with socket.socket() as free:
-            free.bind(("", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         places = [{"name": guest.name, "address": guest.address, "port": guest.port} for guest in guests]
         for number, guest in enumerate(guests):
             guest.line.send({"endpoint": common[0], "port": port, "places": places, "number": number})

@@ -21,7 +21,7 @@ from scripts.common.errors import UserError
 from scripts.common.locks import try_lock
 from scripts.common.logger import log
 from scripts.common.processes import described, this_process
-from scripts.workflow.slurm_commands import ask
+from scripts.train.slurm_commands import ask
 
 # A line of squeue about a job of Snakemake's Slurm plugin, by how it names them; no other job is touched. Comments are not
 # looked at: sites rewrite them, and one of another user may have several lines.

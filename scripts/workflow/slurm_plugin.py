@@ -36,7 +36,7 @@ import snakemake_executor_plugin_slurm as plugin
 from scripts.common.errors import UserError
 from scripts.common.logger import log
 from scripts.common.units import duration
-from scripts.workflow.slurm_commands import ANSWER_LIMIT_S, answer, ask
+from scripts.train.slurm_commands import ANSWER_LIMIT_S, answer, ask
 from scripts.workflow.waiting_jobs import (
     HELD_REASONS,
     NewReasons,
@@ -154,12 +154,13 @@ def cancel_hopeless_jobs(check: Check) -> Check:
         waiting = await asyncio.to_thread(waiting_jobs, self.run_uuid) if active_jobs else []
         for line in new_reasons.lines(waiting, {job.external_jobid: job.job.name for job in active_jobs}):
             log(line)
+        found_of = {found.job_id: found for found in waiting}
         ended = set()
         for job in active_jobs:
-            for found in waiting:
-                if found.job_id == job.external_jobid and (found.reason in HELD_REASONS or is_hopeless(found)):
-                    (start_anew if found.reason in HELD_REASONS else give_up)(self, job, found.reason)
-                    ended.add(found.job_id)
+            found = found_of.get(job.external_jobid)
+            if found and (found.reason in HELD_REASONS or is_hopeless(found)):
+                (start_anew if found.reason in HELD_REASONS else give_up)(self, job, found.reason)
+                ended.add(found.job_id)
         avoided_nodes = set(self._failed_nodes)
         async for job in check(self, [job for job in active_jobs if job.external_jobid not in ended]):
             yield job

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from scripts.workflow.slurm_commands import answer
+from scripts.train.slurm_commands import answer
 
 # Slurm's reasons for a job that waits and will never start (slurm.schedmd.com/job_reason_codes.html).
 HOPELESS_REASONS = frozenset({

@@ -128,6 +128,16 @@ def whole_run(
     return SharedRun("the run to the table", make)
 
 
+@pytest.fixture(scope="module")
+def copied_run(whole_run: SharedRun[WholeRun], tmp_path_factory: pytest.TempPathFactory) -> SharedRun[ClusterRun]:
+    """The finished checkout at another place, one for each file of tests."""
+
+    def make() -> ClusterRun:
+        return whole_run().run.copy(tmp_path_factory.mktemp("copied") / "vlgraft")
+
+    return SharedRun("the copy of the finished checkout", make)
+
+
 # What the tests ask for. A test that looks at a run is skipped when that run has failed in a test before it.
 
 

@@ -4,18 +4,10 @@ import re
 
 import pytest
 
-from helpers.cluster_run import BATCH_SIZES, OVERLAY, ClusterRun, WholeRun
+from helpers.cluster_run import BATCH_SIZES, OVERLAY, ClusterRun
 from helpers.shared_run import SharedRun
 
 pytestmark = [pytest.mark.slow, pytest.mark.full]
-
-
-@pytest.fixture(scope="module")
-def copied_run(whole_run: SharedRun[WholeRun], tmp_path_factory: pytest.TempPathFactory) -> SharedRun[ClusterRun]:
-    def make() -> ClusterRun:
-        return whole_run().run.copy(tmp_path_factory.mktemp("shapes") / "vlgraft")
-
-    return SharedRun("the copy of the finished checkout", make)
 
 
 @pytest.fixture

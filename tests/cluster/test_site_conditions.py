@@ -10,21 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from helpers.cluster_run import TABLE, ClusterRun, WholeRun, wait_for_end
+from helpers.cluster_run import TABLE, ClusterRun, wait_for_end
 from helpers.shared_run import SharedRun
 from helpers.slurm_cluster import ACCOUNT, GPU_TYPE, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.full]
 
 GRAFT = "results/demo/graft/ledger.tsv"
-
-
-@pytest.fixture(scope="module")
-def copied_run(whole_run: SharedRun[WholeRun], tmp_path_factory: pytest.TempPathFactory) -> SharedRun[ClusterRun]:
-    def make() -> ClusterRun:
-        return whole_run().run.copy(tmp_path_factory.mktemp("conditions") / "vlgraft")
-
-    return SharedRun("the copy of the finished checkout", make)
 
 
 @pytest.fixture

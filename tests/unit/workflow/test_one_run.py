@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 
 from scripts.common.errors import UserError
+from scripts.train.slurm_commands import ask
 from scripts.workflow import show_jobs
 from scripts.workflow.one_run import claim_directory, end_leftover_jobs, jobs_of
-from scripts.workflow.slurm_commands import ask
 
 NAME = "0c0ffee0-1234-4abc-8def-0123456789ab"
 CLAIM = """

@@ -15,7 +15,7 @@ import pytest
 import snakemake_executor_plugin_slurm as plugin
 
 from scripts.common.errors import UserError
-from scripts.workflow.slurm_commands import ask
+from scripts.train.slurm_commands import ask
 from scripts.workflow.slurm_plugin import (
     JobStates,
     LimitedCommands,
