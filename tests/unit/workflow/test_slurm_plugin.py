@@ -24,6 +24,7 @@ from scripts.workflow.slurm_plugin import (
     cancel_hopeless_jobs,
     forget_options_of_the_shell,
     gpu_words,
+    patch_slurm_plugin,
     require_plain_words,
     status_command,
     with_known_states,
@@ -400,6 +401,33 @@ def test_what_is_corrected_is_where_the_plugin_looks_for_it() -> None:
     submission = plugin.Executor.run_job.__code__.co_names
     assert {"get_submit_command", "set_gres_string", "_report_job_error_threadsafe", "subprocess"} <= set(submission)
     assert {"validate_account", "get_account"} <= set(plugin.Executor.get_account_arg.__code__.co_names)
+
+
+def test_every_correction_is_put_in_place_for_the_executor_of_slurm_and_for_no_other(
+    slurm: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm("sacct", "true")
+    monkeypatch.setenv("SBATCH_ARRAY_INX", "0-9")
+    names = (
+        "get_min_job_age", "query_job_status", "subprocess", "validate_account", "get_account", "set_gres_string",
+        "get_submit_command",
+    )  # fmt: skip
+    methods = ("run_job", "_report_job_error_threadsafe", "check_active_jobs", "cancel_jobs")
+    places = [(plugin, name) for name in names] + [(plugin.Executor, name) for name in methods]
+    before = [getattr(owner, name) for owner, name in places]
+    for (owner, name), value in zip(places, before, strict=True):
+        monkeypatch.setattr(owner, name, value)  # so that each is as it was after this test
+    patch_slurm_plugin(SimpleNamespace())
+    assert [getattr(owner, name) for owner, name in places] == before
+    assert "SBATCH_ARRAY_INX" in os.environ
+    settings = plugin.ExecutorSettings(status_command="sacct")
+    patch_slurm_plugin(settings)
+    same = [name for (owner, name), value in zip(places, before, strict=True) if getattr(owner, name) is value]
+    assert same == []
+    assert settings.status_command == "sacct"
+    assert "SBATCH_ARRAY_INX" not in os.environ
+    assert (plugin.validate_account("lab", LOGGER), plugin.get_account(LOGGER)) == ("lab", None)
+    assert plugin.set_gres_string is gpu_words
 
 
 def test_a_sacct_that_hangs_does_not_hang_the_start(
