@@ -20,6 +20,7 @@ from helpers.slurm_cluster import (
     missing_conditions,
     slurm_cluster,
 )
+from helpers.workflow_run import RUN_LIMIT_S
 
 # As a hub has them: the models of the account `lab`, and where tests/helpers/make_tiny_donors.py puts them.
 HUB_MODELS = {"vision": "vl", "language": "llm"}
@@ -84,7 +85,7 @@ def prefetched(
         with hub_stand_in({f"lab/{model}": directory for model, directory in hub_dirs().items()}) as hub:
             finished = subprocess.run(
                 run.command_with_network("prefetch"), cwd=run.directory, env=os.environ | hub.environment(), text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=RUN_LIMIT_S,
             )  # fmt: skip
             assert finished.returncode == 0, finished.stdout[-6000:]
             for model in HUB_MODELS:

@@ -14,6 +14,9 @@ import psutil
 from helpers.kept_results import files_of_tree
 from helpers.processes import LIMIT_S, wait_for
 
+# No run of the tests takes a quarter of it, on however busy a machine: what takes longer hangs.
+RUN_LIMIT_S = 2400.0
+
 
 @dataclass(frozen=True)
 class WorkflowRun:
@@ -30,9 +33,14 @@ class WorkflowRun:
 
     def run(self, *arguments: str, status: int = 0) -> str:
         """Runs to the end and returns what was printed; fails with it when the exit status is another one."""
-        finished = subprocess.run(
-            self.command(*arguments), cwd=self.directory, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        try:
+            finished = subprocess.run(
+                self.command(*arguments), cwd=self.directory, text=True, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, timeout=RUN_LIMIT_S,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            said = (error.stdout or b"").decode(errors="replace")
+            raise AssertionError(f"the workflow has not ended within {RUN_LIMIT_S:.0f} s: {said[-6000:]}") from None
         assert finished.returncode == status, finished.stdout[-6000:]
         return finished.stdout
 
