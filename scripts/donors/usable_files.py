@@ -19,6 +19,7 @@ from scripts.common.root import ROOT
 from scripts.donors.library_errors import in_one_line
 
 MAX_CPU_S = 600
+MAX_WAIT_S = 3600  # of waiting as well, as for a lock that nobody holds
 _MAX_REASON_CHARACTERS = 300
 _CALL = "from scripts.donors.usable_files import main; main()"
 
@@ -220,13 +221,21 @@ def main() -> None:
 
 def usability_faults(directory: Path, role: str, num_rows: int) -> list[str]:
     """What of a donor's files transformers cannot use, or uses in a way that cannot be meant; each begins with the file."""
-    finished = subprocess.run(
-        [sys.executable, "-c", _CALL],
-        cwd=ROOT,
-        input=json.dumps([str(directory.absolute()), role, num_rows]),
-        capture_output=True,
-        text=True,
-    )
+    try:
+        finished = subprocess.run(
+            [sys.executable, "-c", _CALL],
+            cwd=ROOT,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+            input=json.dumps([str(directory.absolute()), role, num_rows]),
+            capture_output=True,
+            text=True,
+            timeout=MAX_WAIT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return [
+            f"{directory}: transformers has not ended within {MAX_WAIT_S} s with the files beside the weights, whose trial "
+            "takes seconds; expected files that it can use"
+        ]
     if finished.returncode:
         last = (finished.stderr.strip().splitlines() or ["it said nothing"])[-1]
         return [
