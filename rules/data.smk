@@ -11,7 +11,8 @@ rule dataset:
         script=program("data.prepare_dataset"),
         env=RUN.environment("train"),
     output:
-        RUN.dataset("{stage}"),
+        RUN.prepared_rows("{stage}"),
+        origins=RUN.row_origins("{stage}"),
     log:
         RUN.log("dataset-{stage}"),
     localrule: True
@@ -24,9 +25,14 @@ rule dataset:
 rule check_dataset:
     input:
         script=program("data.check_dataset"),
-        dataset=RUN.dataset("{stage}"),
+        env=RUN.environment("train"),
+        rows=RUN.prepared_rows("{stage}"),
+        origins=RUN.row_origins("{stage}"),
+        plugin=shipped("model/qwen2_5_vl_qwen3/swift_plugin.py"),
+        model=f"{RUN.model_files_dir}/config.json",
     output:
         RUN.dataset_check("{stage}"),
+        kept=RUN.dataset("{stage}"),
     log:
         RUN.log("check-dataset-{stage}"),
     localrule: True

@@ -8,12 +8,31 @@ rule graft_config:
         vl=RUN.donor_manifest("vl"),
         llm=RUN.donor_manifest("llm"),
     output:
-        RUN.result("graft/config.json"),
+        RUN.graft_config,
     log:
         RUN.log("graft-config"),
     localrule: True
     params:
         run=run("graft.derive_config"),
+    shell:
+        "{params.run} 2>&1 | tee {log:q}"
+
+
+rule model_files:
+    input:
+        script=program("graft.write_model_files"),
+        configuration=shipped("model/qwen2_5_vl_qwen3/configuration_qwen2_5_vl_qwen3.py"),
+        modeling=shipped("model/qwen2_5_vl_qwen3/modeling_qwen2_5_vl_qwen3.py"),
+        vl=RUN.donor_manifest("vl"),
+        llm=RUN.donor_manifest("llm"),
+        config=RUN.graft_config,
+    output:
+        f"{RUN.model_files_dir}/config.json",
+    log:
+        RUN.log("model-files"),
+    localrule: True
+    params:
+        run=run("graft.write_model_files"),
     shell:
         "{params.run} 2>&1 | tee {log:q}"
 
@@ -47,7 +66,7 @@ rule graft:
         modeling=shipped("model/qwen2_5_vl_qwen3/modeling_qwen2_5_vl_qwen3.py"),
         vl=RUN.donor_manifest("vl"),
         llm=RUN.donor_manifest("llm"),
-        config=RUN.result("graft/config.json"),
+        config=RUN.graft_config,
         refit=[RUN.refit, RUN.calibration] if RUN.is_refitted else [],
     output:
         RUN.result("graft/model.safetensors.index.json"),

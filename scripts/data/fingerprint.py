@@ -9,6 +9,7 @@ from scripts.common.errors import UserError
 from scripts.common.json_text import json_value
 
 _PICTURE_HEAD_BYTES = 4096
+_NUM_PER_ROUND = 4096
 _NUM_READERS = 16  # for many small reads, which wait for the disk rather than the processor
 
 
@@ -37,8 +38,10 @@ def dataset_sha256(dataset: Path) -> tuple[str, int]:
         raise UserError(f"{dataset}: empty; expected at least one row of messages")
     ordered = sorted(pictures)
     with ThreadPoolExecutor(_NUM_READERS) as pool:
-        for name, head in zip(ordered, pool.map(_picture_head, ordered), strict=True):
-            digest.update(f"{name}\0".encode() + head)
+        for start in range(0, len(ordered), _NUM_PER_ROUND):  # the pool keeps what it has read until it is asked for
+            names = ordered[start : start + _NUM_PER_ROUND]
+            for name, head in zip(names, pool.map(_picture_head, names), strict=True):
+                digest.update(f"{name}\0".encode() + head)
     return digest.hexdigest(), num_rows
 
 

@@ -1,11 +1,9 @@
-"""The rows of a dataset that ms-swift 4.6.0 knows, loaded by ms-swift itself; its pictures become files.
+"""The rows of a dataset that ms-swift 4.6.0 knows, loaded by ms-swift itself.
 
 Rows that ms-swift drops (as where a picture is missing) are counted and logged; too many of them are an error.
 """
 
 import difflib
-import hashlib
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from scripts.common.errors import UserError
-from scripts.common.files import write_bytes_atomically
 from scripts.common.logger import log
+from scripts.data.local_rows import TakenRow, is_address
 from scripts.data.occasional_log import OccasionalLog
-from scripts.data.rows import Row, standard_row
+from scripts.data.rows import standard_row
 from scripts.data.sources import Source, chosen_rows
+from scripts.data.swift_form import KEPT_KEYS
 from scripts.donors.library_errors import in_one_line
 
-# LLaVA-1.5's instruction mix rightly loses its text-only rows, 6 % of 665,298; a loss above this is a defect.
+# A loss above this is a defect of the data or of its preprocessor.
 MAX_LOST_FRACTION = 0.1
 HUB_NAMES = {"ms": "ModelScope", "hf": "Hugging Face"}
 NUM_SUGGESTIONS = 3
@@ -40,10 +38,11 @@ class Preprocessing:
 
 
 def repair_registrations() -> None:
-    """Replaces two preprocessors of ms-swift 4.6.0 that lose every row of their dataset.
+    """Replaces three preprocessors of ms-swift 4.6.0 that lose rows of their dataset.
 
-    They read the column `image`, which ms-swift has renamed to `images` by then. So each row fails, and ms-swift deletes it
-    with only a warning. LLaVA-Pretrain's would also return the picture without the messages.
+    Two read the column `image`, which ms-swift has renamed to `images` by then. So each row fails, and ms-swift deletes it
+    with only a warning. LLaVA-Pretrain's would also return the picture without the messages. That of LLaVA-1.5's mix drops
+    the rows of text alone, 40,688 of 665,298.
     """
     from swift.dataset import DATASET_MAPPING, MessagesPreprocessor
     from swift.dataset.dataset import mllm
@@ -58,7 +57,15 @@ def repair_registrations() -> None:
         def preprocess(self, row: dict[str, Any]) -> dict[str, Any] | None:
             return super().preprocess(row | {"image": row["images"]})
 
-    repaired = {mllm.LLaVAPretrainPreprocessor: LLaVAPretrain, mllm.ShareGPT4VPreprocessor: ShareGPT4V}
+    class LLaVAData(mllm.LLaVADataPreprocessor):
+        def preprocess(self, row: dict[str, Any]) -> dict[str, Any] | None:
+            return super().preprocess(row) if row["images"] else MessagesPreprocessor.preprocess(self, row)
+
+    repaired = {
+        mllm.LLaVAPretrainPreprocessor: LLaVAPretrain,
+        mllm.ShareGPT4VPreprocessor: ShareGPT4V,
+        mllm.LLaVADataPreprocessor: LLaVAData,
+    }
     for meta in DATASET_MAPPING.values():
         if type(meta.preprocess_func) in repaired:
             meta.preprocess_func = repaired[type(meta.preprocess_func)]()
@@ -92,8 +99,8 @@ def check_registered(source: Source) -> None:
 
     if Path(source.name).is_dir():
         raise UserError(
-            f"source {source.text!r}: a directory found; expected a .jsonl of training rows or the id of a dataset; "
-            "name a .jsonl inside it"
+            f"source {source.text!r}: a directory found; expected a file of training rows or the id of a dataset; "
+            "name a file inside it"
         )
     try:
         syntax = DatasetSyntax.parse(source.name)
@@ -114,28 +121,29 @@ def check_registered(source: Source) -> None:
     else:
         lower = {dataset_id.lower(): dataset_id for dataset_id in ids[hub]}
         nearest = difflib.get_close_matches(syntax.dataset.lower(), lower, n=NUM_SUGGESTIONS, cutoff=0.0)
-        remedy = f"the nearest known are {', '.join(lower[name] for name in nearest)}; or give a .jsonl of your own"
+        remedy = f"the nearest known are {', '.join(lower[name] for name in nearest)}; or give a file of your own"
     raise UserError(
         f"source {source.text!r}: no file of that name, and {syntax.dataset} is not registered in ms-swift for "
-        f"{HUB_NAMES[hub]}; expected a .jsonl or a registered dataset; {remedy}"
+        f"{HUB_NAMES[hub]}; expected a file or a registered dataset; {remedy}"
     )
 
 
-def read_registered(source: Source, seed: int, pictures_dir: Path) -> Iterator[Row]:
-    """The chosen rows of a dataset that ms-swift knows, their pictures as files."""
+def read_registered(source: Source, seed: int) -> Iterator[TakenRow]:
+    """The chosen rows of a dataset that ms-swift knows, their pictures as paths or bytes."""
     check_registered(source)
     repair_registrations()
     dataset, counts = load_through_swift(source, seed)
     indices = chosen_rows(len(dataset), source.num_wanted, seed, f"source {source.text!r}")
     num_taken, num_with_pictures, progress = 0, 0, OccasionalLog()
-    for number, row in enumerate(dataset.select(indices), start=1):
-        progress(f"{source.text}: {number} of {len(indices)} rows")
+    for index, row in zip(indices, dataset.select(indices), strict=True):
+        progress(f"{source.text}: {num_taken} of {len(indices)} rows")
         if not row.get("messages"):
             continue
-        images = [picture_path(image, source, pictures_dir) for image in row.get("images") or []]
+        images = [given_picture(image) for image in row.get("images") or []]
         num_taken += 1
         num_with_pictures += bool(images)
-        yield standard_row(row["messages"], images)
+        others = {key: row[key] for key in KEPT_KEYS if row.get(key)}
+        yield TakenRow(index + 1, standard_row(row["messages"], images, others))
 
     num_lost = counts.num_rows_in - counts.num_rows_out + len(indices) - num_taken
     log(f"{source.text}: {num_taken} rows taken; {num_lost} of {counts.num_rows_in} lost in ms-swift's preprocessing")
@@ -144,7 +152,7 @@ def read_registered(source: Source, seed: int, pictures_dir: Path) -> Iterator[R
     if counts.had_picture_column and num_with_pictures == 0:
         raise UserError(
             f"source {source.text!r}: every picture was lost in ms-swift's preprocessing, which returns rows without "
-            "them; expected rows with pictures; convert this dataset to a .jsonl of your own"
+            "them; expected rows with pictures; convert this dataset to a file of your own"
         )
 
 
@@ -171,7 +179,7 @@ def load_failure(source: Source, error: Exception) -> str:
     return (
         f"source {source.text!r}: could not be loaded through ms-swift ({reason}); expected a reachable hub that has this "
         "dataset and subset; run the same command again where there is internet (what was fetched is kept in the hub's "
-        "cache), or give a .jsonl of your own"
+        "cache), or give a file of your own"
     )
 
 
@@ -180,31 +188,14 @@ def too_many_lost(source: Source, num_lost: int, num_rows: int) -> UserError:
     return UserError(
         f"source {source.text!r}: ms-swift lost {num_lost} of {num_rows} rows; expected at most {MAX_LOST_FRACTION:.0%}; "
         "see its warnings above (pictures that were not fetched, or a preprocessor that does not fit the data), and "
-        "fetch the dataset again or give a .jsonl of your own"
+        "fetch the dataset again or give a file of your own"
     )
 
 
-def picture_path(image: Any, source: Source, pictures_dir: Path) -> str:
-    """The absolute path of a picture that a hub delivers as {bytes, path}; bytes become a file."""
+def given_picture(image: Any) -> Any:
+    """A picture that a hub delivers as {bytes, path}: its bytes, its address, or its absolute path."""
     if image.get("bytes"):
-        return write_picture(image["bytes"], pictures_dir)
-    if "://" in image["path"]:
-        raise UserError(
-            f"source {source.text!r}: its pictures are addresses such as {image['path']}; expected files or bytes, since "
-            "training nodes have no network and a dead address loses its row; download them and give a .jsonl of your own"
-        )
+        return {"bytes": image["bytes"]}
+    if is_address(image["path"]):
+        return image["path"]
     return str(Path(image["path"]).absolute())
-
-
-def write_picture(content: bytes, pictures_dir: Path) -> str:
-    """Writes a picture under its sha256, once. Whether it can be decoded, check_dataset.py finds out for all rows."""
-    digest = hashlib.sha256(content).hexdigest()
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            suffix = (picture.format or "bin").lower()
-    except OSError:
-        suffix = "bin"
-    path = pictures_dir / digest[:2] / f"{digest}.{suffix}"
-    if not path.exists():
-        write_bytes_atomically(path, content, is_synced=False)
-    return str(path.absolute())

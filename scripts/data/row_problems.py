@@ -1,5 +1,6 @@
 """What is wrong with one training row by itself; its pictures are not opened."""
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,9 @@ from scripts.data.rows import IMAGE_TAG, count_image_tags
 
 # Roles that ms-swift accepts (swift/dataset/preprocessor/core.py: _check_messages).
 ROLES = {"system", "user", "assistant", "tool", "tool_call", "tool_response"}
+
+# ms-swift puts the file in its place, or nothing where there is no such file.
+_PICTURE_IN_TEXT = re.compile("<img>.+?</img>")
 
 
 def message_problems(messages: Sequence[Any]) -> Iterator[tuple[str, str]]:
@@ -30,7 +34,8 @@ def message_problems(messages: Sequence[Any]) -> Iterator[tuple[str, str]]:
         yield "last turn is not the assistant's", f"last role: {roles[-1]}"
     turns = roles[1:] if roles[0] == "system" else roles
     plain = not any("tool" in role for role in turns)
-    if plain and (turns[0] != "user" or any(turn == following for turn, following in pairwise(turns))):
+    # A row may begin with an answer: texts to read on from are written so.
+    if plain and any(turn == following for turn, following in pairwise(turns)):
         yield "turns do not alternate", f"roles: {', '.join(roles)}"
 
 
@@ -47,6 +52,8 @@ def row_problems(row: Any) -> Iterator[tuple[str, str]]:
         num_tags = count_image_tags(messages)
         if num_tags != len(images):
             yield "number of pictures does not match", f"{len(images)} pictures, {num_tags} {IMAGE_TAG} in the text"
+        if not images and any(_PICTURE_IN_TEXT.search(message["content"]) for message in messages):
+            yield "a picture's path in the text", "<img>…</img>"
     for image in images:
         if not isinstance(image, str):
             yield "picture path not absolute", f"{type(image).__name__} found"

@@ -3,7 +3,7 @@
 from scripts.common.errors import UserError
 from scripts.common.input_files import file_fault
 
-FILE_SUFFIXES = (".jsonl", ".json")
+FILE_SUFFIXES = (".jsonl", ".json", ".csv")
 
 # More than any training takes; a slip of the keyboard would fill the disk.
 MAX_NUM_ROWS = 1_000_000_000

@@ -29,7 +29,9 @@ def parse_source(text: str) -> Source:
     name, num_wanted = split_source(text)
     fault = file_fault(name)
     if fault and (name.endswith(FILE_SUFFIXES) or name.startswith(("/", "./", "../"))):
-        raise UserError(f"source {text!r}: file {name} {fault}; expected a .jsonl of training rows; check the path")
+        raise UserError(
+            f"source {text!r}: file {name} {fault}; expected training rows (.jsonl, .json or .csv); check the path"
+        )
     return Source(text, name, num_wanted, is_file=fault is None)
 
 

@@ -50,6 +50,9 @@ _NUM_FRAMES = 4
 _MAX_PIXEL_VALUE = 10.0
 _MIN_CONTRAST = 0.5  # between black and white
 
+# Counted in a row, one for each part of its pictures.
+_PICTURE_TOKENS = ("<|image_pad|>", "<|video_pad|>")
+
 _ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -61,6 +64,12 @@ def _tokenizer_faults(directory: Path, num_rows: int) -> Iterator[str]:
     token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if largest >= num_rows:
         yield f"token {token!r} has the id {largest}; expected ids below {num_rows}, the vocab_size of config.json"
+    for key in ("bos_token", "eos_token", "pad_token"):
+        if getattr(tokenizer, key) in _PICTURE_TOKENS:
+            yield (
+                f"{key} is {getattr(tokenizer, key)!r}, which stands for pictures; each row that is filled up with it would seem "
+                "to show some; expected another token"
+            )
     texts = (_SAMPLE, _EVERY_BYTE)
     ids = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     for text, each in zip(texts, ids, strict=True):

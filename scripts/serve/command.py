@@ -10,9 +10,10 @@ from scripts.common.errors import UserError
 from scripts.common.input_files import read_section
 from scripts.common.root import ROOT
 from scripts.common.settings import json_settings
+from scripts.data.swift_model import OWN_IDS_TEMPLATE, model_type, template
 from scripts.serve.settings import ServeSettings
 from scripts.train.gpus import visible_gpus
-from scripts.train.swift_arguments import OWN_IDS_TEMPLATE, flag_arguments, model_type, template
+from scripts.train.swift_arguments import flag_arguments
 
 HOST = "127.0.0.1"
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from scripts.common.errors import UserError
 from scripts.common.root import ROOT
+from scripts.data.swift_model import MODEL_PLUGIN, model_type, template
 from scripts.train.run import Run
 from scripts.train.settings import torch_dtype
-from scripts.train.swift_arguments import flag_arguments, model_type, template
+from scripts.train.swift_arguments import flag_arguments
 from scripts.train.watch_files import WATCH_CALLBACK, WATCH_VARIABLE
 
-MODEL_PLUGIN = ROOT / "model" / "qwen2_5_vl_qwen3" / "swift_plugin.py"
 WATCH_PLUGIN = ROOT / "scripts" / "train" / "watch.py"
 
 # The name of the architecture and of the template that the model's plugin registers.

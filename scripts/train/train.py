@@ -25,7 +25,9 @@ from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.common.settings import json_settings
 from scripts.common.whole_numbers import seed_number
+from scripts.data.dataset_check import require_checked
 from scripts.data.fingerprint import dataset_sha256
+from scripts.data.swift_model import model_type
 from scripts.environments.installed_packages import versions_in
 from scripts.train.checkpoints import is_finished, last_complete, read_trainer_state, remove_incomplete, step_of
 from scripts.train.declarations import checked_sha256
@@ -35,7 +37,6 @@ from scripts.train.run import Run, check_dtype, signature_of
 from scripts.train.settings import StageSettings, check_settings
 from scripts.train.start import run_trainer_at_free_port
 from scripts.train.starts import check_progress, record_attempt, record_failed_start
-from scripts.train.swift_arguments import model_type
 from scripts.train.trainer_process import StopRequests, exclusive_work_dir
 
 STAGES = ("stage1", "stage2")
@@ -94,6 +95,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--stage", required=True, choices=STAGES)
     parser.add_argument("--model-dir", required=True, type=Path, help="checkpoint to start from")
     parser.add_argument("--dataset", required=True, type=Path, help="training set: one jsonl of messages and images")
+    parser.add_argument("--dataset-check", type=Path, help="the report on it, whose sha256 it must have")
     parser.add_argument("--settings", required=True, help="the stage's section of the configuration, as JSON")
     parser.add_argument("--seed", required=True, type=seed_number)
     parser.add_argument("--work-dir", required=True, type=Path, help="checkpoints and records of unfinished training")
@@ -115,6 +117,8 @@ def main() -> None:
     model_type(model_config)
     check_dtype(stage, settings, model_config, model_dir)
     require_file(arguments.dataset, f"the training set of {stage} as jsonl", "prepare it again")
+    if arguments.dataset_check:
+        require_checked(arguments.dataset, arguments.dataset_check)
 
     log(f"{stage}: hashing model and training set, and comparing the model with what declares it")
     python = arguments.train_python.absolute()  # not resolved: a virtual environment's interpreter is a link

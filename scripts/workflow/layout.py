@@ -118,7 +118,9 @@ class Layout:
         if donor["kind"] == "demo":
             return self.demo_donor_name(role)
         if donor["kind"] == "local":
-            return f"local-{role}-{file_name(Path(donor['path']).name)}"
+            # Two directories of one name are two donors.
+            place = hashlib.sha256(str(Path(donor["path"]).absolute()).encode()).hexdigest()[:12]
+            return f"local-{role}-{file_name(Path(donor['path']).name)}-{place}"
         return "--".join([donor["kind"], *Path(donor["id"]).parts, donor["revision"]])
 
     def donor_dir(self, role: str) -> str:
@@ -148,6 +150,12 @@ class Layout:
 
     # Data, graft, training
 
+    def prepared_rows(self, stage: str) -> str:
+        return self.result(f"data/{stage}.prepared.jsonl")
+
+    def row_origins(self, stage: str) -> str:
+        return self.result(f"data/{stage}.origins.json")
+
     def dataset(self, stage: str) -> str:
         return self.result(f"data/{stage}.jsonl")
 
@@ -157,6 +165,14 @@ class Layout:
     @property
     def graft_dir(self) -> str:
         return self.result("graft")
+
+    @property
+    def graft_config(self) -> str:
+        return f"{self.graft_dir}/config.json"
+
+    @property
+    def model_files_dir(self) -> str:
+        return self.result("model_files")
 
     @property
     def ledger(self) -> str:

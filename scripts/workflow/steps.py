@@ -18,6 +18,7 @@ from typing import Any
 
 from scripts.common.errors import UserError
 from scripts.common.reading import seal_of
+from scripts.data.settings import TEMPLATE_FLAGS
 from scripts.evaluate.model_names import base_of, control_of
 from scripts.workflow.layout import DIGITS_DIR, STAGES, Layout, before, shipped, text_path
 
@@ -84,12 +85,28 @@ def donors_check_donor(layout: Layout, role: str) -> Step:
 
 
 def data_prepare_dataset(layout: Layout, stage: str) -> Step:
-    sources = json.dumps(layout.config[stage]["datasets"])
-    return Step("train", {"sources": sources, "seed": layout.config["seed"], "output": layout.dataset(stage)})
+    options: dict[str, Option] = {
+        "sources": json.dumps(layout.config[stage]["datasets"]),
+        "seed": layout.config["seed"],
+        "settings": layout.config["data"],
+    }
+    return Step("train", {**options, "output": layout.prepared_rows(stage), "origins": layout.row_origins(stage)})
 
 
 def data_check_dataset(layout: Layout, stage: str) -> Step:
-    return Step("workflow", {"dataset": layout.dataset(stage), "output": layout.dataset_check(stage)})
+    flags = layout.config[stage]["flags"]
+    encoding = {
+        "environment": layout.config[stage]["environment"],
+        "flags": {name: value for name, value in flags.items() if name in TEMPLATE_FLAGS},
+    }
+    options: dict[str, Option] = {
+        "dataset": layout.prepared_rows(stage),
+        "origins": layout.row_origins(stage),
+        "settings": layout.config["data"],
+        "model-dir": layout.model_files_dir,
+        "encoding": encoding,
+    }
+    return Step("train", {**options, "kept": layout.dataset(stage), "output": layout.dataset_check(stage)})
 
 
 # Questions
@@ -127,7 +144,13 @@ def _donor_dirs(layout: Layout) -> dict[str, Option]:
 
 def graft_derive_config(layout: Layout) -> Step:
     options: dict[str, Option] = {**_donor_dirs(layout), "settings": layout.config["graft"]}
-    return Step("workflow", {**options, "output": f"{layout.graft_dir}/config.json"})
+    return Step("workflow", {**options, "output": layout.graft_config})
+
+
+def graft_write_model_files(layout: Layout) -> Step:
+    options: dict[str, Option] = {**_donor_dirs(layout), "model-config": layout.graft_config}
+    code = {"model-code-dir": shipped("model/qwen2_5_vl_qwen3")}
+    return Step("workflow", {**options, **code, "output-dir": layout.model_files_dir})
 
 
 def graft_calibrate(layout: Layout) -> Step:
@@ -151,7 +174,7 @@ def graft_graft(layout: Layout) -> Step:
         {
             **_donor_dirs(layout),
             **manifests,
-            "model-config": f"{layout.graft_dir}/config.json",
+            "model-config": layout.graft_config,
             "settings": layout.config["graft"],
             "seed": layout.config["seed"],
             "model-code-dir": shipped("model/qwen2_5_vl_qwen3"),
@@ -182,6 +205,7 @@ def train_train(layout: Layout, stage: str) -> Step:
             "stage": stage,
             "model-dir": layout.checkpoint_dir(before(stage)),
             "dataset": layout.dataset(stage),
+            "dataset-check": layout.dataset_check(stage),
             "settings": layout.config[stage],
             "seed": layout.config["seed"],
             "work-dir": f"{layout.work}/{stage}",

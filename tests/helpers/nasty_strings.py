@@ -85,6 +85,8 @@ def with_text(config: Mapping[str, Any], key: Key, text: str) -> dict[str, Any]:
         text = "{question} {options} " + text.replace("{", "{{").replace("}", "}}")
     for part in key[:-1]:
         section = section[part]
+    if section == []:
+        section.append("")
     section[key[-1]] = text
     return result
 

@@ -11,17 +11,25 @@ from pathlib import Path
 
 RECORDS_VARIABLE = "VLGRAFT_TEST_RECORDS"
 
+# Options that name outputs of other programs, and inputs of these.
+INPUTS = {
+    "evaluate.make_table": ("--records", "--provenances"),
+    "report.make_disagreements": ("--records", "--provenances"),
+    "data.check_dataset": ("--origins",),
+}
+
 # What a program makes in the directory that it is given.
 IN_DIRS = {
     "demo.make_digits": [f"{split}.{kind}" for split in ("train", "dev", "test") for kind in ("jsonl", "tsv")],
     "graft.graft": ["model.safetensors.index.json", "ledger.tsv"],
     "train.train": ["checkpoint/model.safetensors.index.json", "metrics.json"],
+    "graft.write_model_files": ["config.json"],
     "report.make_report": ["stage1.svg", "stage2.svg"],
 }
 DIR_OPTIONS = ("--output-dir", "--curves-dir")
 FILE_OPTIONS = (
     "--output", "--manifest", "--refit", "--report", "--records", "--provenance", "--output-csv", "--output-json",
-    "--output-comparison", "--checksum", "--record", "--marker",
+    "--output-comparison", "--checksum", "--record", "--marker", "--origins", "--kept",
 )  # fmt: skip
 
 
@@ -30,9 +38,8 @@ def main() -> None:
     with open(os.environ[RECORDS_VARIABLE], "a", encoding="utf-8") as records:
         records.write(json.dumps(words) + "\n")
     program, options = words[1], dict(itertools.pairwise(words))
-    # The table's records and provenances are its inputs.
-    inputs = ("--records", "--provenances") if program in ("evaluate.make_table", "report.make_disagreements") else ()
-    made = [Path(options[option]) for option in FILE_OPTIONS if option in options and option not in inputs]
+    outputs = [option for option in FILE_OPTIONS if option not in INPUTS.get(program, ())]
+    made = [Path(options[option]) for option in outputs if option in options]
     made += [
         Path(options[option], name) for option in DIR_OPTIONS if option in options for name in IN_DIRS.get(program, ())
     ]

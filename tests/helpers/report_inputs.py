@@ -24,7 +24,8 @@ from helpers.evaluation_inputs import provenance
 from scripts.common.files import sha256_of_file
 from scripts.common.reading import SEAL_KEY, seal_of
 from scripts.common.root import ROOT
-from scripts.data.dataset_check import DatasetCheck, Spread
+from scripts.data.bad_rows import DroppedRow
+from scripts.data.dataset_check import DatasetCheck, LengthBin, Spread, TokenCounts
 from scripts.report.commit import Commit
 from scripts.report.inputs import read_inputs
 from scripts.report.page import render
@@ -80,6 +81,7 @@ FIDELITY = {
 NUM_PROCESSES = 8
 DATASET_CHECK = DatasetCheck(
     num_rows=6582,
+    num_dropped_rows=1,
     num_duplicate_rows=0,
     num_assistant_turns=6582,
     num_pictures=6582,
@@ -87,6 +89,9 @@ DATASET_CHECK = DatasetCheck(
     picture_width_px=Spread(56, 56, 56),
     picture_height_px=Spread(56, 56, 56),
     picture_area_px=Spread(3136, 3136, 3136),
+    num_changed_pictures={"turned upright": 3},
+    tokens=TokenCounts(391_629, 26_328, 19_746, Spread(39, 59.5, 80), 512, [LengthBin(64, 3291), LengthBin(128, 3291)]),
+    dropped=[DroppedRow("/data/rows.jsonl", 7, "picture not found: /data/a.png")],
     num_bytes=1_000_000,
     sha256="ab" * 32,
 )

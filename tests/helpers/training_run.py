@@ -23,7 +23,7 @@ QUESTION = "<image>Question: Which digit?\nOptions:\nA. 1\nB. 2\nC. 3\nD. 4\nPle
 
 
 def write_dataset(directory: Path, num_rows: int = NUM_ROWS) -> Path:
-    """Pictures of noise (56 x 56, four merged tokens each) with a letter to answer."""
+    """Pictures of noise (56 x 56, four merged tokens each) with a letter to answer; every third row has no picture."""
     directory.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(num_rows):
@@ -31,7 +31,11 @@ def write_dataset(directory: Path, num_rows: int = NUM_ROWS) -> Path:
         noise = bytes((number * 7919 + i * i * 31 + i * 17) % 256 for i in range(56 * 56 * 3))
         Image.frombytes("RGB", (56, 56), noise).save(path)
         answer = {"role": "assistant", "content": "ABCD"[number % 4]}
-        rows.append({"messages": [{"role": "user", "content": QUESTION}, answer], "images": [str(path)]})
+        if number % 3 == 2:
+            question = {"role": "user", "content": f"{number} {QUESTION.removeprefix('<image>')}"}
+            rows.append({"messages": [question, answer]})
+        else:
+            rows.append({"messages": [{"role": "user", "content": QUESTION}, answer], "images": [str(path)]})
     dataset = directory / "data.jsonl"
     dataset.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return dataset

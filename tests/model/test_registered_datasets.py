@@ -16,6 +16,7 @@ from PIL import Image
 from swift.dataset import MediaResource
 from swift.hub.hub import HFHub, MSHub
 
+from helpers.file_server import served
 from scripts.common.errors import UserError
 from scripts.data import prepare_dataset, registered_rows
 from scripts.data.rows import IMAGE_TAG
@@ -99,14 +100,17 @@ def test_sharegpt4v_finds_its_pictures_in_each_archive(prepare: Prepare, tmp_pat
     assert [row["images"] for row in rows] == [[str(tmp_path / "media" / path)] for path in unpacked]
 
 
-def test_the_llava_mix_loses_its_text_only_rows_and_keeps_the_rest(prepare: Prepare, tmp_path: Path) -> None:
+def test_the_llava_mix_keeps_its_rows_of_text_alone(prepare: Prepare, tmp_path: Path) -> None:
+    """ms-swift 4.6.0 by itself loses them."""
     paths = ["coco/train2017/1.jpg", "gqa/images/1.jpg", "vg/VG_100K_2/1.jpg", "textvqa/train_images/1.jpg"]
     unpacked = ("coco/train2017/1.jpg", "gqa/images/1.jpg", "VG_100K_2/VG_100K_2/1.jpg", "textvqa/train_images/1.jpg")
-    conversation = [{"role": "human", "content": f"{IMAGE_TAG}\nWhat?"}, {"role": "gpt", "content": "A."}]
-    hub_rows = [{"images": [{"path": path}], "conversation": conversation} for path in paths * 5]
-    text_only = {"images": [], "conversation": conversation}
+    answer = {"role": "gpt", "content": "A."}
+    conversation = [{"role": "human", "content": f"{IMAGE_TAG}\nWhat?"}, answer]
+    hub_rows = [{"images": [{"path": path}], "conversation": conversation} for path in paths]
+    text_only = {"images": [], "conversation": [{"role": "human", "content": "Why?"}, answer]}
     rows = prepare("swift/llava-data:llava_instruct", [*hub_rows, text_only], unpacked)
-    assert [row["images"][0] for row in rows] == [str(tmp_path / "media" / path) for path in unpacked] * 5
+    assert [row.get("images") for row in rows] == [[str(tmp_path / "media" / path)] for path in unpacked] + [None]
+    assert rows[-1]["messages"][0] == {"role": "user", "content": "Why?"}
 
 
 def test_missing_pictures_of_an_archive_are_an_error_and_no_smaller_dataset(prepare: Prepare, tmp_path: Path) -> None:
@@ -168,10 +172,14 @@ def test_datasets_that_ms_swift_reads_as_they_are_keep_rows_and_pictures(
         assert row["messages"][0]["content"].count(IMAGE_TAG) == 1
 
 
-def test_pictures_that_are_mere_addresses_are_refused(prepare: Prepare) -> None:
-    hub_rows = [{"url": "https://example.org/1.jpg", "vlm_caption": "This image displays: a chair."}]
-    with pytest.raises(UserError, match=r"addresses such as https://example.org/1\.jpg"):
-        prepare("swift/pixelprose", hub_rows)
+def test_pictures_that_are_addresses_are_fetched(prepare: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/1.png").write_bytes(png_bytes())
+    with served(tmp_path / "web") as address:
+        hub_rows = [{"url": f"{address}/1.png", "vlm_caption": "This image displays: a chair."}]
+        rows = prepare("swift/pixelprose", hub_rows)
+    assert rows, "one for each split that ms-swift takes"
+    assert {Path(row["images"][0]).read_bytes() for row in rows} == {png_bytes()}
 
 
 def test_an_unknown_id_is_refused_with_the_nearest_known_one(prepare: Prepare) -> None:

@@ -192,6 +192,12 @@ def test_a_special_token_that_the_vocabulary_does_not_have_is_named(llm_dir: Pat
     assert "the special token '<|imend|>'" in "".join(faults_here(llm_dir, "llm", rows_of(llm_dir)))
 
 
+def test_a_picture_token_that_fills_rows_up_is_named(llm_dir: Path) -> None:
+    change(llm_dir / "tokenizer_config.json", {"pad_token": "<|image_pad|>"})
+    said = "".join(faults_here(llm_dir, "llm", rows_of(llm_dir)))
+    assert "pad_token is '<|image_pad|>', which stands for pictures" in said
+
+
 def test_more_rows_than_tokens_are_no_fault_and_fewer_are(llm_dir: Path) -> None:
     assert list(faults_here(llm_dir, "llm", rows_of(llm_dir) + 1000)) == []
     assert "expected ids below 100, the vocab_size" in next(iter(faults_here(llm_dir, "llm", 100)))

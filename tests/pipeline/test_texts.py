@@ -94,7 +94,8 @@ def test_every_text_arrives_in_a_run_of_all_rules_and_none_is_run(root: Path, ch
     assert programs == {
         "data.check_dataset", "data.prepare_dataset", "donors.check_donor", "donors.fetch_donor",
         "evaluate.evaluate", "evaluate.make_table",
-        "graft.calibrate", "graft.check_fidelity", "graft.derive_config", "graft.graft", "questions.check_table",
+        "graft.calibrate", "graft.check_fidelity", "graft.derive_config", "graft.graft", "graft.write_model_files",
+        "questions.check_table",
         "questions.tabulate_benchmark",
         "report.make_disagreements", "report.make_report", "train.train", "upload.check_checkpoint", "upload.make_model_card",
         "workflow.save_config",

@@ -9,7 +9,6 @@ from typing import Any
 
 from PIL import Image
 
-from scripts.data import check_dataset
 from scripts.data.dataset_check import read_dataset_check
 from scripts.data.pictures import NUM_PICTURES_PER_TASK
 
@@ -43,6 +42,7 @@ def test_the_report_of_a_sound_dataset_counts_rows_pictures_and_turns(root: Path
     report = asdict(read_dataset_check(dataset_path.with_suffix(".check.json")))
     assert report == {
         "num_rows": 4,
+        "num_dropped_rows": 0,
         "num_duplicate_rows": 1,
         "num_assistant_turns": 4,
         "num_pictures": 3,
@@ -50,6 +50,9 @@ def test_the_report_of_a_sound_dataset_counts_rows_pictures_and_turns(root: Path
         "picture_width_px": {"min": 10, "median": 20, "max": 60},
         "picture_height_px": {"min": 20, "median": 30, "max": 40},
         "picture_area_px": {"min": 400, "median": 400, "max": 1800},
+        "num_changed_pictures": {},
+        "tokens": None,
+        "dropped": [],
         "num_bytes": dataset_path.stat().st_size,
         "sha256": hashlib.sha256(dataset_path.read_bytes()).hexdigest(),
     }
@@ -73,16 +76,3 @@ def test_rows_of_text_alone_pass_with_a_note(root: Path, tmp_path: Path) -> None
     assert "no row has a picture" in finished.stderr
     report = json.loads((tmp_path / "rows.check.json").read_text())
     assert (report["num_pictures"], report["num_assistant_turns"], report["picture_width_px"]) == (0, 2, None)
-
-
-USER, ASSISTANT = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
-
-
-def test_every_kind_of_problem_has_a_remedy(tmp_path: Path) -> None:
-    findings = check_dataset.Findings(num_rows=30)
-    for kind in check_dataset.REMEDIES:
-        findings.problems[kind] = [(number, "why") for number in range(1, 26)]
-    text = check_dataset.describe_problems(tmp_path / "rows.jsonl", findings)
-    assert text.count("row 20: why") == text.count("and 5 more") == len(check_dataset.REMEDIES)
-    assert "row 21" not in text
-    assert "25 of 30 rows cannot be trained on" in text

@@ -7,14 +7,40 @@ from pathlib import Path
 import pytest
 
 from scripts.common.errors import UserError
-from scripts.data.dataset_check import DatasetCheck, Spread, read_dataset_check, spread, write_dataset_check
-
-CHECK = DatasetCheck(4, 1, 4, 3, 4, Spread(10, 20, 60), Spread(20, 30.5, 40), Spread(400, 400, 1800), 512, "ab" * 32)
-
-
-@pytest.mark.parametrize(
-    "check", [CHECK, replace(CHECK, picture_width_px=None, picture_height_px=None, picture_area_px=None)]
+from scripts.common.files import sha256_of_file
+from scripts.data.bad_rows import DroppedRow
+from scripts.data.dataset_check import (
+    DatasetCheck,
+    LengthBin,
+    Spread,
+    TokenCounts,
+    length_bins,
+    read_dataset_check,
+    require_checked,
+    spread,
+    write_dataset_check,
 )
+
+CHECK = DatasetCheck(
+    num_rows=4,
+    num_dropped_rows=1,
+    num_duplicate_rows=1,
+    num_assistant_turns=4,
+    num_pictures=3,
+    num_picture_references=4,
+    picture_width_px=Spread(10, 20, 60),
+    picture_height_px=Spread(20, 30.5, 40),
+    picture_area_px=Spread(400, 400, 1800),
+    num_changed_pictures={"turned upright": 2},
+    tokens=TokenCounts(90, 16, 20, Spread(10, 20, 40), 64, [LengthBin(32, 3), LengthBin(64, 1)]),
+    dropped=[DroppedRow("/rows.jsonl", 7, "picture not found: /a.png")],
+    num_bytes=512,
+    sha256="ab" * 32,
+)
+WITHOUT_PICTURES = {"picture_width_px": None, "picture_height_px": None, "picture_area_px": None, "tokens": None}
+
+
+@pytest.mark.parametrize("check", [CHECK, replace(CHECK, **WITHOUT_PICTURES)])
 def test_what_is_written_is_read_again(tmp_path: Path, check: DatasetCheck) -> None:
     write_dataset_check(tmp_path / "check.json", check)
     assert read_dataset_check(tmp_path / "check.json") == check
@@ -22,10 +48,27 @@ def test_what_is_written_is_read_again(tmp_path: Path, check: DatasetCheck) -> N
 
 def test_a_report_that_lacks_a_key_names_it(tmp_path: Path) -> None:
     (tmp_path / "check.json").write_text(json.dumps({"num_rows": 4}))
-    with pytest.raises(UserError, match=r"check\.json: num_duplicate_rows: missing; expected int"):
+    with pytest.raises(UserError, match=r"check\.json: num_dropped_rows: missing; expected int"):
         read_dataset_check(tmp_path / "check.json")
 
 
 def test_of_no_values_there_is_no_spread() -> None:
     assert spread([]) is None
     assert spread([3, 1, 2]) == Spread(min=1, median=2, max=3)
+
+
+def test_rows_are_counted_by_the_power_of_two_that_holds_them() -> None:
+    lengths = [1, 2, 3, 4, 5, 8, 9, 64, 65]
+    bins = length_bins(lengths)
+    assert [(each.up_to_tokens, each.num_rows) for each in bins] == [
+        (1, 1), (2, 1), (4, 2), (8, 2), (16, 1), (32, 0), (64, 1), (128, 1)
+    ]  # fmt: skip
+
+
+def test_rows_that_were_edited_after_their_check_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "stage1.jsonl").write_text("{}\n")
+    write_dataset_check(tmp_path / "check.json", replace(CHECK, sha256=sha256_of_file(tmp_path / "stage1.jsonl")))
+    require_checked(tmp_path / "stage1.jsonl", tmp_path / "check.json")
+    (tmp_path / "stage1.jsonl").write_text("{ }\n")
+    with pytest.raises(UserError, match=r"stage1\.jsonl: sha256 .* expected by .*check\.json: the rows were edited"):
+        require_checked(tmp_path / "stage1.jsonl", tmp_path / "check.json")

@@ -13,5 +13,6 @@ def test_a_relative_source_gives_absolute_picture_paths_too(tmp_path: Path, monk
     write_rows(tmp_path / "data/rows.jsonl", [row_of("a", ["0.png"])])
     monkeypatch.chdir(tmp_path)
     source = parse_source("data/rows.jsonl")
-    (row,) = read_local(source, 0)
-    assert row["images"] == [str(Path.cwd() / "data/0.png")]
+    (taken,) = read_local(source, 0)
+    assert taken.row is not None
+    assert taken.row["images"] == [str(Path.cwd() / "data/0.png")]

@@ -59,14 +59,6 @@ def test_a_broken_line_leaves_the_earlier_result_and_names_file_and_row(root: Pa
     path.write_text(path.read_text() + '{"messages": [')
     finished = prepare(root, [str(path)], output_path)
     assert finished.returncode == 1
-    assert f"{path}, row 3: not valid JSON" in finished.stderr
+    assert f"{path}, line 3: not valid JSON" in finished.stderr
     assert output_path.read_text() == earlier
     assert [p.name for p in output_path.parent.iterdir()] == ["stage1.jsonl"]
-
-
-def test_a_row_without_messages_is_refused_with_its_number(root: Path, tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "rows.jsonl", [row_of("a", []), {"query": "?", "response": "!"}])
-    finished = prepare(root, [str(path)], tmp_path / "out.jsonl")
-    assert finished.returncode == 1
-    assert f'{path}, row 2: no "messages" found' in finished.stderr
-    assert not (tmp_path / "out.jsonl").exists()

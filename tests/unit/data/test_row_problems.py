@@ -19,7 +19,8 @@ USER, ASSISTANT = {"role": "user", "content": "?"}, {"role": "assistant", "conte
         ([USER, ASSISTANT | {"content": " \n"}], ["empty assistant turn"]),
         ([USER, ASSISTANT, USER], ["last turn is not the assistant's"]),
         ([USER, USER, ASSISTANT], ["turns do not alternate"]),
-        ([ASSISTANT], ["turns do not alternate"]),
+        ([ASSISTANT], []),
+        ([ASSISTANT, ASSISTANT], ["turns do not alternate"]),
         ([{"role": "human", "content": "?"}, ASSISTANT], ["a message that ms-swift does not accept"]),
         ([USER | {"content": [{"type": "text", "text": "?"}]}, ASSISTANT], ["a message that ms-swift does not accept"]),
         (["?", ASSISTANT], ["a message that ms-swift does not accept"]),
@@ -37,6 +38,7 @@ def test_a_conversation_is_trainable_or_its_problem_is_named(messages: list[Any]
     [
         ({"messages": [USER, ASSISTANT]}, []),
         (["no", "object"], ["no messages"]),
+        ({"messages": [USER | {"content": "<img>/0.png</img>?"}, ASSISTANT]}, ["a picture's path in the text"]),
         ({"messages": []}, ["no messages"]),
         ({"messages": [USER, ASSISTANT], "images": ["/0.png"]}, ["number of pictures does not match"]),
         ({"messages": [USER | {"content": "<image>"}, ASSISTANT], "images": "/0.png"}, []),

@@ -33,7 +33,7 @@ def test_a_number_of_rows_that_would_fill_the_disk_is_refused() -> None:
 )
 def test_what_is_no_file_is_no_source(tmp_path: Path, kind: str, fault: str) -> None:
     put(kind, tmp_path / "rows.jsonl")
-    with pytest.raises(UserError, match=rf"rows.jsonl {fault}.*; expected a .jsonl of training rows"):
+    with pytest.raises(UserError, match=rf"rows.jsonl {fault}.*; expected training rows"):
         parse_source(str(tmp_path / "rows.jsonl"))
 
 

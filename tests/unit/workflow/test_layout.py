@@ -18,8 +18,20 @@ def config(root: Path) -> dict[str, Any]:
 def test_runs_with_different_donors_have_manifests_of_their_own(config: dict[str, Any]) -> None:
     assert Layout(config).donor_manifest("llm") == "resources/donors/modelscope--Qwen--Qwen3-8B--master.json"
     config["donors"]["llm"] = {"kind": "local", "path": "/models/Qwen3-8B"}
-    assert Layout(config).donor_manifest("llm") == "resources/donors/local-llm-Qwen3-8B.json"
+    assert re.fullmatch(r"resources/donors/local-llm-Qwen3-8B-[0-9a-f]{12}\.json", Layout(config).donor_manifest("llm"))
     assert Layout(config).donor_dir("llm") == "/models/Qwen3-8B"
+
+
+def test_two_directories_of_one_name_are_two_donors(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def manifest(path: str) -> str:
+        config["donors"]["llm"] = {"kind": "local", "path": path}
+        return Layout(config).donor_manifest("llm")
+
+    monkeypatch.chdir(tmp_path)
+    assert manifest("runA/checkpoint-1000") != manifest("runB/checkpoint-1000")
+    assert manifest("runA/checkpoint-1000") == manifest(f"{tmp_path}/runA/checkpoint-1000")
 
 
 def test_a_small_file_represents_each_model(config: dict[str, Any]) -> None:
