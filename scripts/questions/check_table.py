@@ -12,6 +12,7 @@ from scripts.common.files import md5_of_file
 from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.common.reading import write_sealed
+from scripts.questions.own_tables import require_own_table
 from scripts.questions.pictures import pictures_of
 from scripts.questions.tables import read_benchmark, require_scorable
 
@@ -28,10 +29,12 @@ def check_table(path: Path, backend: str) -> CheckedTable:
     """Raises UserError where a question of the table could not be asked or scored by EvalScope's backend."""
     for_vlmevalkit = backend == "vlmevalkit"
     table = read_benchmark(path, needs_pictures=for_vlmevalkit)
-    if not any(pictures_of(table, path)):
+    pictures = pictures_of(table, path)
+    if not any(pictures):
         raise UserError(f"{path}: no question has a picture; expected at least one; correct the table")
     if for_vlmevalkit:
         require_scorable(table, path)
+    require_own_table(path, table, pictures, for_vlmevalkit=for_vlmevalkit)
     return CheckedTable(md5_of_file(path), len(table))
 
 

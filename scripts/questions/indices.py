@@ -1,14 +1,30 @@
-"""The indices of questions: their order, and how a message names several of them."""
+"""The indices of questions: what one may be, their order, and how a message names several of them."""
 
+import re
 from collections.abc import Iterable
 
 # More are not named in a message.
 NUM_NAMED = 5
+# Files are named after it.
+MAX_LENGTH = 100
+
+
+def index_fault(index: str) -> str | None:
+    """Why a text cannot be the index of a question; None where it can."""
+    if not index.strip() or index != index.strip():
+        return "empty, or with spaces around it"
+    if re.search(r"[/\\\x00-\x1f\x7f]", index) or index in (".", ".."):
+        return "holds what no name of a file may hold"
+    return f"longer than {MAX_LENGTH} characters" if len(index) > MAX_LENGTH else None
+
+
+def _is_number(index: str) -> bool:
+    return index.isascii() and index.isdigit()
 
 
 def index_order(index: str) -> tuple[bool, int, str]:
     """Sort key: numbers by value, then the rest by text."""
-    return (not index.isdigit(), int(index) if index.isdigit() else 0, index)
+    return (not _is_number(index), int(index) if _is_number(index) else 0, index)
 
 
 def named(indices: Iterable[str]) -> str:

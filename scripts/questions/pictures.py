@@ -95,7 +95,7 @@ def _fields_of(path: Path, indices: Collection[str]) -> dict[str, str]:
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     csv.field_size_limit(sys.maxsize)
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter="\t")
             for name in ("index", "image"):
                 if name not in (reader.fieldnames or []):

@@ -14,6 +14,7 @@ import pandas
 from scripts.common.errors import UserError
 from scripts.common.files import temporary_for
 from scripts.common.input_files import require_file
+from scripts.donors.library_errors import in_one_line
 from scripts.questions.pictures import picture_sha256
 
 NEEDED_COLUMNS = ("index", "question", "answer", "image")
@@ -49,7 +50,7 @@ def read_benchmark(path: Path, *, needs_pictures: bool = True) -> pandas.DataFra
         table = _parse(path)
     except (pandas.errors.EmptyDataError, pandas.errors.ParserError, OSError, ValueError) as error:
         raise UserError(
-            f"{path}: not a TSV ({error}); expected a header and a row per question; make it again"
+            f"{path}: not a TSV ({in_one_line(error)}); expected a header and a row per question; make it again"
         ) from None
     if missing := [name for name in NEEDED_COLUMNS if name not in table]:
         raise UserError(
@@ -93,7 +94,8 @@ def questions_of(table: pandas.DataFrame, pictures: Sequence[list[str]]) -> list
 
 
 def _parse(path: Path) -> pandas.DataFrame:
-    return pandas.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    # Not with the first column as labels, which pandas makes of it where each row ends with a tab.
+    return pandas.read_csv(path, sep="\t", dtype=str, keep_default_na=False, index_col=False)
 
 
 def _lost_cell(table: pandas.DataFrame, read: pandas.DataFrame) -> tuple[str, str] | None:

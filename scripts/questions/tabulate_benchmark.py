@@ -18,12 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas
+from PIL import Image
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.input_files import read_input_text
 from scripts.common.json_text import json_value
+from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.data.pictures import read_picture
+from scripts.data.seen_pictures import may_change, seen
+from scripts.questions.indices import index_fault
 from scripts.questions.pictures import picture_field
 from scripts.questions.tables import write_benchmark
 
@@ -33,13 +37,18 @@ KNOWN_KEYS = (*NEEDED_KEYS, "options", "index", *COLUMN_OF_KEY)
 
 
 def picture_text(path: Path, where: str) -> str:
-    """The bytes of a picture in base64; raises UserError when there is none."""
+    """The bytes of a picture in base64, as a person sees it; raises UserError when there is none."""
     picture = read_picture(str(path))
     if picture.problem:
         raise UserError(
             f"{where}: {picture.problem}: {picture.detail}; expected a picture (paths are relative to the list); replace it"
         )
-    return base64.b64encode(path.read_bytes()).decode()
+    with Image.open(path) as opened:
+        found = seen(opened) if may_change(opened) else None
+    if found and found.changes:
+        log(f"{where}: note: {path}: {', '.join(found.changes)}")
+    content = found.png() if found and found.is_changed else path.read_bytes()
+    return base64.b64encode(content).decode()
 
 
 def answer_field(answer: Any, letters: str, where: str) -> str:
@@ -78,6 +87,8 @@ def row_of(entry: Any, number: int, list_path: Path) -> dict[str, str]:
     for key in ("question", "index", *COLUMN_OF_KEY):
         if not _is_text(entry.get(key, "")):
             raise UserError(f"{where}: {key} is {entry[key]!r}; expected a text")
+    if "index" in entry and (fault := index_fault(str(entry["index"]))):
+        raise UserError(f"{where}: index is {entry['index']!r}: {fault}; expected a number or a short name")
     options = entry.get("options", [])
     if not (
         isinstance(options, list) and len(options) <= len(string.ascii_uppercase) and all(map(_is_option, options))

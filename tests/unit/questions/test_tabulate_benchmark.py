@@ -1,12 +1,14 @@
 """A list of one's own questions becomes a table, or is refused by the number of the line and its key."""
 
 import base64
+import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from helpers.evaluation_inputs import picture
 from scripts.common.errors import UserError
@@ -14,6 +16,7 @@ from scripts.questions import tabulate_benchmark
 from scripts.questions.native_samples import accepted_answers, letters_of
 from scripts.questions.pictures import pictures_of
 from scripts.questions.tables import questions_of, read_benchmark
+from scripts.questions.tabulate_benchmark import picture_text
 
 CHOICE = {"question": "Which digit?", "images": ["p/7.png"], "options": ["1", "7"], "answer": "B"}
 
@@ -121,3 +124,12 @@ def test_an_absent_list_is_named(directory: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "argv", ["x", "--list", str(directory / "no.jsonl"), "--output", str(directory / "q.tsv")])
     with pytest.raises(UserError, match=r"no\.jsonl: not found"):
         tabulate_benchmark.main()
+
+
+def test_pictures_are_shown_as_a_person_sees_them(tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 3), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    Image.new("RGB", (4, 3), "red").save(tmp_path / "plain.png")
+    shown = [base64.b64decode(picture_text(tmp_path / name, "line 1")) for name in ("clear.png", "plain.png")]
+    with Image.open(io.BytesIO(shown[0])) as picture:
+        assert (picture.mode, picture.getpixel((0, 0))) == ("RGB", (255, 255, 255))
+    assert shown[1] == (tmp_path / "plain.png").read_bytes()

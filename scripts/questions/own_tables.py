@@ -1,0 +1,133 @@
+"""What a table of the user's own must be, so that each of its questions is asked as it stands there, and can be answered.
+
+VLMEvalKit reads a table by pandas' guesses (`01` is 1, `1.10` is 1.1), takes further columns for its own (`image_path` names the
+file that it writes a picture to), and names files after indices. Whatever would be read back as another thing is refused here,
+before anything is trained.
+"""
+
+import base64
+import io
+import re
+import string
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas
+from PIL import Image
+
+from scripts.common.errors import UserError
+from scripts.donors.library_errors import in_one_line
+from scripts.questions.indices import index_fault
+from scripts.questions.native_samples import accepted_answers, letters_of, own_adapter
+from scripts.questions.tables import NEEDED_COLUMNS, rows_of
+
+KNOWN_COLUMNS = (*NEEDED_COLUMNS, "split", "category", "l2-category", *string.ascii_uppercase)
+# VLMEvalKit reads, or writes, the picture at this path instead of the one in the table (vlmeval/dataset/image_base.py).
+REFUSED_COLUMNS = ("image_path",)
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# A cell that swallowed the next line: a quote that nobody closed.
+_SWALLOWED_LINE = re.compile(r"\n[^\n]*\t|\t[^\n]*\n")
+
+
+def require_own_table(
+    path: Path, table: pandas.DataFrame, pictures: Sequence[list[str]], *, for_vlmevalkit: bool
+) -> None:
+    """Raises UserError, by column and question, where a table of the user's would not be asked as it stands."""
+    _check_header(path)
+    for row in rows_of(table):
+        where = f"{path}: question {row['index']}"
+        if fault := index_fault(row["index"]):
+            raise UserError(
+                f"{path}: index {row['index']!r}: {fault}; expected a number or a short name; correct the row"
+            )
+        if not row["question"].strip():
+            raise UserError(f"{where}: its question is empty; expected a text; correct the row")
+        for name, text in row.items():
+            if name != "image":
+                _check_text(f"{where}: {name}", text)
+    _check_pictures(path, list(table["index"]), pictures)
+    if for_vlmevalkit:
+        _check_read_back(path, table)
+    else:
+        _check_answers(path, rows_of(table))
+
+
+def _check_header(path: Path) -> None:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        names = [name.strip('"') for name in file.readline().rstrip("\r\n").split("\t")]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{path}: column {name!r} found twice; expected each once; rename one")
+        if name in REFUSED_COLUMNS:
+            raise UserError(
+                f"{path}: column {name!r} found, by which VLMEvalKit would show, or overwrite, other pictures than those of "
+                "the column `image`; remove it"
+            )
+        likeness = [known for known in KNOWN_COLUMNS if known.lower() == name.strip().lower() and known != name]
+        if likeness and not (len(name) == 1 and likeness[0] in names):
+            raise UserError(f"{path}: column {name!r} found; expected {likeness[0]!r}; rename it")
+
+
+def _check_text(where: str, text: str) -> None:
+    if found := _CONTROL_CHARACTER.search(text):
+        raise UserError(f"{where} holds {found.group()!r}; expected no control characters but line feeds; remove it")
+    if _SWALLOWED_LINE.search(text):
+        raise UserError(
+            f"{where} holds a tab and the end of a line, as if a quote were not closed and the next rows were part of it; "
+            'expected double quotes only around a whole cell, and "" for one inside; correct the row'
+        )
+
+
+def _check_pictures(path: Path, indices: Sequence[str], pictures: Sequence[list[str]]) -> None:
+    sound: set[str] = set()
+    for index, shown in zip(indices, pictures, strict=True):
+        for picture in shown:
+            if picture in sound:
+                continue
+            try:
+                with warnings.catch_warnings(), Image.open(io.BytesIO(base64.b64decode(picture))) as opened:
+                    warnings.simplefilter("ignore")
+                    opened.load()
+            except Exception as error:  # decoders raise whatever they meet in the file
+                reason = in_one_line(error)
+                raise UserError(
+                    f"{path}: question {index}: its picture cannot be read ({reason}); expected a whole picture in base64; "
+                    "make the row again"
+                ) from None
+            sound.add(picture)
+
+
+def _check_read_back(path: Path, table: pandas.DataFrame) -> None:
+    """Each cell as VLMEvalKit will read it."""
+    read = pandas.read_csv(path, sep="\t")
+    if len(read) != len(table):
+        raise UserError(f"{path}: VLMEvalKit would read {len(read)} questions of {len(table)}; make the table again")
+    for name in table:
+        if name == "image":
+            continue
+        for index, text, value in zip(table["index"], table[name], read[name], strict=True):
+            shown = "" if pandas.isna(value) and name not in NEEDED_COLUMNS else str(value)
+            if shown != text:
+                raise UserError(
+                    f"{path}: {name} of question {index} is {text!r}, which VLMEvalKit would read as {shown!r}; expected a text "
+                    "that no reader takes for another number; word it otherwise (for example with its unit), or number the "
+                    "questions from 0"
+                )
+
+
+def _check_answers(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """The native backend's: choices or open questions, each with an answer that can be right."""
+    own_adapter(rows, str(path))
+    for row in rows:
+        letters = letters_of(row)
+        if letters and row["answer"] not in letters:
+            raise UserError(
+                f"{path}: the answer of question {row['index']} is {row['answer']!r}; expected the letter of one of its "
+                f"options ({', '.join(letters)}); correct the row"
+            )
+        if not letters and not any(answer.strip() for answer in accepted_answers(row["answer"])):
+            raise UserError(
+                f"{path}: the answer of question {row['index']} is {row['answer']!r}; expected a text, or a list of the "
+                "accepted ones; correct the row"
+            )

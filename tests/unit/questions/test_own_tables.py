@@ -1,0 +1,139 @@
+"""A table of the user's own is asked as it stands, or refused by column and question before anything is trained."""
+
+import base64
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from helpers.evaluation_inputs import picture
+from scripts.common.errors import UserError
+from scripts.questions.check_table import check_table
+
+COLUMNS = ("index", "question", "A", "B", "answer", "image")
+ROWS = (["0", "Which?", "one", "two", "B", picture("7")], ["1", "And here?", "three", "four", "A", picture("8")])
+NAMES = {"vlmevalkit": True, "native": False}
+
+
+def table(path: Path, rows: list[list[str]] | None = None, columns: tuple[str, ...] = COLUMNS, start: str = "") -> Path:
+    """A table as it stands in the file: nothing is quoted that is not quoted in the cells."""
+    lines = ["\t".join(columns), *("\t".join(row) for row in rows or ROWS)]
+    path.write_text(start + "\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def with_cell(column: str, text: str, number: int = 1) -> list[list[str]]:
+    rows = [list(row) for row in ROWS]
+    rows[number][COLUMNS.index(column)] = text
+    return rows
+
+
+def refusal(path: Path, backend: str = "vlmevalkit") -> str:
+    with pytest.raises(UserError) as caught:
+        check_table(path, backend)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("backend", NAMES)
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_a_sound_table_passes_with_and_without_a_byte_order_mark(tmp_path: Path, backend: str, start: str) -> None:
+    assert check_table(table(tmp_path / "t.tsv", start=start), backend).num_questions == len(ROWS)
+
+
+@pytest.mark.parametrize("backend", NAMES)
+@pytest.mark.parametrize("index", ["../../up", "a/b", "a\\b", " 1", "1 ", "", "..", "x" * 200])
+def test_an_index_that_is_no_name_of_a_file_is_refused(tmp_path: Path, backend: str, index: str) -> None:
+    assert f"index {index!r}: " in refusal(table(tmp_path / "t.tsv", with_cell("index", index)), backend)
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        ("index", "007"), ("index", "1e3"), ("index", "NaN"), ("A", "1.10"), ("B", "007"), ("question", "1e5"), ("A", "+5"),
+        ("A", "True "),
+    ],
+)  # fmt: skip
+def test_a_cell_that_vlmevalkit_reads_as_another_is_refused(tmp_path: Path, column: str, text: str) -> None:
+    rows = [[*with_cell(column, text, 0)[0]], [*with_cell(column, f"{text}", 1)[1]]]
+    if column == "index":
+        rows[0][0] = "5"
+    if text.strip() == "True":
+        rows = with_cell("A", "True")
+        rows[0][2] = "TRUE"
+    message = refusal(table(tmp_path / "t.tsv", rows))
+    assert column in message
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (("index", "question", "A", "A", "answer", "image"), "column 'A' found twice"),
+        (("index", "question", "A", "B ", "answer", "image"), "column 'B ' found; expected 'B'"),
+        (("index", "question", "a", "b", "answer", "image"), "column 'a' found; expected 'A'"),
+        (("index", "question", "image_path", "A", "answer", "image"), "column 'image_path' found"),
+    ],
+)
+def test_a_column_that_would_be_lost_or_misread_is_refused(
+    tmp_path: Path, columns: tuple[str, ...], words: str
+) -> None:
+    rows = [["0", "Which?", "one", "two", "A", picture("7")]]
+    if "image_path" in columns:
+        rows = [["0", "Which?", "/data/a.jpg", "two", "A", picture("7")]]
+    with pytest.raises(UserError, match=words):
+        check_table(table(tmp_path / "t.tsv", rows, columns), "native")
+
+
+@pytest.mark.parametrize("backend", NAMES)
+def test_a_quote_that_nobody_closed_does_not_swallow_questions(tmp_path: Path, backend: str) -> None:
+    rows = [
+        [str(n), '"Foo' if n == 0 else 'Bar" x' if n == 2 else "Which?", "one", "two", "A", picture("7")]
+        for n in range(4)
+    ]
+    path = table(tmp_path / "t.tsv", rows)
+    with pytest.raises(UserError, match=r"quote|not a TSV"):
+        check_table(path, backend)
+
+
+@pytest.mark.parametrize("backend", NAMES)
+@pytest.mark.parametrize(
+    ("text", "words"), [("", "its question is empty"), (" ", "its question is empty"), ("a\x00b", "holds")]
+)
+def test_an_empty_question_or_a_control_character_is_refused(
+    tmp_path: Path, backend: str, text: str, words: str
+) -> None:
+    assert words in refusal(table(tmp_path / "t.tsv", with_cell("question", text)), backend)
+
+
+def cut_picture() -> str:
+    content = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(content, "PNG")
+    return base64.b64encode(content.getvalue()[:900]).decode()
+
+
+@pytest.mark.parametrize("backend", NAMES)
+@pytest.mark.parametrize("content", [base64.b64encode(b"<html>404</html>" * 9).decode(), cut_picture()])
+def test_a_picture_that_cannot_be_read_whole_is_refused_with_its_question(
+    tmp_path: Path, backend: str, content: str
+) -> None:
+    assert "question 1: its picture cannot be read" in refusal(
+        table(tmp_path / "t.tsv", with_cell("image", content)), backend
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (with_cell("answer", "C"), "the answer of question 1 is 'C'"),
+        (with_cell("answer", ""), "the answer of question 1 is ''"),
+        ([ROWS[0], ["1", "Who?", "", "", "Ada", picture("8")]], "question 0 has options and question 1 has none"),
+        ([["0", "Who?", "", "", "[]", picture("8")]], "the answer of question 0 is '[]'"),
+        ([["0", "Who?", "", "", "", picture("8")]], "the answer of question 0 is ''"),
+    ],
+)
+def test_an_answer_that_can_never_be_right_is_refused_for_the_native_backend(
+    tmp_path: Path, rows: list[list[str]], words: str
+) -> None:
+    assert words in refusal(table(tmp_path / "t.tsv", list(rows)), "native")
