@@ -180,11 +180,12 @@ def _schedule(flags: Flags) -> Iterator[tuple[str, str]]:
             yield flag, f"{flags[flag]} found, 1 or more expected"
     if (flags.get("freeze_parameters_ratio") or 0) >= 1:
         yield "freeze_parameters_ratio", f"{flags['freeze_parameters_ratio']} found; nothing would train; remove it"
-    for flag in ("eval_on_start", "do_eval", "do_predict", "eval_use_evalscope"):
-        if flags.get(flag):
+    for flag in ("eval_on_start", "do_eval", "do_predict", "eval_use_evalscope", "eval_strategy"):
+        if (value := flags.get(flag)) is True or value in ("steps", "epoch"):
+            found = "true" if value is True else value
             yield (
                 flag,
-                "true found, but no rows are held back from the training; evaluate is a step of its own; remove it",
+                f"{found} found, but no rows are held back from the training; evaluate is a step of its own; remove it",
             )
 
 
@@ -201,6 +202,11 @@ def _texts(flags: Flags) -> Iterator[tuple[str, str]]:
 _CHECKS: tuple[Callable[[Flags], Iterator[tuple[str, str]]], ...] = (
     _choices, _packages, _attention, _precision, _values, _schedule, _texts,
 )  # fmt: skip
+
+
+def serving_conflicts(where: str, flags: Flags) -> Iterator[str]:
+    """Values that a model server would end at."""
+    yield from (f"{where}.{flag}: {fault}" for flag, fault in _choices(flags))
 
 
 def text_conflicts(where: str, flags: Flags) -> Iterator[str]:

@@ -29,7 +29,7 @@ from scripts.graft.settings import GraftSettings
 from scripts.questions.catalogue import OWN_SUFFIXES, benchmark_findings, listed_benchmarks
 from scripts.serve.settings import ServeSettings
 from scripts.train import settings as stage_settings
-from scripts.train.flag_conflicts import text_conflicts
+from scripts.train.flag_conflicts import serving_conflicts, text_conflicts
 from scripts.workflow.config_files import key_path
 from scripts.workflow.flag_types import flag_type_finding, type_hint
 from scripts.workflow.paths import path_fault, results_findings
@@ -230,6 +230,7 @@ def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
     yield from settings_from(ServeSettings, serve, "evaluate.serve").findings("evaluate.serve")
     yield from variable_findings("evaluate.serve.environment", serve["environment"])
     yield from text_conflicts("evaluate.serve.flags", serve["flags"])
+    yield from serving_conflicts("evaluate.serve.flags", serve["flags"])
     longest, answer = serve["flags"].get("vllm_max_model_len"), evaluate[evaluate["backend"]]["max_tokens"]
     if longest is not None and answer >= longest:
         yield (

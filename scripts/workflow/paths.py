@@ -12,6 +12,12 @@ RESERVED_DIRS = (
     "tests", "texts", "work",
 )  # fmt: skip
 
+# What a run makes in its directory (scripts/workflow/layout.py); a run of that name inside another's would share its files.
+NAMES_OF_A_RUN = (
+    "calibration", "config.json", "curves", "data", "disagreements", "eval", "graft", "model_files", "questions", "report.html",
+    "stage1", "stage2", "times",
+)  # fmt: skip
+
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 # What Snakemake replaces in every path that it is given, also in a path from a function: `{wildcard}` and `<pathvar>`.
 _SNAKEMAKE_PATTERN = re.compile(r"\{[^{}]*\}|<[a-z][a-z0-9_]*>")
@@ -61,6 +67,8 @@ def _results_fault(results: str) -> str | None:
         return f"expected names of at most {MAX_NAME_LENGTH} characters, {2 * MAX_NAME_LENGTH} in all"
     if parts[0] in RESERVED_DIRS:
         return f"{parts[0]}/ holds other files; expected a directory of its own, for example results/{parts[-1]}"
+    if taken := [part for part in parts[1:] if part in NAMES_OF_A_RUN]:
+        return f"a run in {results.partition(f'/{taken[0]}')[0]} keeps files of its own in {taken[0]}/; expected another name"
     path = PurePosixPath(results)
     for each in (path, *path.parents):
         if os.path.lexists(each) and not Path(each).is_dir():

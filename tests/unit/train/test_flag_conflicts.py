@@ -14,6 +14,7 @@ from scripts.train.flag_conflicts import flag_conflicts, locked_packages, text_c
         ({"padding_free": True, "attn_impl": "sdpa"}, "f.padding_free: true contradicts attn_impl: sdpa"),
         ({"padding_free": True}, "f.padding_free: true contradicts attn_impl: None"),
         ({"attn_impl": "flash"}, "f.attn_impl: flash found, one of eager, sdpa"),
+        ({"eval_strategy": "steps"}, "f.eval_strategy: steps found, but no rows are held back"),
         ({"eval_strategy": "false"}, "f.eval_strategy: false found, one of no, steps, epoch expected"),
         (
             {"lr_scheduler_type": "reduce_lr_on_plateau"},

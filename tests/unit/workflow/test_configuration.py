@@ -75,6 +75,7 @@ def test_every_shipped_configuration_is_valid(root: Path, name: str) -> None:
         ("evaluate.models", ["stage3"], 'evaluate.models[0]: "stage3" found, parent, graft,'),
         ("evaluate.serve.flags.max_new_tokns", 8, "evaluate.serve.flags.max_new_tokns: unknown flag of `swift deploy` (did you"),
         ("evaluate.serve.flags.learning_rate", 1.0, "evaluate.serve.flags.learning_rate: unknown flag of `swift deploy`"),
+        ("evaluate.serve.flags.attn_impl", "x", "evaluate.serve.flags.attn_impl: x found, one of eager, sdpa"),
         ("evaluate.serve.flags.host", "0.0.0.0", "evaluate.serve.flags.host: set by vlgraft itself"),
     ],
 )  # fmt: skip

@@ -5,8 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
-from scripts.workflow.paths import RESERVED_DIRS, path_fault, results_findings
+from scripts.workflow.layout import Layout
+from scripts.workflow.paths import NAMES_OF_A_RUN, RESERVED_DIRS, path_fault, results_findings
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,25 @@ def test_results_are_refused_where_they_would_not_be_alone(
     monkeypatch.chdir(root)
     (found,) = results_findings(results)
     assert found.startswith("results: ") and "expected" in found
+
+
+def test_results_that_another_run_would_share_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    for name in NAMES_OF_A_RUN:
+        (found,) = results_findings(f"results/mine/{name}/more")
+        assert f"a run in results/mine keeps files of its own in {name}/" in found
+    layout = Layout(yaml.safe_load((root / "config.yaml").read_text()))
+    made = [
+        layout.prepared_rows("stage1"),
+        layout.graft_config,
+        layout.metrics("stage2"),
+        layout.report,
+        layout.curve("stage1"),
+    ]
+    made += [layout.model_files_dir, layout.calibration, layout.effective_config, layout.disagreements("mmmu")]
+    made += [layout.records("mmmu", "stage1"), *layout.step_times.values()]
+    names = {path.removeprefix("results/").partition("/")[0] for path in made if path.startswith("results/")}
+    assert names <= {*NAMES_OF_A_RUN}
 
 
 @pytest.mark.parametrize("results", ["results", "results/demo", "results/2026-11-30_a.b", "runs/x", "_a/B"])
