@@ -3,6 +3,7 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 
 # Only while our package `scripts` is imported: the workflow may be used from a directory that has one of its own.
 _modules_of_caller = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "scripts"}
@@ -47,6 +48,10 @@ try:
     validate(config, ROOT / "config", faults_of_files)
 except UserError as error:
     raise WorkflowError(str(error))
+
+# Snakemake's scheduler, of each job too, writes to TMPDIR or /tmp and dies where that is full; Python finds another (/var/tmp).
+if tempfile.gettempdir() != os.path.abspath(os.environ.get("TMPDIR") or "/tmp"):
+    os.environ["TMPDIR"] = tempfile.gettempdir()
 
 # What a job of Slurm inherits from the run that submitted it.
 forget_run()

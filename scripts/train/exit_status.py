@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterable
 
 _MEANINGS = {
+    signal.SIGKILL: "from outside, mostly because memory ran out",
     signal.SIGXCPU: "a limit of processor time, as of `ulimit -t` in the shell that started this",
     signal.SIGXFSZ: "a limit of the size of files, as of `ulimit -f`",
     signal.SIGBUS: "often no room left in /dev/shm",

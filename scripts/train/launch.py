@@ -10,6 +10,7 @@ from pathlib import Path
 
 from scripts.common.errors import UserError
 from scripts.common.root import ROOT
+from scripts.train.exit_status import ending
 from scripts.train.gpus import may_have_gpus
 from scripts.train.meeting import own_addresses
 from scripts.train.ports import free_port
@@ -23,6 +24,10 @@ def num_gpus(python: Path, environment: Mapping[str, str]) -> int:
         return 0
     code = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
     result = subprocess.run([python, "-c", code], env=dict(environment), capture_output=True, text=True)
+    if result.returncode < 0:
+        raise UserError(
+            f"{python}: importing torch was ended by {ending(result.returncode)}; see why, or ask for more memory"
+        )
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UserError(

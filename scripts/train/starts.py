@@ -17,6 +17,9 @@ from scripts.train.run import Run
 # A first failure may be a node's; a second one at the same step is the training's own.
 MAX_STARTS_WITHOUT_PROGRESS = 2
 
+# In the message of one that is not made any more; scripts/workflow/slurm_plugin.py looks for it.
+NO_MORE_STARTS = "not starting again"
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -85,7 +88,7 @@ def check_progress(run: Run, attempt: int, step: int) -> None:
     else:
         reason = "none recorded, as when a process is killed because memory ran out, or its node failed"
     raise UserError(
-        f"{run.stage}: the last {num_without_progress} starts saved no checkpoint beyond step {step}; not starting again; "
+        f"{run.stage}: the last {num_without_progress} starts saved no checkpoint beyond step {step}; {NO_MORE_STARTS}; "
         "expected a new checkpoint in each job; save more often (save_steps), ask for more time or memory, or correct the "
         f"cause of the last failure, then give the same command again. Last failure: {reason}"
     )

@@ -21,6 +21,22 @@ _EXTERNAL_ID = re.compile(r"^ +external_jobid: (\S+)$")
 _REFUSED = re.compile(r"sbatch failed|submission failed")
 _FINISHED = re.compile(r"^Finished jobid: (\d+) ")
 
+_MISSING = re.compile(r"^MissingOutputException in rule (\w+) ")
+_MISSING_JOB = re.compile(r"^Job (\d+) +completed successfully, but some output files are missing")
+
+# What Slurm adds to a job's output when memory ran out: the kernel killed a process of it, or Slurm the whole job.
+_OUT_OF_MEMORY = re.compile(
+    r"^slurmstepd\S*: error: .*(oom[-_ ]kill|[Ee]xceeded .*memory limit)|^srun: error: .*: Out Of Memory$", re.MULTILINE
+)
+
+# By which variable of slurm/config.yaml a rule's job asks for memory.
+_MEMORY_VARIABLES = {
+    "stage1": "SLURM_MEM_MB_TRAIN", "stage2": "SLURM_MEM_MB_TRAIN",
+    "answer_share": "SLURM_MEM_MB_EVALUATE", "evaluate": "SLURM_MEM_MB_EVALUATE",
+    "calibration": "SLURM_MEM_MB_CALIBRATION", "fidelity": "SLURM_MEM_MB_FIDELITY",
+    "check_checkpoint": "SLURM_MEM_MB_CHECK_CHECKPOINT",
+}  # fmt: skip
+
 # What Snakemake adds to a job's output when the job's program has failed.
 _OF_SNAKEMAKE = re.compile(
     r"^(\[.*\]$|Error in |RuleException|CalledProcessError|Shutting down|Exiting because|srun: |WorkflowError)"
@@ -35,7 +51,26 @@ class FailedJob:
     job_id: str = ""  # Snakemake's
     slurm_job_id: str = ""  # empty for a local job
     log_path: Path | None = None  # None where Slurm refused it
+    is_missing_output: bool = False  # it ended well, but its files cannot be seen
+    short_of_memory: tuple[str, ...] = ()  # those of its starts, by Slurm's numbers, of which Slurm says so
     message: str = ""  # Snakemake's, with Slurm's whole answer if it never started: its first lines are often a banner
+
+
+def output_of(path: Path) -> str:
+    """What a job has printed; empty where that cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def reports_out_of_memory(text: str) -> bool:
+    """Whether Slurm says so. The job's own state is mostly FAILED; that of its step, which its output names, is not."""
+    return "OUT_OF_MEMORY" in text or bool(_OUT_OF_MEMORY.search(text))
+
+
+def ran_out_of_memory(job: FailedJob) -> bool:
+    return reports_out_of_memory(f"{job.message}\n{output_of(job.log_path) if job.log_path else ''}")
 
 
 def failed_jobs(workflow_log: str) -> list[FailedJob]:
@@ -51,9 +86,9 @@ def failed_jobs(workflow_log: str) -> list[FailedJob]:
             slurm_logs[match.group(1)] = Path(match.group(2))
         elif match := _FINISHED.match(line):
             blocks = [block for block in blocks if block.job_id != match.group(1)]
-        elif match := _FAILED.match(line):
-            blocks.append(FailedJob(match.group(1)))
-        elif blocks and not blocks[-1].job_id and (match := _JOB_ID.match(line)):
+        elif match := _FAILED.match(line) or _MISSING.match(line):
+            blocks.append(FailedJob(match.group(1), is_missing_output=line.startswith("Missing")))
+        elif blocks and not blocks[-1].job_id and (match := _JOB_ID.match(line) or _MISSING_JOB.match(line)):
             blocks[-1].job_id = match.group(1)
         elif blocks and not blocks[-1].message and (match := _MESSAGE.match(line)):
             blocks[-1].message, is_in_message = match.group(1), True
@@ -62,7 +97,21 @@ def failed_jobs(workflow_log: str) -> list[FailedJob]:
         elif blocks and (match := _EXTERNAL_ID.match(line)):
             blocks[-1].slurm_job_id = match.group(1)
             blocks[-1].log_path = slurm_logs.get(match.group(1))
-    return list({block.job_id: block for block in blocks}.values())
+    for job in (last := {block.job_id: block for block in blocks}).values():
+        starts = [block for block in blocks if block.job_id == job.job_id and block.slurm_job_id]
+        job.short_of_memory = tuple(block.slurm_job_id for block in starts if ran_out_of_memory(block))
+    return list(last.values())
+
+
+def memory_remedy(job: FailedJob) -> list[str]:
+    """What to do where memory ran out; the last start may have been refused because of that, and not say so itself."""
+    if not job.short_of_memory:
+        return []
+    variable = _MEMORY_VARIABLES.get(job.rule)
+    how = f"raise {variable}" if variable else f"give {job.rule} more mem_mb in set-resources of slurm/config.yaml"
+    return [
+        f"memory ran out, Slurm says of job {', '.join(job.short_of_memory)}; {how}, then give the same command again"
+    ]
 
 
 def last_error(lines: list[str]) -> list[str]:
@@ -89,6 +138,11 @@ def reason_for(job: FailedJob) -> list[str]:
     Of a local job only an error of our programs counts: its other output was on the terminal already, and its log may be
     that of another program.
     """
+    if job.is_missing_output:
+        return [
+            "its job ended well, but this machine does not see its files within the latency-wait of slurm/config.yaml; give the "
+            "same command again with a longer one (--latency-wait 300), or ask why the file system shows files so late"
+        ]
     if job.log_path is None:
         return job.message.splitlines() if _REFUSED.search(job.message) else []
     try:
@@ -102,7 +156,7 @@ def failure_summary(workflow_log: str) -> str:
     """Each failed job with its reason and the file that holds its whole output; empty if no job failed."""
     parts = []
     for job in failed_jobs(workflow_log):
-        if reason := reason_for(job):
+        if reason := memory_remedy(job) + reason_for(job):
             name = f"{job.rule} (Slurm job {job.slurm_job_id})" if job.slurm_job_id else job.rule
             parts += [f"{name} failed:", *(f"  {line}" for line in reason)]
             parts += [f"  whole output: {job.log_path}"] if job.log_path and job.log_path.exists() else []

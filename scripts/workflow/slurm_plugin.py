@@ -18,6 +18,7 @@ docs/slurm-plugin.md has a note for its authors of each: what, why, how to repro
   a second.
 - It needs sacctmgr or sshare for an account, sacct without one, and then guesses the account of the last job. sbatch knows.
 - It refuses types of GPUs with hyphens, which is how NVIDIA's library names them, and cannot ask by `--gpus-per-node`.
+- It submits again what has just refused to start once more, or has run out of the same memory twice.
 - It gives jobs the limits of the login shell (processor time, stack) and what SBATCH_* variables say.
 """
 
@@ -28,7 +29,9 @@ import re
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import snakemake_executor_plugin_slurm as plugin
@@ -37,6 +40,8 @@ from scripts.common.errors import UserError
 from scripts.common.logger import log
 from scripts.common.units import duration
 from scripts.train.slurm_commands import ANSWER_LIMIT_S, answer, ask
+from scripts.train.starts import NO_MORE_STARTS
+from scripts.workflow.failed_jobs import last_error, output_of, reports_out_of_memory
 from scripts.workflow.waiting_jobs import (
     HELD_REASONS,
     NewReasons,
@@ -51,6 +56,9 @@ FAILED_STATES = {"REVOKED": "CANCELLED", "LAUNCH_FAILED": "FAILED", "RECONFIG_FA
 
 # States that Slurm changes within seconds if it queues the job again.
 LEFT_TO_SLURM = ("PREEMPTED", "NODE_FAIL")
+
+# A second time with the same memory is the step's own need.
+MAX_OUT_OF_MEMORY = 2
 
 # As the plugin does (its dynamic_check_threshold).
 NUM_INTERVALS_KEPT = 3
@@ -168,6 +176,26 @@ def cancel_hopeless_jobs(check: Check) -> Check:
         self.next_seconds_between_status_checks = self.workflow.executor_settings.init_seconds_before_status_checks
 
     return check_active_jobs
+
+
+def without_vain_retries(report: Callable[..., None]) -> Callable[..., None]:
+    """Wraps the report of a failed job: not submitted again, each time behind others in the queue, where that is in vain.
+
+    That is a training that refuses to start once more (scripts/train/starts.py, which also counts its starts without memory),
+    and any other step that has run out of memory twice, with the same memory.
+    """
+    num_out_of_memory: Counter[int] = Counter()  # of a job
+
+    def report_job_error(self: Any, job_info: Any, msg: str | None = None, **options: Any) -> None:
+        job, path = job_info.job, (job_info.aux or {}).get("slurm_logfile")
+        output = output_of(Path(path)) if path else ""
+        num_out_of_memory[job.jobid] += reports_out_of_memory(f"{msg}\n{output}")
+        is_vain = num_out_of_memory[job.jobid] >= MAX_OUT_OF_MEMORY and job.name not in ("stage1", "stage2")
+        if is_vain or any(NO_MORE_STARTS in line for line in last_error(output.splitlines())[:1]):
+            job.attempt = job.restart_times + 1
+        report(self, job_info, msg=msg, **options)
+
+    return report_job_error
 
 
 def cancel_all_jobs(
@@ -363,4 +391,5 @@ def patch_slurm_plugin(settings: Any) -> None:
     executor.run_job = lambda self, job: submission.run_job(self, job)
     executor._report_job_error_threadsafe = lambda self, job_info, msg: submission.report_error(self, job_info, msg)
     executor.check_active_jobs = cancel_hopeless_jobs(executor.check_active_jobs)
+    executor.report_job_error = without_vain_retries(executor.report_job_error)
     executor.cancel_jobs = cancel_all_jobs(executor.cancel_jobs, submission.is_ended)

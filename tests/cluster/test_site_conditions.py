@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from helpers.cluster_run import TABLE, ClusterRun, wait_for_end
 from helpers.shared_run import SharedRun
 from helpers.slurm_cluster import ACCOUNT, GPU_TYPE, wait_until
+from scripts.common.root import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.full]
 
@@ -100,6 +102,16 @@ def test_what_a_sites_plugin_says_when_it_refuses_a_job_is_shown_whole_at_the_en
     assert "graft failed:" in output
     end = output.partition("graft failed:")[2]
     assert "Welcome" in end and "name a project of 2026" in end
+
+
+def test_a_node_whose_tmp_is_full_takes_another_directory(run: ClusterRun) -> None:
+    """Snakemake's own scheduler, which each job has, would die there with a traceback."""
+    with run.cluster.without_room_in_tmp([run.cluster.root, run.directory, ROOT, Path(sys.prefix)]):
+        run.run("--force", GRAFT)
+    job_output = max(
+        (run.directory / ".snakemake/slurm_logs/rule_graft").glob("*.log"), key=lambda path: path.stat().st_mtime
+    )
+    assert "tmpdir=/var/tmp" in job_output.read_text()
 
 
 def hide_accounting(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

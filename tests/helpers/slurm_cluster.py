@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -367,6 +367,30 @@ class SlurmCluster:
             mark.unlink()
             self.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
             wait_until(lambda: self.num_ready_nodes() == len(self.nodes), "the node's return")
+
+    @contextmanager
+    def without_room_in_tmp(self, kept: Iterable[Path]) -> Iterator[None]:
+        """Nodes whose /tmp is full. What lies below it and is `kept` stays visible there."""
+        names = sorted({path.parts[2] for path in kept if path.parts[:2] == ("/", "tmp")})
+        # Made beside the real one, which is hidden by it at last.
+        hide = (
+            'mkdir -p "$0" && mount -t tmpfs -o size=64k tmpfs "$0" && '
+            'for name; do mkdir "$0/$name" && mount --bind "/tmp/$name" "$0/$name" || exit 1; done; '
+            '! head -c 1M /dev/zero 2> /dev/null > "$0/filling" && mount --rbind "$0" /tmp'
+        )
+        full = str(self.root / "full-tmp")
+        for node in self.nodes:
+            subprocess.run([*self.on_files_of(node), "sh", "-c", hide, full, *names], check=True)
+        try:
+            yield
+        finally:
+            for node in self.nodes:
+                for path in ("/tmp", full):
+                    subprocess.run([*self.on_files_of(node), "umount", "--recursive", "--lazy", path], check=True)
+
+    def on_files_of(self, node: str) -> list[str]:
+        """Before a command: runs it with the mounts of a node."""
+        return ["nsenter", f"--mount=/proc/{self.pid_of(f'slurmd.{node}')}/ns/mnt"]
 
     @contextmanager
     def refusing(self, text: str) -> Iterator[None]:

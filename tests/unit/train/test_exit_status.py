@@ -14,7 +14,7 @@ from scripts.train.exit_status import ending, rank_ending
     [
         (0, "exit status 0"),
         (3, "exit status 3"),
-        (-signal.SIGKILL, "signal 9"),
+        (-signal.SIGKILL, "signal 9 (SIGKILL: from outside, mostly because memory ran out)"),
         (-signal.SIGBUS, "signal 7 (SIGBUS: often no room left in /dev/shm)"),
     ],
 )

@@ -25,7 +25,8 @@ def test_without_one_the_first_exception_of_this_start_and_the_last_lines_are_sh
     run.log.write_text(old + "\n".join(lines) + "\n")
     message = failure_message(run, -9, len(old))
     assert message.startswith(
-        "stage1: ms-swift ended with signal 9: [rank1]: torch.OutOfMemoryError: CUDA out of memory\n"
+        "stage1: ms-swift ended with signal 9 (SIGKILL: from outside, mostly because memory ran out): [rank1]: "
+        "torch.OutOfMemoryError: CUDA out of memory\n"
     )
     assert "earlier start" not in message
     assert message.endswith(f"all output: {run.log}")

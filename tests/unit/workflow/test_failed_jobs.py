@@ -119,3 +119,26 @@ def test_a_local_job_is_named_by_its_log(tmp_path: Path) -> None:
 
 def test_a_run_without_cluster_jobs_has_nothing_to_tell() -> None:
     assert failure_summary("Error in rule table:\n    jobid: 1\n") == ""
+
+
+def test_a_step_whose_earlier_starts_ran_out_of_memory_is_named_with_the_variable_to_raise(tmp_path: Path) -> None:
+    """As a Slurm 22.05 with task/cgroup has it: state FAILED, and the last start refused to try once more."""
+    (tmp_path / "6.log").write_text(
+        "error: stage1: ms-swift ended with signal 9\n"
+        "slurmstepd-node1: error: Detected 1 oom-kill event(s) in StepId=6.0. Some of your processes may have been killed by the "
+        "cgroup out-of-memory handler.\nsrun: error: node1: task 0: Out Of Memory\n"
+    )
+    (tmp_path / "7.log").write_text("error: stage1: the last 2 starts saved no checkpoint\n")
+    text = failure_summary(WORKFLOW_LOG.format(directory=tmp_path))
+    assert "memory ran out, Slurm says of job 6; raise SLURM_MEM_MB_TRAIN, then give the same command again" in text
+    assert "error: stage1: the last 2 starts saved no checkpoint" in text
+
+
+def test_a_step_whose_files_do_not_appear_is_named_with_the_option_to_wait_longer() -> None:
+    log = (
+        'MissingOutputException in rule fidelity in file "/x/rules/graft.smk", line 66:\n'
+        "Job 0 completed successfully, but some output files are missing. Missing files after 60 seconds.\n"
+    )
+    assert failure_summary(log).startswith("fidelity failed:\n  its job ended well")
+    assert "--latency-wait" in failure_summary(log)
+    assert failure_summary(log + "Finished jobid: 0 (Rule: fidelity)\n") == ""

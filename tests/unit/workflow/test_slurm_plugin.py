@@ -29,6 +29,7 @@ from scripts.workflow.slurm_plugin import (
     status_command,
     with_known_states,
     without_limits_of_the_shell,
+    without_vain_retries,
 )
 
 LOGGER = logging.getLogger(__name__)
@@ -207,6 +208,39 @@ def test_a_job_that_a_person_or_time_can_let_go_on_is_waited_for(
     left, attempts = look(executor, "1")
     assert (left, attempts, executor.errors) == (["1"], {"1": 1}, {})
     assert not (tmp_path / "cancelled").exists()
+
+
+OUT_OF_MEMORY = "slurmstepd-node1: error: Detected 1 oom-kill event(s) in StepId=11.0. Some of your processes ...\n"
+
+
+@pytest.mark.parametrize(
+    ("rule", "outputs", "expected"),
+    [
+        ("evaluate", [OUT_OF_MEMORY, OUT_OF_MEMORY], [True, False]),
+        ("evaluate", ["error: a node failed\n", OUT_OF_MEMORY], [True, True]),
+        ("stage1", [OUT_OF_MEMORY, OUT_OF_MEMORY], [True, True]),
+        (
+            "stage1",
+            ["error: stage1: the last 2 starts saved no checkpoint beyond step 0; not starting again; x\n"],
+            [False],
+        ),
+    ],
+)
+def test_a_job_is_not_submitted_again_in_vain(
+    tmp_path: Path, rule: str, outputs: list[str], expected: list[bool]
+) -> None:
+    is_submitted_again = []
+
+    def report(executor: object, job_info: SimpleNamespace, msg: str, aux_logs: list[str]) -> None:
+        is_submitted_again.append(job_info.job.attempt <= job_info.job.restart_times)
+
+    job = SimpleNamespace(name=rule, jobid=3, attempt=1, restart_times=10)
+    report_job_error = without_vain_retries(report)
+    for number, output in enumerate(outputs):
+        path = tmp_path / f"{number}.log"
+        path.write_text(output)
+        report_job_error(Executor(), SimpleNamespace(job=job, aux={"slurm_logfile": path}), msg="failed", aux_logs=[])
+    assert is_submitted_again == expected
 
 
 def test_a_cancelled_run_leaves_no_job_also_of_those_whose_states_are_being_asked(
