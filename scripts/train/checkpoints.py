@@ -70,9 +70,29 @@ def step_of(checkpoint_dir: Path) -> int:
     return int(checkpoint_dir.name.removeprefix("checkpoint-"))
 
 
+def check_unchanged(checkpoint_dir: Path) -> None:
+    """Raises UserError where a file has another size than complete.json names, though all of them are there.
+
+    No kill leaves that: complete.json is written when the others are on the disk, and a removal that was cut off lacks files.
+    """
+    try:
+        complete = read_object(Complete, checkpoint_dir / COMPLETE_NAME)
+        sizes = {name: (checkpoint_dir / name).stat().st_size for name in complete.files}
+    except (OSError, UserError):
+        return
+    for name, expected in complete.files.items():
+        if sizes[name] != expected:
+            raise UserError(
+                f"{checkpoint_dir / name}: {sizes[name]} bytes found, {expected} expected by {COMPLETE_NAME}: it was changed "
+                f"after it was saved; put it back, or remove {checkpoint_dir} to go on from the checkpoint before"
+            )
+
+
 def remove_incomplete(trainer_dir: Path) -> list[Path]:
-    """Removes checkpoints that a kill cut off, and returns them."""
+    """Removes checkpoints that a kill cut off, and returns them. Raises UserError for one that somebody changed."""
     removed = [path for path in trainer_checkpoints(trainer_dir) if not is_complete(path)]
+    for path in removed:
+        check_unchanged(path)
     for path in removed:
         shutil.rmtree(path)
     return removed

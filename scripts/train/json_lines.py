@@ -3,7 +3,11 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from scripts.common.reading import object_from
+
+T = TypeVar("T")
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
@@ -23,3 +27,8 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(value, dict):
                 yield value
+
+
+def read_objects(cls: type[T], path: Path) -> list[T]:
+    """The lines as objects of the dataclass that they were written from; UserError naming the file and the key otherwise."""
+    return [object_from(cls, line, path) for line in read_lines(path)]

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scripts.common.errors import UserError
-from scripts.train.json_lines import append_line, read_lines
+from scripts.train.json_lines import append_line, read_objects
 from scripts.train.run import Run
 
 # A first failure may be a node's; a second one at the same step is the training's own.
@@ -48,11 +48,11 @@ def failures_path(run_dir: Path) -> Path:
 
 
 def read_attempts(run_dir: Path) -> list[Attempt]:
-    return [Attempt(**line) for line in read_lines(attempts_path(run_dir))]
+    return read_objects(Attempt, attempts_path(run_dir))
 
 
 def read_failed_starts(run_dir: Path) -> list[FailedStart]:
-    return [FailedStart(**line) for line in read_lines(failures_path(run_dir))]
+    return read_objects(FailedStart, failures_path(run_dir))
 
 
 def record_attempt(run_dir: Path, resume_step: int) -> None:

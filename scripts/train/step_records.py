@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.train.json_lines import read_lines
+from scripts.train.json_lines import read_objects
 from scripts.train.metrics import StepTimes
 
 
@@ -31,7 +31,7 @@ class StepRecord:
 
 def read_all_steps(path: Path) -> list[StepRecord]:
     """Every record in the order of writing; a step that ran twice is there twice."""
-    return [StepRecord(**line) for line in read_lines(path)]
+    return read_objects(StepRecord, path)
 
 
 def read_steps(path: Path, last_step: int) -> dict[int, StepRecord]:

@@ -57,7 +57,7 @@ def train(run: Run, stop: StopRequests, attempt: int) -> tuple[Path, list[str]]:
             path.unlink(missing_ok=True)
     elif is_finished(checkpoint):
         log(f"{run.stage}: already trained to step {step_of(checkpoint)}; checking and exporting")
-        return checkpoint, list(read_json(run.command_path))
+        return checkpoint, read_command(run.command_path)
     else:
         log(f"{run.stage}: going on from step {step_of(checkpoint)}")
     resume_step = step_of(checkpoint) if checkpoint else 0
@@ -68,6 +68,17 @@ def train(run: Run, stop: StopRequests, attempt: int) -> tuple[Path, list[str]]:
     except UserError as error:
         record_failed_start(run.run_dir, str(error))
         raise
+
+
+def read_command(path: Path) -> list[str]:
+    """The trainer's command as it was started last; raises UserError where the file holds something else."""
+    words = read_json(path)
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise UserError(
+            f"{path}: {type(words).__name__} found; expected the trainer's command, a list of texts; remove the directory "
+            f"{path.parent} to train anew"
+        )
+    return words
 
 
 def train_to_the_end(run: Run, resume_from: Path | None, stop: StopRequests) -> tuple[Path, list[str]]:

@@ -10,6 +10,7 @@ import pytest
 from helpers.kills import killed_at_each_removal
 from helpers.stage import stage_settings
 from helpers.trained_checkpoint import WEIGHTS, make_model, make_trained
+from scripts.common.errors import UserError
 from scripts.common.reading import read_object
 from scripts.donors.safetensors_files import read_checkpoint
 from scripts.train import checkpoints
@@ -43,6 +44,18 @@ def test_a_checkpoint_is_complete_only_with_every_file_at_its_size(tmp_path: Pat
     assert not is_complete(checkpoint)
     (checkpoint / "optimizer.pt").unlink()
     assert not is_complete(checkpoint)
+
+
+def test_a_checkpoint_that_somebody_changed_is_kept_and_named(tmp_path: Path) -> None:
+    checkpoint = make_trained(tmp_path / "checkpoint-4", WEIGHTS)
+    mark_complete(checkpoint)
+    (checkpoint / "optimizer.pt").write_bytes(b"edited by hand")
+    with pytest.raises(UserError, match=r"checkpoint-4/optimizer\.pt: 14 bytes found.*changed after it was saved"):
+        remove_incomplete(tmp_path)
+    assert checkpoint.is_dir()
+    (checkpoint / "scheduler.pt").unlink(missing_ok=True)
+    next(path for path in checkpoint.glob("*.safetensors")).unlink()
+    assert remove_incomplete(tmp_path) == [checkpoint], "a removal that was cut off"
 
 
 def test_an_empty_or_torn_mark_is_no_mark(tmp_path: Path) -> None:
