@@ -3,7 +3,6 @@ import os
 import re
 import shlex
 import sys
-import tempfile
 
 # Only while our package `scripts` is imported: the workflow may be used from a directory that has one of its own.
 _modules_of_caller = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "scripts"}
@@ -27,6 +26,7 @@ from scripts.workflow.paths import path_fault
 from scripts.workflow.program_files import program_files
 from scripts.workflow.slurm_plugin import patch_slurm_plugin, require_plain_words
 from scripts.workflow.steps import shell_command
+from scripts.workflow.temporary_files import leave_full_directory
 
 sys.path.pop(0)
 for _name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
@@ -49,9 +49,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error))
 
-# Snakemake's scheduler, of each job too, writes to TMPDIR or /tmp and dies where that is full; Python finds another (/var/tmp).
-if tempfile.gettempdir() != os.path.abspath(os.environ.get("TMPDIR") or "/tmp"):
-    os.environ["TMPDIR"] = tempfile.gettempdir()
+leave_full_directory()
 
 # What a job of Slurm inherits from the run that submitted it.
 forget_run()
