@@ -53,6 +53,9 @@ _MIN_CONTRAST = 0.5  # between black and white
 # Counted in a row, one for each part of its pictures.
 _PICTURE_TOKENS = ("<|image_pad|>", "<|video_pad|>")
 
+# Published settings have none, or one token.
+_MAX_LEAST_LENGTH = 16
+
 _ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -119,6 +122,11 @@ def _text_faults(text: str, found: str) -> Iterator[str]:
         )
 
 
+def _numbers_in(value: Any) -> list[int]:
+    """An id, or a list of them."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 def _generation_faults(directory: Path, num_rows: int) -> Iterator[str]:
     import torch
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
@@ -126,7 +134,7 @@ def _generation_faults(directory: Path, num_rows: int) -> Iterator[str]:
     values = json.loads((directory / "generation_config.json").read_bytes())
     for key in _ID_KEYS:
         found = values.get(key)
-        ids = found if isinstance(found, list) else [] if found is None else [found]
+        ids = _numbers_in(found)
         if found == [] or not all(
             type(number) is int and 0 <= number < num_rows for number in ids
         ):  # true is 1 to Python
@@ -148,6 +156,14 @@ def _generation_faults(directory: Path, num_rows: int) -> Iterator[str]:
     prompt = torch.zeros(1, 2, dtype=torch.long)
     settings.update(do_sample=settings.temperature != 0, max_new_tokens=2, max_length=None)
     model.generate(prompt, generation_config=settings)
+    ends = {*_numbers_in(values.get("eos_token_id"))}
+    never = {*_numbers_in(values.get("suppress_tokens"))}
+    never |= {word[0] for word in values.get("bad_words_ids") or [] if isinstance(word, list) and len(word) == 1}
+    if ends and ends <= never:
+        yield f"suppress_tokens or bad_words_ids hold {sorted(ends)}, the eos_token_id: no answer could end; remove it there"
+    for key in ("min_length", "min_new_tokens"):
+        if (found := values.get(key) or 0) > _MAX_LEAST_LENGTH:
+            yield f"{key} is {found!r}; expected 0 or little more: each answer would be as long"
 
 
 def _value_faults(black: Any, white: Any, grid: Any) -> Iterator[str]:

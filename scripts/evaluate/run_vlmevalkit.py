@@ -34,10 +34,10 @@ from scripts.evaluate.load_balancer import LoadBalancer
 from scripts.evaluate.settings import VlmevalkitSettings
 from scripts.evaluate.task_file import HarnessTask, Round
 from scripts.evaluate.vlmevalkit_verdicts import CHOICE_TYPES, OTHER_VERDICTS, choice_judgements
+from scripts.questions.catalogue import CIRCULAR_MARKS
 from scripts.questions.tables import read_benchmark, require_scorable
 
 # Names that make VLMEvalKit ask each question in several turns of its options and score the group (image_mcq.py).
-CIRCULAR_MARKS = ("mmbench", "ccbench", "circular", "mmcr")
 
 # Control characters do not survive its tables; a token of raw bytes can be one.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")

@@ -60,6 +60,11 @@ def pictures_named_in(list_path: Path) -> Iterator[Path]:
                 yield from (list_path.parent / path for path in json_value(line)["images"])
 
 
+# By these in a name VLMEvalKit takes a table for another kind: one asked in turned options, or one of open questions.
+CIRCULAR_MARKS = ("mmbench", "ccbench", "circular", "mmcr")
+OPEN_MARK = "openended"
+
+
 def benchmark_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """Unknown names, names twice, and benchmarks that the backend cannot score."""
     catalogue, evaluate = read_catalogue(), config["evaluate"]
@@ -74,6 +79,13 @@ def benchmark_findings(config: Mapping[str, Any]) -> Iterator[str]:
             if path is None:
                 known = ", ".join(catalogue)
                 yield f"{where}: {name} is unknown; expected one of {known}, or a file of your own: {{{name}: PATH.tsv}}"
+            elif evaluate["backend"] == "vlmevalkit" and (
+                marks := [mark for mark in (*CIRCULAR_MARKS, OPEN_MARK) if mark in name.lower()]
+            ):
+                yield (
+                    f"{where}: {name} holds {marks[0]!r}, by which VLMEvalKit would ask or score it as another kind of "
+                    "benchmark; give your own another name"
+                )
             elif Path(path).suffix not in OWN_SUFFIXES:
                 yield f"{where}: {path} found; expected a table, {' or '.join(OWN_SUFFIXES)}"
         elif evaluate["backend"] not in catalogue[name]:

@@ -23,6 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     ),
     "eval_strategy": ("no", "steps", "epoch"),
     "logging_strategy": ("no", "steps", "epoch"),
+    "loss_type": ("cross_entropy",),  # the others are of embeddings, rerankers and decisions
     "lr_scheduler_type": (
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
         "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",

@@ -44,6 +44,11 @@ REFUSED_FLAGS: dict[str, tuple[Any, str]] = {
     "new_special_tokens": (None, "the checkpoint would have weights that its input does not have"),
     "quant_method": (None, "weights that are all trained are not quantised"),
     "quant_bits": (None, "weights that are all trained are not quantised"),
+    "adapters": ([], "a stage starts from the whole of its input; there are no adapters beside it"),
+    "rope_scaling": (
+        None,
+        "the exported config.json would not say so; write it into a copy of the donor's config.json",
+    ),
     "task_type": ("causal_lm", "the model answers in text"),
 }
 

@@ -93,3 +93,10 @@ def test_the_pictures_of_a_list_lie_beside_it_and_broken_lines_name_none(tmp_pat
 def test_an_entry_that_its_backend_does_not_have_is_no_key_error(backend: str, entry: Any) -> None:
     with pytest.raises(UserError, match=r"^evaluate\.benchmarks: "):
         listed_benchmarks({"backend": backend, "benchmarks": [entry]})
+
+
+@pytest.mark.parametrize("name", ["mmbench_mine", "my-Circular", "openended_q"])
+def test_a_name_by_which_vlmevalkit_would_score_otherwise_is_refused_for_it_alone(name: str) -> None:
+    (line,) = found("vlmevalkit", {name: "mine.tsv"})
+    assert line.startswith(f"evaluate.benchmarks[0]: {name} holds ")
+    assert found("native", {name: "mine.tsv"}) == []
