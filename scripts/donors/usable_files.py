@@ -11,7 +11,7 @@ import resource
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,19 +127,30 @@ def _numbers_in(value: Any) -> list[int]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
+def _id_faults(values: Mapping[str, Any], num_rows: int) -> Iterator[str]:
+    """Ids of tokens that are none; one fault for each key."""
+    for key in _ID_KEYS:
+        found = values.get(key)
+        if found == [] or not all(type(number) is int and 0 <= number < num_rows for number in _numbers_in(found)):
+            # true is 1 to Python
+            yield f"{key} is {found!r}; expected ids from 0 to {num_rows - 1}, below the vocab_size of config.json"
+
+
+def _config_faults(directory: Path, num_rows: int) -> Iterator[str]:
+    values = json.loads((directory / "config.json").read_bytes())
+    text = values.get("text_config")
+    for section in (values, text if isinstance(text, dict) else {}):
+        yield from _id_faults(section, num_rows)
+
+
 def _generation_faults(directory: Path, num_rows: int) -> Iterator[str]:
     import torch
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
     values = json.loads((directory / "generation_config.json").read_bytes())
-    for key in _ID_KEYS:
-        found = values.get(key)
-        ids = _numbers_in(found)
-        if found == [] or not all(
-            type(number) is int and 0 <= number < num_rows for number in ids
-        ):  # true is 1 to Python
-            yield f"{key} is {found!r}; expected ids from 0 to {num_rows - 1}, below the vocab_size of config.json"
-            return
+    if faults := list(_id_faults(values, num_rows)):
+        yield from faults
+        return
     settings = GenerationConfig.from_pretrained(directory, local_files_only=True)
     settings.validate()
     # The smallest model with as many tokens: what its answers are made with is used, sampling included.
@@ -215,6 +226,8 @@ def _video_faults(directory: Path) -> Iterator[str]:
 
 def _parts_of(directory: Path, role: str, num_rows: int) -> Iterator[tuple[tuple[str, ...], Any]]:
     """(names of a file, of which the first that is there is meant; what finds its faults): what is used of this donor."""
+    # First, for transformers reads it with the tokenizer, and would blame that.
+    yield ("config.json",), lambda: _config_faults(directory, num_rows)
     yield ("tokenizer.json", "vocab.json"), lambda: _tokenizer_faults(directory, num_rows)
     yield ("generation_config.json",), lambda: _generation_faults(directory, num_rows)
     if role == "vl":

@@ -195,6 +195,14 @@ def test_a_special_token_that_the_vocabulary_does_not_have_is_named(llm_dir: Pat
     assert "the special token '<|imend|>'" in "".join(faults_here(llm_dir, "llm", rows_of(llm_dir)))
 
 
+@pytest.mark.parametrize("found", ["<|im_end|>", 10**6, [], True])
+def test_an_id_of_config_json_that_is_none_is_named_there(llm_dir: Path, found: object) -> None:
+    num_rows = rows_of(llm_dir)
+    change(llm_dir / "config.json", {"eos_token_id": found})
+    fault = next(iter(faults_here(llm_dir, "llm", num_rows)))
+    assert fault.startswith(f"{llm_dir / 'config.json'}: eos_token_id is {found!r}; expected ids from 0")
+
+
 def test_a_picture_token_that_fills_rows_up_is_named(llm_dir: Path) -> None:
     change(llm_dir / "tokenizer_config.json", {"pad_token": "<|image_pad|>"})
     said = "".join(faults_here(llm_dir, "llm", rows_of(llm_dir)))
@@ -203,7 +211,7 @@ def test_a_picture_token_that_fills_rows_up_is_named(llm_dir: Path) -> None:
 
 def test_more_rows_than_tokens_are_no_fault_and_fewer_are(llm_dir: Path) -> None:
     assert list(faults_here(llm_dir, "llm", rows_of(llm_dir) + 1000)) == []
-    assert "expected ids below 100, the vocab_size" in next(iter(faults_here(llm_dir, "llm", 100)))
+    assert "expected ids below 100, the vocab_size" in "".join(faults_here(llm_dir, "llm", 100))
 
 
 def test_files_that_end_the_library_are_one_fault(llm_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
