@@ -19,9 +19,9 @@ from scripts.upload.front_matter import read_front_matter
 pytestmark = pytest.mark.slow
 DEMO = ("--configfile", "config/demo.yaml")
 SHORT = short_demo(num_steps=60, models=["stage2"])
-# What follows every change of a score.
 # What the graft's config.json decides beside the graft: the files by which rows are checked.
 AFTER_CONFIG = {"graft_config", "model_files", "check_dataset"}
+# What follows every change of a score.
 AFTER_SCORES = {"table", "disagreements", "report", "model_card", "check_checkpoint"}
 
 
