@@ -6,7 +6,7 @@ ROLES = train evaluate
 # What a cluster's modules set for another Python.
 unexport PYTHONPATH PYTHONHOME PYTHONWARNINGS
 
-.PHONY: demo serve chat study test test-rest test-all test-unit test-model test-serving test-pipeline test-cluster mutants kills lint bench environments status docs/steps.svg
+.PHONY: demo check serve chat study test test-rest test-all test-unit test-model test-serving test-pipeline test-cluster mutants kills lint bench environments status docs/steps.svg
 
 # The environments in a call of their own: one that was deleted is built again without rerunning what was made with it.
 demo: environments
@@ -82,6 +82,10 @@ status: .venv/ok
 
 environments: .venv/ok
 	$(SNAKEMAKE) $(ROLES:%=.venvs/%.ok) --configfile config/demo.yaml
+
+# Whether a run can begin: donors, rows, questions, environments. All faults at once; no GPU, minutes. CONFIG=mine.yaml for yours.
+check: .venv/ok
+	$(SNAKEMAKE) --keep-going check --configfile $(if $(filter command line,$(origin CONFIG)),$(CONFIG),config.yaml)
 
 bench: demo
 	.venv/bin/python benchmarks/graft.py

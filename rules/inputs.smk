@@ -26,6 +26,16 @@ def local_datasets(wildcards):
     return [path for source in config[wildcards.stage]["datasets"] if (path := file_of_source(source))]
 
 
+def all_that_is_checked():
+    """The environments, and the records that donors, rows and questions were checked."""
+    return [
+        *[RUN.environment(role) for role in RUN.roles],
+        *[RUN.donor_check(role) for role in config["donors"]],
+        *[RUN.dataset_check(stage) for stage in STAGES],
+        *[RUN.questions_identity(benchmark) for benchmark in RUN.benchmarks],
+    ]
+
+
 def own_list(wildcards):
     """The user's own list of questions, and its pictures."""
     list_path = RUN.benchmarks[wildcards.benchmark].own_path

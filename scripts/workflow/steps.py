@@ -316,6 +316,17 @@ def workflow_save_config(layout: Layout) -> Step:
     return Step("workflow", {"configuration": layout.config, "output": layout.effective_config})
 
 
+def workflow_summarise_check(layout: Layout) -> Step:
+    return Step(
+        "workflow",
+        {
+            "manifests": [layout.donor_manifest(role) for role in ("vl", "llm")],
+            "dataset-checks": [layout.dataset_check(stage) for stage in STAGES],
+            "questions": [layout.questions_identity(benchmark) for benchmark in layout.benchmarks],
+        },
+    )
+
+
 # Serving
 
 
