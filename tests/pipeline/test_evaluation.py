@@ -184,5 +184,5 @@ def test_a_stock_checkpoint_whose_server_is_killed_half_way_is_refused_at_once(
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(server.pid, signal.SIGKILL)
     output, _ = process.communicate(timeout=LIMIT_S)
-    assert "the model server ended (killed by signal 9)" in refusal(run, process.returncode, output)
+    assert "the model server ended (killed by signal 9 (SIGKILL: " in refusal(run, process.returncode, output)
     assert not any(child.is_running() for child in children)
