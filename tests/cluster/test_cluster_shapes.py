@@ -39,12 +39,12 @@ def test_a_stage_that_fails_each_time_is_not_tried_for_ever_and_the_login_node_s
 ) -> None:
     run.forget("stage2")
     # Which keys a scheduler takes only its own code knows.
-    flags = OVERLAY["stage2"]["flags"] | {"lr_scheduler_kwargs": '{"no_such_key": 1}'}
+    flags = OVERLAY["stage2"]["flags"] | {"lr_scheduler_kwargs": '{"no_such_word": 1}'}
     with run.overlay(stage2={"num_processes_per_node": 1, "flags": flags}):
         output = run.run(run.target("stage2"), status=1)
     said = output.partition("stage2 (Slurm job ")[2]
     assert re.search(r"failed:\n  error: stage2: the last 2 starts saved no checkpoint beyond step 0", said)
-    assert re.search(r"Last failure: stage2: .*no_such_key.* \(all output: .*stage2.log\)", said)
+    assert re.search(r"Last failure: stage2: .*no_such_word.* \(all output: .*stage2.log\)", said)
     assert len(run.starts("stage2")) == 2
 
 
