@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers.report_inputs import DATASET_CHECK as CHECK
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_of_file
-from scripts.data.bad_rows import DroppedRow
 from scripts.data.dataset_check import (
     DatasetCheck,
-    LengthBin,
     Spread,
-    TokenCounts,
     length_bins,
     read_dataset_check,
     require_checked,
@@ -21,22 +19,6 @@ from scripts.data.dataset_check import (
     write_dataset_check,
 )
 
-CHECK = DatasetCheck(
-    num_rows=4,
-    num_dropped_rows=1,
-    num_duplicate_rows=1,
-    num_assistant_turns=4,
-    num_pictures=3,
-    num_picture_references=4,
-    picture_width_px=Spread(10, 20, 60),
-    picture_height_px=Spread(20, 30.5, 40),
-    picture_area_px=Spread(400, 400, 1800),
-    num_changed_pictures={"turned upright": 2},
-    tokens=TokenCounts(90, 16, 20, Spread(10, 20, 40), 64, [LengthBin(32, 3), LengthBin(64, 1)]),
-    dropped=[DroppedRow("/rows.jsonl", 7, "picture not found: /a.png")],
-    num_bytes=512,
-    sha256="ab" * 32,
-)
 WITHOUT_PICTURES = {"picture_width_px": None, "picture_height_px": None, "picture_area_px": None, "tokens": None}
 
 
