@@ -37,6 +37,11 @@ class FetchedPicture:
     sha256: str
 
 
+def is_address(image: str) -> bool:
+    """Whether ms-swift would fetch this picture."""
+    return image.startswith(("http://", "https://"))
+
+
 def fetch_picture(address: str, pictures_dir: Path) -> bytes:
     """The picture's bytes, as they were when it was first fetched.
 

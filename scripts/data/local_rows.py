@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.input_files import file_fault
+from scripts.data.addresses import is_address
 from scripts.data.row_files import RowFile, RowProblem, open_rows
 from scripts.data.rows import Row, standard_row
 from scripts.data.sources import Source, chosen_rows
@@ -95,8 +96,3 @@ def local_picture(image: Any, directory: Path) -> Any:
     if image.startswith("data:") or (file_fault(path) and _BASE64.fullmatch(image)):
         return {"bytes": image}
     return str(path)
-
-
-def is_address(image: str) -> bool:
-    """Whether ms-swift would fetch this picture."""
-    return image.startswith(("http://", "https://"))

@@ -14,8 +14,7 @@ from PIL import Image
 
 from scripts.common.files import write_bytes_atomically
 from scripts.common.input_files import file_fault
-from scripts.data.addresses import fetch_picture
-from scripts.data.local_rows import is_address
+from scripts.data.addresses import fetch_picture, is_address
 from scripts.data.row_files import RowProblem
 from scripts.data.seen_pictures import may_change, seen
 from scripts.donors.library_errors import in_one_line

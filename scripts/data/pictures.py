@@ -1,5 +1,6 @@
 """Reads the pictures of a training set in full, as training will."""
 
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,19 +30,28 @@ class Picture:
     detail: str = ""
 
 
+def whole_size_px(source: str | bytes) -> tuple[int, int]:
+    """Width and height of a picture, a path or its bytes, decoded in full; raises whatever its decoder meets in it."""
+
+    def opened() -> Image.Image:
+        return Image.open(source if isinstance(source, str) else io.BytesIO(source))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with opened() as picture:
+            picture.verify()
+        with opened() as picture:  # verify() leaves the picture unusable
+            picture.load()
+            picture.convert("RGB")
+            return picture.size
+
+
 def read_picture(path: str) -> Picture:
     """Decodes one picture in full."""
     if fault := file_fault(path):
         return Picture(path, problem="picture not found", detail=path if fault == NOT_FOUND else f"{path} ({fault})")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                picture.verify()
-            with Image.open(path) as picture:  # verify() leaves the picture unusable
-                picture.load()
-                picture.convert("RGB")
-                width_px, height_px = picture.size
+        width_px, height_px = whole_size_px(path)
     # Decoders raise whatever they meet in the file: OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
         reason = in_one_line(error)

@@ -14,7 +14,8 @@ import numpy as np
 
 from scripts.common.errors import UserError
 from scripts.common.logger import log
-from scripts.data.local_rows import TakenRow, is_address
+from scripts.data.addresses import is_address
+from scripts.data.local_rows import TakenRow
 from scripts.data.occasional_log import OccasionalLog
 from scripts.data.rows import standard_row
 from scripts.data.sources import Source, chosen_rows

@@ -32,12 +32,15 @@ class RowProblem(ValueError):
 class RowFile(ABC):
     """The rows of one file, in order. A row is parsed when it is asked for, so that a large file needs little memory."""
 
-    @abstractmethod
-    def __len__(self) -> int: ...
+    def __init__(self) -> None:
+        self._lines = array("Q")  # in which each row begins, from 1
 
-    @abstractmethod
+    def __len__(self) -> int:
+        return len(self._lines)
+
     def line_of(self, index: int) -> int:
         """The line of the file, from 1, in which a row begins."""
+        return self._lines[index]
 
     @abstractmethod
     def row(self, index: int) -> dict[str, Any]:
@@ -58,7 +61,8 @@ class JsonLines(RowFile):
     """One JSON object a line. The file stays on the disk; what is kept is where its lines begin."""
 
     def __init__(self, path: Path) -> None:
-        self._offsets, self._lines = array("Q"), array("Q")
+        super().__init__()
+        self._offsets = array("Q")
         with open(path, "rb") as file:
             self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             offset = 0
@@ -68,12 +72,6 @@ class JsonLines(RowFile):
                 if self._content[start:offset].strip():
                     self._offsets.append(start)
                     self._lines.append(number)
-
-    def __len__(self) -> int:
-        return len(self._offsets)
-
-    def line_of(self, index: int) -> int:
-        return self._lines[index]
 
     def row(self, index: int) -> dict[str, Any]:
         self._content.seek(self._offsets[index])
@@ -87,8 +85,9 @@ class JsonArray(RowFile):
     """One JSON array of objects."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._text = read_input_text(path, _EXPECTED, _REMEDY).removeprefix("\ufeff")
-        self._ends, self._starts, self._lines = array("Q"), array("Q"), array("Q")
+        self._ends, self._starts = array("Q"), array("Q")
         line, seen = 1, 0
         for start, end in _elements(self._text, path):
             line += self._text.count("\n", seen, start)
@@ -96,12 +95,6 @@ class JsonArray(RowFile):
             self._starts.append(start)
             self._ends.append(end)
             self._lines.append(line)
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def line_of(self, index: int) -> int:
-        return self._lines[index]
 
     def row(self, index: int) -> dict[str, Any]:
         return _section(self._text[self._starts[index] : self._ends[index]])
@@ -143,11 +136,11 @@ class CsvTable(RowFile):
     """A table with the names of its columns in the first line. An empty cell is an empty text."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         text = read_input_text(path, _EXPECTED, _REMEDY).removeprefix("\ufeff")
         csv.field_size_limit(MAX_CELL_CHARACTERS)
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         self._rows: list[list[str]] = []
-        self._lines = array("Q")
         line = 1
         try:
             self._names = next(reader, [])
@@ -160,12 +153,6 @@ class CsvTable(RowFile):
             raise UserError(f"{path}, line {reader.line_num}: no table of .csv ({error}); correct the file") from None
         if twice := [name for name in self._names if self._names.count(name) > 1]:
             raise UserError(f"{path}, line 1: column {twice[0]!r} found twice; expected each once; rename one")
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def line_of(self, index: int) -> int:
-        return self._lines[index]
 
     def row(self, index: int) -> dict[str, Any]:
         cells = self._rows[index]

@@ -6,17 +6,15 @@ before anything is trained.
 """
 
 import base64
-import io
 import re
 import string
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas
-from PIL import Image
 
 from scripts.common.errors import UserError
+from scripts.data.pictures import whole_size_px
 from scripts.donors.library_errors import in_one_line
 from scripts.questions.indices import index_fault
 from scripts.questions.native_samples import accepted_answers, letters_of, own_adapter
@@ -86,9 +84,7 @@ def _check_pictures(path: Path, indices: Sequence[str], pictures: Sequence[list[
             if picture in sound:
                 continue
             try:
-                with warnings.catch_warnings(), Image.open(io.BytesIO(base64.b64decode(picture))) as opened:
-                    warnings.simplefilter("ignore")
-                    opened.load()
+                whole_size_px(base64.b64decode(picture))
             except Exception as error:  # decoders raise whatever they meet in the file
                 reason = in_one_line(error)
                 raise UserError(
