@@ -27,8 +27,7 @@ class TakenRow:
     """A row of a source, with its place there, or why it cannot be trained on."""
 
     place: int  # the line of a file, or the number of the row in a dataset, from 1
-    row: Row | None
-    problem: str = ""
+    row: Row | RowProblem
 
 
 def read_local(source: Source, seed: int, ignored_keys: Collection[str] = ()) -> Iterator[TakenRow]:
@@ -46,7 +45,7 @@ def read_local(source: Source, seed: int, ignored_keys: Collection[str] = ()) ->
             )
             yield TakenRow(rows.line_of(index), taken)
         except RowProblem as error:
-            yield TakenRow(rows.line_of(index), None, str(error))
+            yield TakenRow(rows.line_of(index), error)
 
 
 def swift_form(rows: RowFile, ignored_keys: Collection[str]) -> SwiftForm | None:

@@ -61,8 +61,8 @@ def prepare(
             first = len(source_of_row) + 1
             for taken in read_source(source, seed, settings):
                 try:
-                    if taken.row is None:
-                        raise RowProblem(taken.problem)
+                    if isinstance(taken.row, RowProblem):
+                        raise taken.row
                     row = taken.row
                     if "images" in row:
                         row["images"] = [pictures.path_of(image) for image in row["images"]]

@@ -21,12 +21,16 @@ _SAME_IN_A_MESSAGE = (("role", "from"), ("content", "value"), ("user", "human"),
 _TOOL_ROLES = {"tool_call", "tool", "tool_response"}
 
 
+def _is_given(value: Any) -> bool:
+    return value not in (None, "", [], {})
+
+
 class _Read(dict[str, Any]):
     """A message that remembers which of its keys were read."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__(values)
-        self.given = {key for key, value in values.items() if value not in (None, "", [], {})}
+        self.given = {key for key, value in values.items() if _is_given(value)}
         self.read: set[str] = set()
 
     def __getitem__(self, key: str) -> Any:
@@ -116,7 +120,7 @@ def _check_sections(result: Mapping[str, Any]) -> None:
     for key, value in result.items():
         if key in _UNSUPPORTED_MEDIA and value:
             raise RowProblem(f"key {key!r}: trained here are pictures alone; expected none; write the row without it")
-    _check_keys([key for key, value in result.items() if key not in KEPT_KEYS and value not in (None, "", [], {})])
+    _check_keys([key for key, value in result.items() if key not in KEPT_KEYS and _is_given(value)])
     if isinstance(objects := result.get("objects"), Mapping):
         _check_keys(
             [f"objects.{key}" for key, value in objects.items() if key not in _OBJECT_KEYS and value is not None]
