@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from helpers.processes import LIMIT_S
-from helpers.report_inputs import make_metrics
+from helpers.report_inputs import DATASET_CHECK, make_metrics
 from helpers.small_checkpoint import write_small_checkpoint
 from helpers.small_file_system import remount, small_file_system
 from helpers.training_run import TrainingRun, graft, stage_settings, write_dataset
 from scripts.common.reading import write_sealed
+from scripts.data.dataset_check import write_dataset_check
 
 Prepare = Callable[[TrainingRun], None]
 
@@ -50,6 +51,13 @@ def break_shard(run: TrainingRun) -> None:
 def break_row(run: TrainingRun) -> None:
     with open(run.dataset, "a") as file:
         file.write('{"messages": [\n')
+
+
+def test_rows_that_were_edited_after_their_check_are_not_trained_on(run: TrainingRun) -> None:
+    run.dataset_check = run.dataset.with_suffix(".check.json")
+    write_dataset_check(run.dataset_check, DATASET_CHECK)
+    assert "data.jsonl: sha256 " in (error := refused(run))
+    assert "the rows were edited after their check" in error
 
 
 @pytest.mark.parametrize(

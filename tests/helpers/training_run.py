@@ -88,6 +88,7 @@ class TrainingRun:
     settings: dict[str, Any] = field(default_factory=stage_settings)
     stage: str = "stage2"
     seed: int = 3
+    dataset_check: Path | None = None
 
     @property
     def work_dir(self) -> Path:
@@ -139,6 +140,8 @@ class TrainingRun:
             "work-dir": self.work_dir, "output-dir": self.directory / "out", "log": self.directory / "train.log",
             "settings": json.dumps(self.settings), "train-python": self.train_python,
         }  # fmt: skip
+        if self.dataset_check:
+            options["dataset-check"] = self.dataset_check
         arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         command = [sys.executable, "scripts", "train.train", *arguments]
         return subprocess.Popen(command, cwd=self.root, stderr=subprocess.PIPE, text=True, start_new_session=True)

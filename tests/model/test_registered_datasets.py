@@ -133,6 +133,15 @@ def test_pictures_that_arrive_inside_the_rows_become_files_beside_the_output(pre
         assert row["messages"][0]["content"].count(IMAGE_TAG) == 1, "the tag that these rows lack was added"
 
 
+def test_a_row_that_cannot_be_trained_on_is_named_by_its_number_in_the_dataset(prepare: Prepare) -> None:
+    hub_rows = [{"image": {"bytes": png_bytes(), "path": None}, "caption": f"caption {i}"} for i in range(4)]
+    hub_rows[2]["image"]["bytes"] = b"no picture"
+    with pytest.raises(
+        UserError, match=r"1 of 4 rows .*\n  modelscope/coco_2014_caption:train, line 3: a picture given"
+    ):
+        prepare("modelscope/coco_2014_caption:train", hub_rows)
+
+
 PICTURE = {"bytes": png_bytes(), "path": None}
 MIX_MESSAGES = [
     {"role": "user", "content": [{"type": "text", "text": "What?"}, {"type": "image", "text": None}]},
