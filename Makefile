@@ -83,7 +83,7 @@ status: .venv/ok
 environments: .venv/ok
 	$(SNAKEMAKE) $(ROLES:%=.venvs/%.ok) --configfile config/demo.yaml
 
-# Whether a run can begin: donors, rows, questions, environments. All faults at once; no GPU, minutes. CONFIG=mine.yaml for yours.
+# Whether a run can begin: donors, rows, questions, environments. All faults at once, no GPU. CONFIG=mine.yaml for yours.
 check: .venv/ok
 	$(SNAKEMAKE) --keep-going check --configfile $(if $(filter command line,$(origin CONFIG)),$(CONFIG),config.yaml)
 

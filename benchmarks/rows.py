@@ -4,7 +4,7 @@ A file of made-up conversations (two questions, two answers, one picture a row) 
 checked by the rules' own programs. Beside them, in the same run, one process encodes a sample of the same rows with their
 pixels, as training does: what the check would cost if it did not leave the pixels out.
 
-By hand, after `make demo`, a quarter of an hour on two cores:
+By hand, after `make demo`:
     .venv/bin/python benchmarks/rows.py                   # a million rows; writes benchmarks/results/rows.md
     .venv/bin/python benchmarks/rows.py --num-rows 20000
 """

@@ -15,7 +15,7 @@ from scripts.data.occasional_log import OccasionalLog
 from scripts.data.training_encoding import EncodedRow, RowEncoder
 
 NUM_ROWS_PER_BATCH = 512
-MIN_NUM_ROWS_FOR_WORKERS = 20_000  # ten seconds' work
+MIN_NUM_ROWS_FOR_WORKERS = 20_000  # below that it is some seconds' work
 
 Numbered = tuple[int, EncodedRow]  # a row's number, from 1
 

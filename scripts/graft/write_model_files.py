@@ -1,7 +1,7 @@
 """Writes the grafted model without its weights: what says how texts and pictures become tokens.
 
 Why: rows are checked by the training's own encoding (scripts/data/check_dataset.py), which needs tokenizer, processor and chat
-template, but no weights: it can begin before the graft, and where the weights are not yet.
+template, but no weights: it can begin before the graft.
 
 By hand: .venv/bin/python scripts graft.write_model_files --config config/demo.yaml
 """
