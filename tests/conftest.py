@@ -108,8 +108,6 @@ def tiny_donors_dir(root: Path, train_python: Path, tmp_path_factory: pytest.Tem
     if kept_dir.exists():
         return Path(shutil.copytree(kept_dir, directory, dirs_exist_ok=True))
     subprocess.run([str(train_python), program, "--output-dir", str(directory)], cwd=root, check=True)
-    for other_dir in set(kept_dir.parent.glob("tiny-donors-*")) - {kept_dir}:
-        shutil.rmtree(other_dir)
     keep(directory, [path.name for path in directory.iterdir()], kept_dir)
     return directory
 

@@ -59,7 +59,7 @@ def main() -> None:
         scores = [score for model in records for score in scores_of(model, records[model])]
         write_text_atomically(arguments.output_comparison, comparison_text(records))
         write_text_atomically(arguments.output_csv, scores_text(scores))
-        write_table_provenance(arguments.output_json, provenances, arguments.output_csv)
+        write_table_provenance(arguments.output_json, provenances, arguments.output_csv, arguments.output_comparison)
         print(overall_table(scores))
 
 

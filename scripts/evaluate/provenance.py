@@ -103,10 +103,11 @@ class Provenance:
 
 @dataclass(frozen=True)
 class TableProvenance:
-    """Of all models of a table, and of the table itself."""
+    """Of all models of a table, and of its files."""
 
     models: dict[str, Provenance]
     scores_sha256: str
+    comparison_sha256: str
 
 
 def write_provenance(path: Path, provenance: Provenance) -> None:
@@ -127,17 +128,23 @@ def check_not_exchanged(provenances: Mapping[str, Provenance], paths: Mapping[st
             )
 
 
-def write_table_provenance(path: Path, provenances: Mapping[str, Provenance], scores_path: Path) -> None:
-    write_sealed(path, asdict(TableProvenance(dict(provenances), sha256_of_file(scores_path))))
+def write_table_provenance(
+    path: Path, provenances: Mapping[str, Provenance], scores_path: Path, comparison_path: Path
+) -> None:
+    sums = map(sha256_of_file, (scores_path, comparison_path))
+    write_sealed(path, asdict(TableProvenance(dict(provenances), *sums)))
 
 
 def read_table_provenance(path: Path, models: Sequence[str], scores_path: Path) -> dict[str, Provenance]:
-    """The provenance of each of these models; raises UserError when the file lacks one, or the table was edited since."""
+    """The provenance of each of these models; raises UserError when the file lacks one, or a table was edited since."""
     table = read_sealed(TableProvenance, path)
     for model in models:
         if model not in table.models:
             raise UserError(f"{path}: nothing about {model} found, though its records were given; make the table again")
     _check_unedited(scores_path, table.scores_sha256, path, "make the table again")
+    comparison_path = scores_path.with_suffix(".comparison.csv")
+    if comparison_path.exists():
+        _check_unedited(comparison_path, table.comparison_sha256, path, "make the table again")
     return {model: table.models[model] for model in models}
 
 

@@ -38,7 +38,7 @@ from scripts.common.files import sha256_of_file
 from scripts.common.input_files import read_section
 from scripts.common.logger import log
 from scripts.common.ownership import owned
-from scripts.common.reading import read_object
+from scripts.common.reading import read_sealed
 from scripts.common.settings import json_settings
 from scripts.donors.checksums import check_recorded_digests
 from scripts.donors.library_errors import in_one_line
@@ -190,7 +190,7 @@ def architecture_of(graft_dir: Path) -> Architecture:
 def check_is_gated(graft_dir: Path, gate: Gate | None) -> None:
     """Raises UserError unless a refitted graft, and no other, comes with the report of its calibration."""
     path = graft_dir / SETTINGS_NAME
-    settings = read_object(SavedSettings, path).graft
+    settings = read_sealed(SavedSettings, path).graft
     if settings.is_refitted != (gate is not None):
         found = "none" if gate is None else "one"
         raise UserError(

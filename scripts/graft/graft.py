@@ -26,6 +26,7 @@ from scripts.common.files import fsync_directory
 from scripts.common.json_text import json_value
 from scripts.common.logger import log
 from scripts.common.ownership import owned
+from scripts.common.reading import SEAL_KEY, seal_of
 from scripts.common.settings import json_settings
 from scripts.common.units import duration, size
 from scripts.common.whole_numbers import seed_number
@@ -117,7 +118,8 @@ def prepare(job: GraftJob) -> PreparedGraft:
     for name in PROCESSING_NAMES & files.keys():
         check_picture_processing(json_value(files[name]), vision_shape(vl.child("vision_config")), job.vl_dir / name)
     check_no_machine_paths(job, files)
-    files[SETTINGS_NAME] = json_bytes(asdict(SavedSettings(job.settings, job.seed)))
+    saved = asdict(SavedSettings(job.settings, job.seed))
+    files[SETTINGS_NAME] = json_bytes(saved | {SEAL_KEY: seal_of(saved)})
     outputs = [output_tensor(entry, job.seed) for entry in plan if entry.output_name]
     return PreparedGraft(
         plan=plan,

@@ -12,7 +12,15 @@ from scripts.common.errors import UserError
 from scripts.common.input_files import read_section
 from scripts.donors.safetensors_files import read_checkpoint, read_shard
 from scripts.graft.aligner_init import constant_slabs, fresh_input_moment, kept_input_moment, mlp_2_std, normal_slabs
-from scripts.graft.donor_configs import ConfigReader, language_shape, text_section, tied, vision_shape
+from scripts.graft.donor_configs import (
+    SAFETENSORS_DTYPES,
+    ConfigReader,
+    dtype_name,
+    language_shape,
+    text_section,
+    tied,
+    vision_shape,
+)
 from scripts.graft.donor_tensors import DonorTensors, by_published_name, check_tensors
 from scripts.graft.ledger import LedgerRow, shape_text
 from scripts.graft.plan import PlannedTensor, plan_graft
@@ -62,6 +70,17 @@ def check_output_dir(output_dir: Path, donor_dirs: Iterable[Path]) -> None:
             )
 
 
+def check_dtype(llm: DonorTensors, config: ConfigReader) -> None:
+    """Raises UserError where a weight would be cast on loading: the graft's dtype is that of the language donor's config.json."""
+    stated = dtype_name(config)
+    for tensor in llm.tensors.values():
+        if tensor.dtype != SAFETENSORS_DTYPES[stated]:
+            raise UserError(
+                f"{tensor.path}: tensor {tensor.name} is {tensor.dtype}; {config.path} says {stated}, to which each loader "
+                "would cast it; correct torch_dtype in a copy of this donor, or take one whose weights are of that type"
+            )
+
+
 def read_vision_tensors(directory: Path, config: ConfigReader) -> DonorTensors:
     """The headers of the vision donor's files; raises UserError where they do not go with its config.json."""
     shapes = vision_shapes(vision_shape(config.child("vision_config")))
@@ -78,6 +97,7 @@ def read_language_tensors(directory: Path, config: ConfigReader) -> DonorTensors
     donor = DonorTensors("llm", read_checkpoint(directory), shapes, str(config.path))
     head: Shapes = {"lm_head.weight": (shape.vocab_size, shape.hidden_size)} if shape.tie_word_embeddings else {}
     check_tensors(donor, optional=head)
+    check_dtype(donor, config)
     return donor
 
 

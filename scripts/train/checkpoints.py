@@ -1,31 +1,18 @@
-"""Checkpoint directories: which ones of the trainer are complete, and how one is published.
-
-A trainer checkpoint counts only with `complete.json`, written when every file of it is on the disk. A published one is
-built in a temporary directory beside it, which is then renamed.
-"""
+"""What is read of the trainer's checkpoints, and how one is published: built in a directory beside, which is then renamed."""
 
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scripts.common.errors import UserError
 from scripts.common.files import fsync_directory, fsync_file, write_json_atomically
 from scripts.common.input_files import read_json
-from scripts.common.reading import read_object
-from scripts.donors.model_files import COMPLETE_NAME, model_files
+from scripts.donors.model_files import model_files
 from scripts.donors.safetensors_files import INDEX_NAME, SINGLE_NAME, read_shard, weight_map_of
+from scripts.train.complete_checkpoints import step_of
 from scripts.train.losses import LossPoint, losses_of
 from scripts.train.settings import SETTINGS_NAME, ExportedSettings
-
-
-@dataclass(frozen=True)
-class Complete:
-    """complete.json: the size of every file of a checkpoint, by its path there."""
-
-    files: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -35,72 +22,6 @@ class TrainerState:
     global_step: int
     max_steps: int
     losses: list[LossPoint]
-
-
-def mark_complete(checkpoint_dir: Path) -> None:
-    """Syncs every file of the checkpoint to the disk, then writes complete.json."""
-    sizes = {}
-    for path in sorted(path for path in checkpoint_dir.rglob("*") if path.is_file()):
-        if path.name == COMPLETE_NAME:
-            continue
-        fsync_file(path)
-        sizes[str(path.relative_to(checkpoint_dir))] = path.stat().st_size
-    for directory in [path for path in checkpoint_dir.rglob("*") if path.is_dir()] + [checkpoint_dir]:
-        fsync_directory(directory)
-    fsync_directory(checkpoint_dir.parent)
-    write_json_atomically(checkpoint_dir / COMPLETE_NAME, asdict(Complete(sizes)))
-
-
-def is_complete(checkpoint_dir: Path) -> bool:
-    """Whether complete.json is there and every file that it names has its size."""
-    try:
-        complete = read_object(Complete, checkpoint_dir / COMPLETE_NAME)
-        return all((checkpoint_dir / name).stat().st_size == size for name, size in complete.files.items())
-    except (OSError, UserError):
-        return False
-
-
-def trainer_checkpoints(trainer_dir: Path) -> list[Path]:
-    """The checkpoint-N directories, complete or not, in the order of N."""
-    found = [path for path in trainer_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted((path for path in found if path.is_dir()), key=step_of)
-
-
-def step_of(checkpoint_dir: Path) -> int:
-    return int(checkpoint_dir.name.removeprefix("checkpoint-"))
-
-
-def check_unchanged(checkpoint_dir: Path) -> None:
-    """Raises UserError where a file has another size than complete.json names, though all of them are there.
-
-    No kill leaves that: complete.json is written when the others are on the disk, and a removal that was cut off lacks files.
-    """
-    try:
-        complete = read_object(Complete, checkpoint_dir / COMPLETE_NAME)
-        sizes = {name: (checkpoint_dir / name).stat().st_size for name in complete.files}
-    except (OSError, UserError):
-        return
-    for name, expected in complete.files.items():
-        if sizes[name] != expected:
-            raise UserError(
-                f"{checkpoint_dir / name}: {sizes[name]} bytes found, {expected} expected by {COMPLETE_NAME}: it was changed "
-                f"after it was saved; put it back, or remove {checkpoint_dir} to go on from the checkpoint before"
-            )
-
-
-def remove_incomplete(trainer_dir: Path) -> list[Path]:
-    """Removes checkpoints that a kill cut off, and returns them. Raises UserError for one that somebody changed."""
-    removed = [path for path in trainer_checkpoints(trainer_dir) if not is_complete(path)]
-    for path in removed:
-        check_unchanged(path)
-    for path in removed:
-        shutil.rmtree(path)
-    return removed
-
-
-def last_complete(trainer_dir: Path) -> Path | None:
-    complete = [path for path in trainer_checkpoints(trainer_dir) if is_complete(path)]
-    return complete[-1] if complete else None
 
 
 def read_trainer_state(checkpoint_dir: Path) -> TrainerState:

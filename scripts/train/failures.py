@@ -6,8 +6,8 @@ from pathlib import Path
 from scripts.common.disk_space import free_bytes, reports_full_disk
 from scripts.common.units import size
 from scripts.train.checkpoint_space import disk_space_remedy
-from scripts.train.checkpoints import last_complete, remove_incomplete, step_of
 from scripts.train.command import RANK_PREFIX
+from scripts.train.complete_checkpoints import last_complete, remove_incomplete, step_of
 from scripts.train.exit_status import ending, rank_ending
 from scripts.train.run import Run
 from scripts.train.watch_files import read_begin, read_first_failure

@@ -12,6 +12,7 @@ from scripts.common.files import sha256_of_file
 from scripts.common.logger import log
 from scripts.donors.model_files import model_sha256
 from scripts.train.checkpoints import publish_checkpoint, read_trainer_state
+from scripts.train.complete_checkpoints import check_unchanged
 from scripts.train.local_paths import without_local_paths
 from scripts.train.losses import LossPoint, loss_goes_on, loss_limit
 from scripts.train.metrics import CHECKPOINT_NAME, METRICS_NAME, Metrics, Resume, write_metrics
@@ -98,6 +99,7 @@ def prove_changes(run: Run, checkpoint: Path, begin: Begin) -> tuple[list[Tensor
 
 def finish(run: Run, checkpoint: Path, argv: list[str], output_dir: Path, versions: Mapping[str, str]) -> None:
     """Proves the training, then publishes checkpoint and metrics."""
+    check_unchanged(checkpoint, is_last_start=True)
     begin, state = read_begin(run.watch), read_trainer_state(checkpoint)
     if state.max_steps != begin.max_steps:
         raise UserError(f"{checkpoint}: max_steps {state.max_steps} found, {begin.max_steps} expected")

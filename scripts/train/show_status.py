@@ -17,7 +17,8 @@ from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.units import duration
-from scripts.train.checkpoints import TrainerState, last_complete, read_trainer_state, step_of
+from scripts.train.checkpoints import TrainerState, read_trainer_state
+from scripts.train.complete_checkpoints import last_complete, step_of
 from scripts.train.starts import Attempt, read_attempts
 from scripts.train.step_records import StepRecord, read_all_steps
 from scripts.train.trainer_process import LAUNCHER_LOCK_NAME, RANKS_LOCK_NAME, is_locked

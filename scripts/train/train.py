@@ -29,7 +29,8 @@ from scripts.data.dataset_check import require_checked
 from scripts.data.fingerprint import dataset_sha256
 from scripts.data.swift_model import model_type
 from scripts.environments.installed_packages import versions_in
-from scripts.train.checkpoints import is_finished, last_complete, read_trainer_state, remove_incomplete, step_of
+from scripts.train.checkpoints import is_finished, read_trainer_state
+from scripts.train.complete_checkpoints import check_unchanged, last_complete, remove_incomplete, step_of
 from scripts.train.declarations import checked_sha256
 from scripts.train.metrics import CHECKPOINT_NAME
 from scripts.train.proof import finish
@@ -59,7 +60,8 @@ def train(run: Run, stop: StopRequests, attempt: int) -> tuple[Path, list[str]]:
         log(f"{run.stage}: already trained to step {step_of(checkpoint)}; checking and exporting")
         return checkpoint, read_command(run.command_path)
     else:
-        log(f"{run.stage}: going on from step {step_of(checkpoint)}")
+        log(f"{run.stage}: going on from step {step_of(checkpoint)}, once its files are found as they were saved")
+        check_unchanged(checkpoint)
     resume_step = step_of(checkpoint) if checkpoint else 0
     check_progress(run, attempt, resume_step)
     record_attempt(run.run_dir, resume_step)

@@ -40,11 +40,13 @@ from scripts.common.errors import UserError
 from scripts.common.files import fsync_file
 from scripts.common.processes import is_alive
 from scripts.train.checkpoint_space import checkpoint_bytes, disk_shortage_message, num_checkpoints_to_come
-from scripts.train.checkpoints import mark_complete, read_trainer_state, step_of, trainer_checkpoints
+from scripts.train.checkpoints import read_trainer_state
+from scripts.train.complete_checkpoints import mark_complete, step_of, trainer_checkpoints
 from scripts.train.data_loader import name_failing_rows, quiet_data_loader_workers
 from scripts.train.early_proof import EarlyProof
 from scripts.train.losses import loss_goes_on, loss_limit, losses_of
 from scripts.train.rank import TRAINER_STOP_SIGNALS, init_distributed_early, register_rank, watch_settings
+from scripts.train.starts import attempts_path
 from scripts.train.step_counter import StepCounter, peak_gpu_memory_gib
 from scripts.train.step_records import Dealing, StepRecord, sample_problem
 from scripts.train.tensor_changes import GROUPS, shown
@@ -307,7 +309,8 @@ class WatchCallback(TrainerCallback):
         if args.process_index == 0:
             if read_trainer_state(checkpoint_dir).global_step != state.global_step:
                 raise UserError(f"{checkpoint_dir}: holds another step than {state.global_step}")
-            mark_complete(checkpoint_dir)
+            steps = map(self.files.steps, range(args.world_size))
+            mark_complete(checkpoint_dir, [self.files.begin, attempts_path(self.files.run_dir), *steps])
         # No rank goes on, or ends, before the checkpoint is marked.
         self._raise_on_all_ranks(self._unprovable(args, state, checkpoint_dir))
         self.saved_step = state.global_step

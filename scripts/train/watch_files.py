@@ -25,6 +25,11 @@ class WatchDir:
     path: Path
 
     @property
+    def run_dir(self) -> Path:
+        """Of the training (scripts/train/run.py)."""
+        return self.path.parent
+
+    @property
     def settings(self) -> Path:
         return self.path / "settings.json"
 

@@ -10,6 +10,7 @@ import pytest
 
 from helpers.cluster_run import TABLE, ClusterRun, WholeRun, wait_for_end
 from helpers.hub_stand_in import hub_stand_in
+from helpers.kept_results import keep, key_of_tree
 from helpers.shared_run import SharedRun
 from helpers.slurm_cluster import (
     ACCOUNT,
@@ -22,6 +23,8 @@ from helpers.slurm_cluster import (
 )
 from helpers.workflow_run import RUN_LIMIT_S
 
+# What decides, beside the programs, what the finished checkout is.
+MAKERS = ("tests/cluster/conftest.py", "tests/helpers/cluster_run.py", "tests/helpers/make_tiny_donors.py")
 # As a hub has them: the models of the account `lab`, and where tests/helpers/make_tiny_donors.py puts them.
 HUB_MODELS = {"vision": "vl", "language": "llm"}
 
@@ -111,30 +114,56 @@ def undisturbed_stage1_run(prefetched: SharedRun[ClusterRun]) -> SharedRun[dict[
 
 
 @pytest.fixture(scope="session")
+def kept_dir(root: Path) -> Path:
+    """Where the checkout is kept in which these very files have come to the table."""
+    return root / ".cache/tests" / f"cluster-{key_of_tree(root, *MAKERS)}"
+
+
+@pytest.fixture(scope="session")
 def whole_run(
-    prefetched: SharedRun[ClusterRun], undisturbed_stage1_run: SharedRun[dict[str, str]]
+    prefetched: SharedRun[ClusterRun], undisturbed_stage1_run: SharedRun[dict[str, str]], kept_dir: Path
 ) -> SharedRun[WholeRun]:
-    """To the table by one command: stage 1 in one process, whose job is cancelled once, stage 2 on two nodes."""
+    """To the table by one command: stage 1 in one process, whose job is cancelled once, stage 2 on two nodes.
+
+    Kept if stage 1 came to the undisturbed weights; nothing disturbed stage 2.
+    """
 
     def make() -> WholeRun:
-        undisturbed_stage1_run()
+        undisturbed_weights = undisturbed_stage1_run()
         run = prefetched()
         with run.started(TABLE) as process:
             with run.held("stage1", 25, process) as reached:
                 run.cluster.run("scancel", run.starts("stage1")[0]["slurm_job_id"])
                 run.wait_for_stop("stage1", num_failures=0)
             wait_for_end(run, process)
+        if run.weights_sha256("stage1") == undisturbed_weights:
+            keep(run.directory, [path.name for path in run.directory.iterdir()], kept_dir)
         return WholeRun(run, reached)
 
     return SharedRun("the run to the table", make)
 
 
+@pytest.fixture(scope="session")
+def kept_run(
+    started_cluster: SharedRun[SlurmCluster], whole_run: SharedRun[WholeRun], kept_dir: Path
+) -> SharedRun[ClusterRun]:
+    """The finished checkout, of an earlier session if that had the same files: to be copied and looked at, not to be run."""
+
+    def make() -> ClusterRun:
+        if not kept_dir.exists():
+            whole_run()
+            assert kept_dir.exists(), "stage 1 of the run to the table did not come to the undisturbed weights"
+        return ClusterRun(kept_dir, started_cluster())
+
+    return SharedRun("the finished checkout", make)
+
+
 @pytest.fixture(scope="module")
-def copied_run(whole_run: SharedRun[WholeRun], tmp_path_factory: pytest.TempPathFactory) -> SharedRun[ClusterRun]:
+def copied_run(kept_run: SharedRun[ClusterRun], tmp_path_factory: pytest.TempPathFactory) -> SharedRun[ClusterRun]:
     """The finished checkout at another place, one for each file of tests."""
 
     def make() -> ClusterRun:
-        return whole_run().run.copy(tmp_path_factory.mktemp("copied") / "vlgraft")
+        return kept_run().copy(tmp_path_factory.mktemp("copied") / "vlgraft")
 
     return SharedRun("the copy of the finished checkout", make)
 
@@ -168,7 +197,11 @@ def finished(whole: WholeRun) -> ClusterRun:
 
 
 @pytest.fixture
-def undisturbed_stage2(whole: WholeRun, undisturbed_stage1: dict[str, str]) -> dict[str, str]:
-    """Nothing disturbed stage 2 of the whole run, and it began with the undisturbed weights of stage 1."""
-    assert whole.run.weights_sha256("stage1") == undisturbed_stage1
-    return whole.run.weights_sha256("stage2")
+def kept(kept_run: SharedRun[ClusterRun]) -> ClusterRun:
+    return kept_run()
+
+
+@pytest.fixture
+def undisturbed(kept: ClusterRun) -> dict[str, dict[str, str]]:
+    """The weights of each stage."""
+    return {stage: kept.weights_sha256(stage) for stage in ("stage1", "stage2")}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.cluster_run import TABLE, ClusterRun, WholeRun, end, wait_for_end
+from helpers.cluster_run import TABLE, ClusterRun, end, wait_for_end
 from helpers.processes import is_running
 from helpers.shared_run import SharedRun, first_line
 from helpers.slurm_cluster import LIMIT_S, wait_until
@@ -49,12 +49,12 @@ class DisturbedTraining:
 
 @pytest.fixture(scope="module")
 def disturbed_run(
-    whole_run: SharedRun[WholeRun], tmp_path_factory: pytest.TempPathFactory
+    kept_run: SharedRun[ClusterRun], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SharedRun[DisturbedTraining]]:
     made: list[DisturbedTraining] = []
 
     def make() -> DisturbedTraining:
-        made.append(DisturbedTraining(whole_run().run.copy(tmp_path_factory.mktemp("disturbed") / "vlgraft")))
+        made.append(DisturbedTraining(kept_run().copy(tmp_path_factory.mktemp("disturbed") / "vlgraft")))
         made[0].run.forget("stage1")
         return made[0]
 
@@ -165,14 +165,14 @@ def test_the_same_command_is_refused_while_the_first_lives_and_waits_for_its_job
 
 
 def test_after_all_these_faults_the_weights_are_the_undisturbed_ones_and_nothing_is_counted_twice(
-    training: DisturbedTraining, undisturbed_stage1: dict[str, str]
+    training: DisturbedTraining, undisturbed: dict[str, dict[str, str]]
 ) -> None:
     run = training.run
     with training.fault("comparison"):
         if training.process is not None:  # none of them was asked for that ends it
             wait_for_end(run, training.process)
             training.process = None
-        assert run.weights_sha256("stage1") == undisturbed_stage1
+        assert run.weights_sha256("stage1") == undisturbed["stage1"]
         metrics = run.metrics("stage1")
         assert [resume["step"] for resume in metrics["resumes"]] == [
             start["resume_step"] for start in run.starts("stage1")[1:]
@@ -211,17 +211,17 @@ def run_with_a_killed_rank(
 
 
 def test_a_killed_rank_ends_all_ranks_and_the_stage_goes_on_to_the_same_weights(
-    run_with_a_killed_rank: SharedRun[tuple[ClusterRun, int]], undisturbed_stage2: dict[str, str]
+    run_with_a_killed_rank: SharedRun[tuple[ClusterRun, int]], undisturbed: dict[str, dict[str, str]]
 ) -> None:
     run, saved = run_with_a_killed_rank()
-    assert run.weights_sha256("stage2") == undisturbed_stage2
+    assert run.weights_sha256("stage2") == undisturbed["stage2"]
     assert saved > 0
     assert [start["resume_step"] for start in run.starts("stage2")] == [0, saved]
 
 
 def test_after_all_these_faults_the_table_is_the_undisturbed_one(
-    run_with_a_killed_rank: SharedRun[tuple[ClusterRun, int]], finished: ClusterRun
+    run_with_a_killed_rank: SharedRun[tuple[ClusterRun, int]], kept: ClusterRun
 ) -> None:
     run, _ = run_with_a_killed_rank()
-    assert run.table() == finished.table()
-    assert run.answers() == finished.answers()
+    assert run.table() == kept.table()
+    assert run.answers() == kept.answers()

@@ -16,13 +16,13 @@ def run(copied_run: SharedRun[ClusterRun]) -> ClusterRun:
     return copied_run()
 
 
-def test_a_stage_on_one_node_comes_to_the_same_weights(run: ClusterRun, undisturbed_stage2: dict[str, str]) -> None:
+def test_a_stage_on_one_node_comes_to_the_same_weights(run: ClusterRun, undisturbed: dict[str, dict[str, str]]) -> None:
     run.forget("stage2")
     with run.overlay(stage2={"num_nodes": 1, "num_processes_per_node": 4}):
         run.run(run.target("stage2"))
     assert len({rank["host"] for rank in run.ranks("stage2")}) == 1
     assert run.metrics("stage2")["num_processes"] == 4
-    assert run.weights_sha256("stage2") == undisturbed_stage2
+    assert run.weights_sha256("stage2") == undisturbed["stage2"]
 
 
 def test_a_stage_in_parts_on_two_nodes_comes_to_a_whole_checkpoint(run: ClusterRun) -> None:

@@ -163,7 +163,7 @@ def test_gpus_of_a_type_with_hyphens_are_asked_for_by_the_option_of_the_site(
 
 
 def test_two_nodes_meet_whatever_the_first_one_calls_itself(
-    run: ClusterRun, undisturbed_stage2: dict[str, str]
+    run: ClusterRun, undisturbed: dict[str, dict[str, str]]
 ) -> None:
     """In the run to the table its name is 127.0.0.1 to itself; here it is one that the other cannot resolve."""
     run.forget("stage2")
@@ -173,14 +173,14 @@ def test_two_nodes_meet_whatever_the_first_one_calls_itself(
     finally:
         run.cluster.rename("node1", "loopback")
     assert {rank["host"] for rank in run.ranks("stage2")} == {"node1.cluster.example", "node2.cluster.example"}
-    assert run.weights_sha256("stage2") == undisturbed_stage2
+    assert run.weights_sha256("stage2") == undisturbed["stage2"]
 
 
 def test_the_whole_recipe_comes_to_the_same_table_under_all_of_these_conditions_at_once(
-    finished: ClusterRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: ClusterRun, undisturbed: dict[str, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside those that every test here has: names, two partitions, a type of GPU, a QOS, a plugin that rewrites comments."""
-    run = finished.copy(tmp_path / "vlgraft")
+    run = kept.copy(tmp_path / "vlgraft")
     for made in ("graft", "stage1", "stage2", "eval"):
         shutil.rmtree(run.results / made)
     shutil.rmtree(run.directory / "work")
@@ -196,7 +196,5 @@ def test_the_whole_recipe_comes_to_the_same_table_under_all_of_these_conditions_
                 wait_for_words(run, process, "Unable to contact slurm controller.*Trying again in")
         wait_for_end(run, process)
     run.cluster.run("scancel", others)
-    assert run.table() == finished.table()
-    assert {stage: run.weights_sha256(stage) for stage in ("stage1", "stage2")} == {
-        stage: finished.weights_sha256(stage) for stage in ("stage1", "stage2")
-    }
+    assert run.table() == kept.table()
+    assert {stage: run.weights_sha256(stage) for stage in undisturbed} == undisturbed

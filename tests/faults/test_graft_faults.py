@@ -291,6 +291,15 @@ def test_a_quantised_tensor_is_refused(workplace: Workplace) -> None:
     assert workplace.refused().startswith(f"{path}: tensor {name} is I16; expected one of BF16, F16, F32")
 
 
+def test_weights_that_a_loader_would_cast_to_what_config_json_says_are_refused(workplace: Workplace) -> None:
+    path = workplace.llm_dir / "config.json"
+    path.write_text(path.read_text().replace('"bfloat16"', '"float16"'))
+    workplace.derive()
+    refused = workplace.refused()
+    assert ": tensor " in refused
+    assert f"is BF16; {path} says float16, to which each loader would cast it; correct torch_dtype" in refused
+
+
 def test_a_donor_without_tokenizer_is_refused_before_a_byte_is_copied(workplace: Workplace) -> None:
     for name in ("tokenizer.json", "merges.txt"):
         (workplace.llm_dir / name).unlink()

@@ -17,7 +17,7 @@ import yaml
 
 from helpers.slurm_cluster import LIMIT_S, SlurmCluster, wait_until
 from helpers.workflow_run import WorkflowRun
-from scripts.train.checkpoints import last_complete, step_of
+from scripts.train.complete_checkpoints import last_complete, step_of
 
 TABLE = "results/demo/eval/digits.csv"
 NUM_QUESTIONS = 40

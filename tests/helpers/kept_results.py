@@ -32,13 +32,18 @@ def key_of_tree(root: Path, *also: str) -> str:
 
 
 def keep(source_dir: Path, names: Sequence[str], kept_dir: Path) -> None:
-    """Copies some files and directories; `kept_dir` appears whole, by the first session that comes to it."""
+    """Copies some files and directories, links as links; `kept_dir` appears whole, by the first session that comes to it.
+
+    Of the kept ones whose name differs after the last hyphen (the key) none is needed any more.
+    """
     kept_dir.parent.mkdir(parents=True, exist_ok=True)
+    for other_dir in set(kept_dir.parent.glob(f"{kept_dir.name.rpartition('-')[0]}-*")) - {kept_dir}:
+        shutil.rmtree(other_dir)
     partial_dir = Path(tempfile.mkdtemp(prefix="partial-", dir=kept_dir.parent))
     for name in names:
         (partial_dir / name).parent.mkdir(parents=True, exist_ok=True)
         if (source_dir / name).is_dir():
-            shutil.copytree(source_dir / name, partial_dir / name)
+            shutil.copytree(source_dir / name, partial_dir / name, symlinks=True)
         else:
             shutil.copy2(source_dir / name, partial_dir / name)
     with contextlib.suppress(OSError):  # another one was faster

@@ -6,6 +6,8 @@ from typing import Any
 
 from scripts.common.files import sha256_of_file
 
+# With the overlay in a file of this name.
+SHORT_DEMO = ("--configfile", "config/demo.yaml", "short.yaml")
 # Every file of weights, the tables and the ledger.
 RESULTS = ("**/*.safetensors", "eval/*.csv", "**/ledger.tsv")
 

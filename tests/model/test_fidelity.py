@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from helpers.tiny_donor_files import TEXT_TEMPLATE, edit_json, write_tiny_donors
 from helpers.tiny_graft import SECTION
 from scripts.common.errors import UserError
+from scripts.common.reading import write_sealed
 from scripts.donors.checksums import needed_files, record_files
 from scripts.donors.manifest import DonorManifest, write_manifest
 from scripts.donors.settings import DonorSource
@@ -211,7 +212,7 @@ def gate_of(text: Path) -> Gate:
 @pytest.mark.parametrize("calibration", ["affine", "none"])
 def test_a_gate_is_asked_for_by_what_the_graft_says_of_itself(tmp_path: Path, calibration: str) -> None:
     section = {**SECTION, "architecture": "qwen2_5_vl", "calibration": calibration}
-    (tmp_path / "settings.json").write_text(json.dumps({"graft": section, "seed": 0}))
+    write_sealed(tmp_path / "settings.json", {"graft": section, "seed": 0})
     right: Gate | None = gate_of(tmp_path / "fitted.txt")
     wrong: Gate | None = None
     if calibration == "none":
@@ -219,6 +220,10 @@ def test_a_gate_is_asked_for_by_what_the_graft_says_of_itself(tmp_path: Path, ca
     check_fidelity.check_is_gated(tmp_path, right)
     with pytest.raises(UserError, match=f"calibration is '{calibration}', and"):
         check_fidelity.check_is_gated(tmp_path, wrong)
+    path = tmp_path / "settings.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(UserError, match=r"settings\.json: edited by hand"):
+        check_fidelity.check_is_gated(tmp_path, right)
 
 
 def test_a_refit_is_not_measured_on_a_paragraph_that_it_was_fitted_on(tmp_path: Path) -> None:

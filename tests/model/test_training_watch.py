@@ -23,6 +23,7 @@ from torch import nn
 
 from scripts.common.errors import UserError
 from scripts.common.processes import this_process
+from scripts.train.starts import record_attempt
 from scripts.train.step_counter import StepCounter
 from scripts.train.watch import WatchCallback
 from scripts.train.watch_files import WATCH_VARIABLE, WatchSettings, write_watch_settings
@@ -197,6 +198,7 @@ class Training:
         self.watch_dir.mkdir()
         self.output_dir = directory / "trainer"
         self.output_dir.mkdir()
+        record_attempt(directory, 0)
         model_dir = save_on_disk_names(model, directory / "model")
         about: dict[str, Any] = {
             "watch_dir": str(self.watch_dir), "stop_file": str(self.watch_dir / "stop"), "deepspeed": None,
@@ -440,10 +442,10 @@ def test_a_checkpoint_is_marked_whole_once_it_is_saved_and_not_saved_again_at_th
     run = training()
     run.begin()
     run.end_step()
-    assert json.loads((save(run, 1) / "complete.json").read_text())["files"].keys() == {
-        "model.safetensors",
-        "trainer_state.json",
-    }
+    complete = json.loads((save(run, 1) / "complete.json").read_text())
+    assert complete["files"].keys() == {"model.safetensors", "trainer_state.json"}
+    records = ("watch/begin.json", "attempts.jsonl", "watch/steps-rank0.jsonl")
+    assert complete["records"].keys() == {f"../../{name}" for name in records}
     control = SimpleNamespace(should_save=True)
     assert not run.callback.on_epoch_end(run.args, run.state, control).should_save
     run.end_step()

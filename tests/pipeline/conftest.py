@@ -1,11 +1,13 @@
 """The demo, run once for every test that looks at it, and kept for the second tier."""
 
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from helpers.kept_results import keep, key_of_tree
+from helpers.short_demo import SHORT_DEMO, short_demo
 from helpers.workflow_run import WorkflowRun
 
 # What other tests need of a demo that is done.
@@ -22,8 +24,6 @@ def kept_demo_dir(root: Path) -> Path:
 def finished_demo(demo_checkout: WorkflowRun, kept_demo_dir: Path) -> WorkflowRun:
     """The whole demo, run once from nothing and never disturbed."""
     demo_checkout.run("--configfile", "config/demo.yaml")
-    for other_dir in kept_demo_dir.parent.glob("demo-*"):
-        shutil.rmtree(other_dir)
     keep(demo_checkout.directory, KEPT, kept_demo_dir)
     return demo_checkout
 
@@ -34,3 +34,13 @@ def kept_demo(request: pytest.FixtureRequest, kept_demo_dir: Path) -> WorkflowRu
     if not kept_demo_dir.exists():
         request.getfixturevalue("finished_demo")
     return WorkflowRun(kept_demo_dir)
+
+
+@pytest.fixture(scope="session")
+def finished_short_demo(make_checkout: Callable[[str], WorkflowRun]) -> WorkflowRun:
+    """A demo of few steps and questions, never disturbed: what others have to come to, and the donors for those beside it."""
+    checkout = make_checkout("short")
+    overlay = short_demo(num_steps=60, models=["stage2"])
+    (checkout.directory / "short.yaml").write_text(yaml.safe_dump(overlay))
+    checkout.run(*SHORT_DEMO)
+    return checkout

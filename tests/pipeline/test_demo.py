@@ -12,13 +12,12 @@ import pytest
 import yaml
 
 from helpers.processes import LIMIT_S
-from helpers.short_demo import short_demo, sums_of
+from helpers.short_demo import SHORT_DEMO, sums_of
 from helpers.workflow_run import WorkflowRun, planned_jobs, planned_rules
 from scripts.upload.front_matter import read_front_matter
 
 pytestmark = pytest.mark.slow
 DEMO = ("--configfile", "config/demo.yaml")
-SHORT = short_demo(num_steps=60, models=["stage2"])
 # What the graft's config.json decides beside the graft: the files by which rows are checked.
 AFTER_CONFIG = {"graft_config", "model_files", "check_dataset"}
 # What follows every change of a score.
@@ -143,7 +142,7 @@ def test_each_result_says_with_which_settings_it_was_made(finished_demo: Workflo
         for path in ("config.json", "graft/settings.json", "eval/digits.json")
     }
     assert saved["config.json"] == config
-    assert saved["graft/settings.json"] == {"graft": config["graft"], "seed": seed}
+    assert (saved["graft/settings.json"]["graft"], saved["graft/settings.json"]["seed"]) == (config["graft"], seed)
     for stage in ("stage1", "stage2"):
         settings_path = finished_demo.results / stage / "checkpoint/settings.json"
         assert json.loads(settings_path.read_text(encoding="utf-8")) == {"stage": stage, "seed": seed, **config[stage]}
@@ -188,52 +187,46 @@ def test_an_edited_program_reruns_what_it_makes(finished_demo: WorkflowRun) -> N
 
 
 @pytest.mark.full
-def test_a_demo_killed_in_both_stages_ends_with_the_same_weights_and_table(
-    make_checkout: Callable[[str], WorkflowRun],
-) -> None:
-    """With few steps and questions, twice in one checkout: left alone, and killed."""
-    checkout = make_checkout("killed")
-    (checkout.directory / "short.yaml").write_text(yaml.safe_dump(SHORT))
-    whole_dir, killed_dir = checkout.directory / "results/whole", checkout.directory / "results/killed"
-
-    def into(results_dir: Path) -> tuple[str, ...]:
-        return (*DEMO, "short.yaml", "--config", f"results={results_dir.relative_to(checkout.directory)}")
+def test_a_demo_killed_in_both_stages_ends_with_the_same_weights_and_table(finished_short_demo: WorkflowRun) -> None:
+    checkout = finished_short_demo
+    killed_dir = checkout.directory / "results/killed"
+    killed = (*SHORT_DEMO, "--config", "results=results/killed")
 
     def has_checkpoint(stage: str) -> Callable[[], bool]:
         work_dir = checkout.directory / "work/results/killed" / stage
         return lambda: any(work_dir.glob("*/trainer/checkpoint-*/complete.json"))
 
-    checkout.run(*into(whole_dir))
-    checkout.interrupted(has_checkpoint("stage1"), signal.SIGKILL, *into(killed_dir))
-    checkout.interrupted(has_checkpoint("stage2"), signal.SIGINT, *into(killed_dir))
-    checkout.run(*into(killed_dir))
+    checkout.interrupted(has_checkpoint("stage1"), signal.SIGKILL, *killed)
+    checkout.interrupted(has_checkpoint("stage2"), signal.SIGINT, *killed)
+    checkout.run(*killed)
     resumes = [
         json.loads((killed_dir / stage / "metrics.json").read_text())["resumes"] for stage in ("stage1", "stage2")
     ]
     assert all(resumes), "a stage was not resumed, so the test did not test"
-    assert sums_of(killed_dir) == sums_of(whole_dir) != {}
+    assert sums_of(killed_dir) == sums_of(checkout.results) != {}
 
 
 @pytest.mark.full
 def test_a_training_that_outlives_its_snakemake_never_overwrites_a_later_runs_results(
-    make_checkout: Callable[[str], WorkflowRun],
+    finished_short_demo: WorkflowRun,
 ) -> None:
     """Only Snakemake is killed, so that nobody ends its training; the later run has other settings and the same place."""
-    checkout = make_checkout("orphaned")
-    (checkout.directory / "short.yaml").write_text(yaml.safe_dump(SHORT))
+    checkout = finished_short_demo
     for num_steps in (900, 2):
         change = {"stage1": {"flags": {"max_steps": num_steps}}}
         (checkout.directory / f"{num_steps}.yaml").write_text(yaml.safe_dump(change))
-    target = "results/demo/stage1/metrics.json"
-    work_dir = checkout.directory / "work/results/demo/stage1"
-    left = checkout.orphaned(
-        lambda: any(work_dir.glob("*/trainer/checkpoint-*/complete.json")), target, *DEMO, "short.yaml", "900.yaml"
-    )
+
+    def trains(num_steps: int) -> tuple[str, ...]:
+        return (target, *SHORT_DEMO, f"{num_steps}.yaml", "--config", "results=results/orphaned")
+
+    target = "results/orphaned/stage1/metrics.json"
+    work_dir = checkout.directory / "work/results/orphaned/stage1"
+    left = checkout.orphaned(lambda: any(work_dir.glob("*/trainer/checkpoint-*/complete.json")), *trains(900))
     assert any("train.train" in name for name in map(" ".join, left.values())), (
         "no training was left, so the test did not test"
     )
-    checkout.run(target, *DEMO, "short.yaml", "2.yaml")
+    checkout.run(*trains(2))
     _, alive = psutil.wait_procs(left, timeout=LIMIT_S)
     assert alive == []
     assert json.loads((checkout.directory / target).read_text())["num_steps"] == 2
-    assert planned_rules(checkout.run("-n", target, *DEMO, "short.yaml", "2.yaml")) == set()
+    assert planned_rules(checkout.run("-n", *trains(2))) == set()

@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from helpers.other_machines import by_nameless_user
-from helpers.short_demo import short_demo, sums_of
+from helpers.short_demo import SHORT_DEMO, sums_of
 from helpers.workflow_run import WorkflowRun, planned_jobs
 from scripts.common.files import sha256_of_file
 
 DEMO = ("--configfile", "config/demo.yaml")
-SHORT = short_demo(num_steps=20, models=["stage2"])
 
 # What a module system, a proxy, a launcher, a job of Slurm and a bare container leave in the environment.
 FOREIGN = {
@@ -42,22 +40,20 @@ def tools_without_git(directory: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.full
 def test_the_demo_has_the_same_results_by_a_nameless_user_among_foreign_settings(
-    make_checkout: Callable[[str], WorkflowRun], tmp_path: Path
+    finished_short_demo: WorkflowRun, make_checkout: Callable[[str], WorkflowRun], tmp_path: Path
 ) -> None:
-    here, there = make_checkout("here"), make_checkout("there")
+    there = make_checkout("there")
+    shutil.copy2(finished_short_demo.directory / "short.yaml", there.directory)
     (tmp_path / "module").mkdir()
     (tmp_path / "module/transformers.py").write_text("raise SystemExit('of another Python')")
     kept = {name: value for name, value in os.environ.items() if name not in MISSING}
     foreign = {**kept, **FOREIGN, "PYTHONPATH": str(tmp_path / "module"), "PATH": tools_without_git(tmp_path / "bin")}
-    for checkout in (here, there):
-        (checkout.directory / "short.yaml").write_text(yaml.safe_dump(SHORT))
-    here.run(*DEMO, "short.yaml")
     finished = subprocess.run(
-        [*by_nameless_user(), "sh", "-c", 'umask 077; exec "$@"', "sh", *there.command(*DEMO, "short.yaml")],
+        [*by_nameless_user(), "sh", "-c", 'umask 077; exec "$@"', "sh", *there.command(*SHORT_DEMO)],
         cwd=there.directory, env=foreign, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stdout[-6000:]
-    assert sums_of(there.results) == sums_of(here.results) != {}
+    assert sums_of(there.results) == sums_of(finished_short_demo.results) != {}
     assert "unknown" in (there.results / "report.html").read_text(encoding="utf-8")
 
 

@@ -11,6 +11,7 @@ from helpers.evaluation_inputs import provenance
 from scripts.common.errors import UserError
 from scripts.evaluate.provenance import (
     Identity,
+    Provenance,
     ServeIdentity,
     Times,
     Timing,
@@ -72,19 +73,24 @@ def test_times_say_what_an_earlier_run_had_asked() -> None:
     assert Times.of(timing, 60) == Times(num_asked_before=10, startup_s=11.0, wall_time_s=36.0, questions_per_s=2.0)
 
 
+def write_tables(directory: Path, provenances: dict[str, Provenance]) -> None:
+    tables = directory / "t.csv", directory / "t.comparison.csv"
+    for path in tables:
+        path.write_text("a table\n")
+    write_table_provenance(directory / "t.json", provenances, *tables)
+
+
 def test_a_provenance_is_read_as_it_was_written_alone_and_in_a_table(tmp_path: Path) -> None:
     given = {"graft": provenance("graft"), "stage1": provenance("stage1", seeds=[3, 4])}
     write_provenance(tmp_path / "stage1.json", given["stage1"])
     assert read_provenance(tmp_path / "stage1.json") == given["stage1"]
-    (tmp_path / "t.csv").write_text("a table\n")
-    write_table_provenance(tmp_path / "t.json", given, tmp_path / "t.csv")
+    write_tables(tmp_path, given)
     assert read_table_provenance(tmp_path / "t.json", ["stage1", "graft"], tmp_path / "t.csv") == given
     assert list(json.loads((tmp_path / "t.json").read_text())["models"]) == ["graft", "stage1"]
 
 
 def test_a_model_that_a_table_does_not_name_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("a table\n")
-    write_table_provenance(tmp_path / "t.json", {"graft": provenance("graft")}, tmp_path / "t.csv")
+    write_tables(tmp_path, {"graft": provenance("graft")})
     with pytest.raises(UserError, match=r"t\.json: nothing about stage2 found"):
         read_table_provenance(tmp_path / "t.json", ["graft", "stage2"], tmp_path / "t.csv")
 
@@ -96,13 +102,12 @@ def test_the_files_of_two_models_are_not_exchanged(tmp_path: Path) -> None:
         check_not_exchanged({"stage1": provenance("stage2"), "stage2": provenance("stage1")}, paths)
 
 
-def test_a_table_that_was_edited_after_it_was_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("a table\n")
-    write_table_provenance(tmp_path / "t.json", {"graft": provenance("graft")}, tmp_path / "t.csv")
-    (tmp_path / "t.csv").write_text("a better table\n")
-    with pytest.raises(
-        UserError, match=r"t\.csv: sha256 \w+ found, \w+ expected by .*t\.json: it was edited since; .*make the"
-    ):
+@pytest.mark.parametrize("name", ["t.csv", "t.comparison.csv"])
+def test_a_table_that_was_edited_after_it_was_made_is_refused(tmp_path: Path, name: str) -> None:
+    write_tables(tmp_path, {"graft": provenance("graft")})
+    (tmp_path / name).write_text("a better table\n")
+    expected = rf"{name}: sha256 \w+ found, \w+ expected by .*t\.json: it was edited since; .*make the"
+    with pytest.raises(UserError, match=expected):
         read_table_provenance(tmp_path / "t.json", ["graft"], tmp_path / "t.csv")
 
 

@@ -1,4 +1,4 @@
-"""A cut-off checkpoint is never resumed, and an export is whole or absent."""
+"""An export is whole or absent, and has the trained weights."""
 
 import json
 import shutil
@@ -10,20 +10,10 @@ import pytest
 from helpers.kills import killed_at_each_removal
 from helpers.stage import stage_settings
 from helpers.trained_checkpoint import WEIGHTS, make_model, make_trained
-from scripts.common.errors import UserError
 from scripts.common.reading import read_object
 from scripts.donors.safetensors_files import read_checkpoint
 from scripts.train import checkpoints
-from scripts.train.checkpoints import (
-    TrainerState,
-    is_complete,
-    is_finished,
-    last_complete,
-    mark_complete,
-    publish_checkpoint,
-    read_trainer_state,
-    remove_incomplete,
-)
+from scripts.train.checkpoints import TrainerState, is_finished, publish_checkpoint, read_trainer_state
 from scripts.train.losses import LossPoint
 from scripts.train.settings import ExportedSettings
 
@@ -33,87 +23,6 @@ SETTINGS = ExportedSettings("stage1", 1, **vars(stage_settings()))
 @pytest.fixture
 def model_dir(tmp_path: Path) -> Path:
     return make_model(tmp_path / "graft")
-
-
-def test_a_checkpoint_is_complete_only_with_every_file_at_its_size(tmp_path: Path) -> None:
-    checkpoint = make_trained(tmp_path / "checkpoint-4", WEIGHTS)
-    assert not is_complete(checkpoint)
-    mark_complete(checkpoint)
-    assert is_complete(checkpoint)
-    (checkpoint / "optimizer.pt").write_bytes(b"sta")
-    assert not is_complete(checkpoint)
-    (checkpoint / "optimizer.pt").unlink()
-    assert not is_complete(checkpoint)
-
-
-def test_a_checkpoint_that_somebody_changed_is_kept_and_named(tmp_path: Path) -> None:
-    checkpoint = make_trained(tmp_path / "checkpoint-4", WEIGHTS)
-    mark_complete(checkpoint)
-    (checkpoint / "optimizer.pt").write_bytes(b"edited by hand")
-    with pytest.raises(UserError, match=r"checkpoint-4/optimizer\.pt: 14 bytes found.*changed after it was saved"):
-        remove_incomplete(tmp_path)
-    assert checkpoint.is_dir()
-    (checkpoint / "scheduler.pt").unlink(missing_ok=True)
-    next(path for path in checkpoint.glob("*.safetensors")).unlink()
-    assert remove_incomplete(tmp_path) == [checkpoint], "a removal that was cut off"
-
-
-def test_an_empty_or_torn_mark_is_no_mark(tmp_path: Path) -> None:
-    checkpoint = make_trained(tmp_path / "checkpoint-4", WEIGHTS)
-    for text in ("", '{"files": ', "[]"):
-        (checkpoint / "complete.json").write_text(text)
-        assert not is_complete(checkpoint)
-
-
-def test_cut_off_checkpoints_are_removed_and_the_last_whole_one_is_found(tmp_path: Path) -> None:
-    for step in (4, 8, 12):
-        make_trained(tmp_path / f"checkpoint-{step}", WEIGHTS)
-    (tmp_path / "last-checkpoint").symlink_to("checkpoint-12")
-    mark_complete(tmp_path / "checkpoint-4")
-    mark_complete(tmp_path / "checkpoint-8")
-    assert [path.name for path in remove_incomplete(tmp_path)] == ["checkpoint-12"]
-    found = last_complete(tmp_path)
-    assert found is not None
-    assert found.name == "checkpoint-8"
-    assert not (tmp_path / "checkpoint-12").exists()
-
-
-def test_wherever_the_removal_of_checkpoints_is_killed_the_next_one_removes_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also of a whole one that the trainer was removing, as it does with the oldest."""
-    trainer_dir = tmp_path / "trainer"
-
-    def make_three() -> None:
-        shutil.rmtree(trainer_dir, ignore_errors=True)
-        for step in (4, 8, 12):
-            make_trained(trainer_dir / f"checkpoint-{step}", WEIGHTS)
-        mark_complete(trainer_dir / "checkpoint-4")
-        mark_complete(trainer_dir / "checkpoint-8")
-
-    def rotate_and_clean() -> None:
-        shutil.rmtree(trainer_dir / "checkpoint-4")
-        remove_incomplete(trainer_dir)
-
-    numbers = [n for n in killed_at_each_removal(rotate_and_clean, make_three, monkeypatch) if checked(n, trainer_dir)]
-    assert numbers[0] == 0
-    assert len(numbers) > 6
-
-
-def checked(number: int, trainer_dir: Path) -> bool:
-    """What a removal that was killed leaves is removed by the next one, and the last whole checkpoint stays."""
-    remove_incomplete(trainer_dir)
-    left = [path.name for path in checkpoints.trainer_checkpoints(trainer_dir)]
-    assert left == (["checkpoint-4", "checkpoint-8"] if number == 0 else ["checkpoint-8"])
-    return is_complete(trainer_dir / "checkpoint-8")
-
-
-def test_steps_are_ordered_as_numbers(tmp_path: Path) -> None:
-    for step in (900, 1000):
-        mark_complete(make_trained(tmp_path / f"checkpoint-{step}", WEIGHTS))
-    found = last_complete(tmp_path)
-    assert found is not None
-    assert found.name == "checkpoint-1000"
 
 
 def test_an_export_has_the_inputs_files_the_trained_weights_and_always_an_index(

@@ -3,7 +3,7 @@
 import pytest
 
 from scripts.train import failures
-from scripts.train.checkpoints import mark_complete
+from scripts.train.complete_checkpoints import mark_complete
 from scripts.train.failures import failure_message, full_disk_message, rendezvous_failed
 from scripts.train.run import Run
 from scripts.train.watch_files import Begin, Failure, write_begin, write_failure

@@ -10,6 +10,7 @@ import pytest
 from helpers.trained_checkpoint import write_weights
 from scripts.common.errors import UserError
 from scripts.donors.model_files import model_sha256
+from scripts.train.complete_checkpoints import mark_complete
 from scripts.train.losses import LossPoint
 from scripts.train.metrics import Resume
 from scripts.train.proof import (
@@ -119,6 +120,9 @@ class Finished:
         self.weights = {FROZEN: [1.0, 2.0], TRAINED: [3.5, 4.0]}
         self.steps = [[StepRecord(step, 2, 20, 0.5, 1.0, peak) for step in (1, 2)] for peak in (1.5, 2.5)]
 
+    def spoil(self) -> None:
+        """What somebody does between the last checkpoint and its proof."""
+
     def finish(self) -> dict[str, Any]:
         """The metrics of the exported checkpoint."""
         for directory in (self.run.model_dir, self.checkpoint):
@@ -133,6 +137,8 @@ class Finished:
         for rank, steps in enumerate(self.steps):
             write_lines(self.run.watch.steps(rank), [vars(step) for step in steps])
         write_resume_steps(self.run, *self.resume_steps)
+        mark_complete(self.checkpoint, [self.run.watch.begin, *self.run.watch.all_steps])
+        self.spoil()
         finish(self.run, self.checkpoint, ["the command"], self.output_dir, {"torch": "2"})
         metrics: dict[str, Any] = json.loads((self.output_dir / "metrics.json").read_text())
         return metrics
@@ -188,3 +194,14 @@ def test_a_training_with_another_last_step_than_it_began_with_is_not_exported(fi
 def test_a_training_whose_losses_do_not_go_on_after_a_resume_is_not_exported(finished: Finished) -> None:
     finished.resume_steps, finished.losses = [0, 1], (2.0, 9.0)
     refused(finished, r"the loss after the resume at step 1 is 9\.0000")
+
+
+@pytest.mark.parametrize(
+    "name", ["trainer/checkpoint-2/trainer_state.json", "watch/begin.json", "watch/steps-rank1.jsonl"]
+)
+def test_what_was_changed_since_it_was_saved_is_not_published(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = finished.run.run_dir / name
+    monkeypatch.setattr(finished, "spoil", lambda: path.write_text(path.read_text().replace("2", "3")))
+    refused(finished, rf"{name.rpartition('/')[2]}: sha256 .* changed after it was saved")

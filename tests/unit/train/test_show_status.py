@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scripts.train.checkpoints import mark_complete
+from scripts.train.complete_checkpoints import mark_complete
 from scripts.train.show_status import described, training_status
 
 NOW_S = 1000.0

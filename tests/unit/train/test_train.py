@@ -8,7 +8,7 @@ import pytest
 from helpers.trained_checkpoint import WEIGHTS, make_trained
 from scripts.common.errors import UserError
 from scripts.train import train
-from scripts.train.checkpoints import mark_complete
+from scripts.train.complete_checkpoints import mark_complete
 from scripts.train.run import Run
 from scripts.train.starts import read_attempts, read_failed_starts
 from scripts.train.trainer_process import StopRequests
@@ -70,3 +70,12 @@ def test_a_trainer_that_ended_without_an_error_before_its_last_step_has_not_fini
     monkeypatch.setattr(train, "run_trainer_at_free_port", half_way)
     with pytest.raises(UserError, match=r"not at the last step \(saved at step 2 of 5\)"):
         train.train_to_the_end(run, None, StopRequests())
+
+
+def test_a_changed_checkpoint_is_not_gone_on_from(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "run_trainer_at_free_port", lambda *_: pytest.fail("the trainer was started"))
+    checkpoint = add_checkpoint(run, 2, max_steps=4)
+    (checkpoint / "optimizer.pt").write_bytes(b"stbte")
+    with pytest.raises(UserError, match=r"optimizer\.pt: sha256 .* it was changed after it was saved"):
+        train.train(run, StopRequests(), attempt=1)
+    assert checkpoint.is_dir()
