@@ -16,7 +16,27 @@ EVALUATION_INPUT = {
     "serve_env": RUN.environment(RUN.serve_role),
     "model": lambda wildcards: RUN.checkpoint_identity(base_of(wildcards.model)),
     "benchmark": lambda wildcards: RUN.questions_identity(wildcards.benchmark),
+    "limits": lambda wildcards: RUN.questions_limits(wildcards.benchmark),
 }
+
+
+rule check_limits:
+    input:
+        script=program("evaluate.check_limits"),
+        env=RUN.environment("train"),
+        benchmark=lambda wildcards: RUN.questions_identity(wildcards.benchmark),
+        plugin=shipped("model/qwen2_5_vl_qwen3/swift_plugin.py"),
+        model=f"{RUN.model_files_dir}/config.json",
+    output:
+        RUN.result("questions/{benchmark}.limits.json"),
+    log:
+        RUN.log("check-limits-{benchmark}"),
+    priority: 1  # what does not fit is said before a training begins
+    localrule: True
+    params:
+        run=run("evaluate.check_limits"),
+    shell:
+        "{params.run} 2>&1 | tee {log:q}"
 
 
 rule answer_share:

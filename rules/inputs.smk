@@ -33,6 +33,7 @@ def all_that_is_checked():
         *[RUN.donor_check(role) for role in config["donors"]],
         *[RUN.dataset_check(stage) for stage in STAGES],
         *[RUN.questions_identity(benchmark) for benchmark in RUN.benchmarks],
+        *[path for benchmark in RUN.benchmarks for path in RUN.questions_limits(benchmark)],
     ]
 
 

@@ -53,8 +53,16 @@ _MIN_CONTRAST = 0.5  # between black and white
 # Counted in a row, one for each part of its pictures.
 _PICTURE_TOKENS = ("<|image_pad|>", "<|video_pad|>")
 
-# Published settings have none, or one token.
-_MAX_LEAST_LENGTH = 16
+# Of generation_config.json: what requests or the server's flags set (scripts/serve/settings.py), what names the tokens that end
+# an answer, and what decides how fast it comes, not which.
+_WITHOUT_INFLUENCE = frozenset({
+    "do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "num_beams", "length_penalty", "early_stopping",
+    "max_length", "max_new_tokens", "num_return_sequences",
+    "bos_token_id", "eos_token_id", "pad_token_id",
+    "use_cache", "cache_implementation", "cache_config", "max_cache_len", "prefill_chunk_size", "low_memory", "compile_config",
+    "disable_compile", "continuous_batching_config", "output_attentions", "output_hidden_states", "output_scores",
+    "output_logits", "return_dict_in_generate", "transformers_version",
+})  # fmt: skip
 
 _ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -167,14 +175,14 @@ def _generation_faults(directory: Path, num_rows: int) -> Iterator[str]:
     prompt = torch.zeros(1, 2, dtype=torch.long)
     settings.update(do_sample=settings.temperature != 0, max_new_tokens=2, max_length=None)
     model.generate(prompt, generation_config=settings)
-    ends = {*_numbers_in(values.get("eos_token_id"))}
-    never = {*_numbers_in(values.get("suppress_tokens"))}
-    never |= {word[0] for word in values.get("bad_words_ids") or [] if isinstance(word, list) and len(word) == 1}
-    if ends and ends <= never:
-        yield f"suppress_tokens or bad_words_ids hold {sorted(ends)}, the eos_token_id: no answer could end; remove it there"
-    for key in ("min_length", "min_new_tokens"):
-        if (found := values.get(key) or 0) > _MAX_LEAST_LENGTH:
-            yield f"{key} is {found!r}; expected 0 or little more: each answer would be as long"
+    usual = GenerationConfig._get_default_generation_params()
+    for key, found in values.items():
+        is_read = hasattr(GenerationConfig(), key) and not key.startswith("_")
+        if is_read and key not in _WITHOUT_INFLUENCE and found not in (None, usual.get(key)):
+            yield (
+                f"{key} is {found!r}; expected none: no request sets it, so this model would be asked in another way than the "
+                "others of its table; remove it there"
+            )
 
 
 def _value_faults(black: Any, white: Any, grid: Any) -> Iterator[str]:

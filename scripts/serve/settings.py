@@ -10,6 +10,10 @@ DEFAULT_SERVED_NAME = "Qwen3-VL"
 # Set by scripts/serve/command.py from the rest of the settings. A port may be chosen.
 OWNED_FLAGS = frozenset({"model", "model_type", "template", "external_plugins", "infer_backend", "host", "check_model"})
 
+# What a request does not say, ms-swift takes from these flags, and else from the checkpoint's generation_config.json: there
+# the parent of Qwen2.5-VL has repetition_penalty 1.05, and a graft what its language donor has.
+DECODING_FLAGS = ("repetition_penalty", "top_k", "top_p")
+
 
 @dataclass(frozen=True)
 class ServeSettings:
@@ -26,6 +30,13 @@ class ServeSettings:
         """Settings that contradict each other or our own, a line each."""
         for flag in sorted(self.flags.keys() & OWNED_FLAGS):
             yield f"{where}.flags.{flag}: set by vlgraft itself from the rest of the configuration; remove it here"
+        for flag in DECODING_FLAGS:
+            if self.flags.get(flag) is None:
+                yield (
+                    f"{where}.flags.{flag}: not set, so that each checkpoint's generation_config.json would decide, and the "
+                    "models of a table would be asked in different ways; set it (neutral: repetition_penalty 1.0, top_k -1, "
+                    "top_p 1.0)"
+                )
         if self.backend != "vllm":
             for flag in sorted(flag for flag in self.flags if flag.startswith("vllm_")):
                 yield f"{where}.flags.{flag}: contradicts backend {self.backend}; remove it or set backend: vllm"

@@ -255,6 +255,11 @@ class Layout:
         """The record that one's own table was checked."""
         return self.result(f"questions/{benchmark}.json")
 
+    def questions_limits(self, benchmark: str) -> list[str]:
+        """The record that each question fits into the limits of the server; none for transformers, which has no such limits."""
+        is_limited = self.config["evaluate"]["serve"]["backend"] == "vllm"
+        return [self.result(f"questions/{benchmark}.limits.json")] if is_limited else []
+
     def records(self, benchmark: str, model: str) -> str:
         """One record a question and seed, for one model."""
         return self.result(f"eval/{benchmark}/{model}.jsonl")

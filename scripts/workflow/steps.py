@@ -243,6 +243,18 @@ def _evaluation(layout: Layout, benchmark: str, model: str) -> dict[str, Option]
     }
 
 
+def evaluate_check_limits(layout: Layout, benchmark: str) -> Step:
+    evaluate = layout.config["evaluate"]
+    options: dict[str, Option] = {
+        "benchmark-tsv": layout.questions(benchmark),
+        "backend": layout.backend,
+        "settings": evaluate[layout.backend],
+        "serve": evaluate["serve"],
+        "model-dir": layout.model_files_dir,
+    }
+    return Step("train", {**options, "output": layout.result(f"questions/{benchmark}.limits.json")})
+
+
 def evaluate_answer_share(layout: Layout, benchmark: str, model: str, share: str) -> Step:
     outputs = {
         "output": layout.share(benchmark, model, share),

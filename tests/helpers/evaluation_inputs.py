@@ -17,6 +17,8 @@ from scripts.evaluate.settings import NativeSettings, VlmevalkitSettings
 from scripts.questions.tables import Question
 from scripts.serve.settings import ServeSettings
 
+# Of `evaluate.serve.flags`, which must have them.
+NEUTRAL_DECODING = {"repetition_penalty": 1.0, "top_k": -1, "top_p": 1.0}
 COLUMNS = ("index", "image", "question", "A", "B", "C", "D", "answer", "category", "l2-category", "split")
 
 
@@ -72,8 +74,9 @@ def judgement(index: str = "0", prediction: str = "B", extracted: str | None = "
 
 
 def serve_settings(**changes: Any) -> ServeSettings:
-    """One server by transformers."""
-    return replace(ServeSettings("transformers", 1, 1, {}, {}, 300), **changes)
+    """One server by transformers; `flags` among the changes are added to the neutral ones."""
+    flags = {**NEUTRAL_DECODING, **changes.pop("flags", {})}
+    return replace(ServeSettings("transformers", 1, 1, {}, flags, 300), **changes)
 
 
 def vlmevalkit_settings(**changes: Any) -> VlmevalkitSettings:

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from helpers.evalscope_forks import EvalScopeForks, ForkedProcess
-from helpers.evaluation_inputs import benchmark_rows, write_rows
+from helpers.evaluation_inputs import NEUTRAL_DECODING, benchmark_rows, write_rows
 from helpers.processes import LIMIT_S
 
 SETTINGS = {
@@ -43,7 +43,7 @@ class EvaluationRun:
             "num_replicas": 1,
             "num_nodes": 1,
             "environment": {},
-            "flags": {},
+            "flags": dict(NEUTRAL_DECODING),
             "startup_timeout_s": 300,
         }
     )

@@ -42,7 +42,16 @@ def test_files_as_they_are_published_have_no_fault(vl_dir: Path, llm_dir: Path) 
     change(vl_dir / "generation_config.json", {"repetition_penalty": 1.05, "temperature": 1e-06, "do_sample": True})
     assert list(faults_here(vl_dir, "vl", rows_of(vl_dir))) == []
     assert list(faults_here(llm_dir, "llm", rows_of(llm_dir))) == []
-    change(llm_dir / "generation_config.json", {"do_sample": False, "temperature": 0.0})
+    neutral = {
+        "no_repeat_ngram_size": 0,
+        "length_penalty": 1.0,
+        "min_length": 0,
+        "min_new_tokens": None,
+        "use_cache": True,
+    }
+    change(
+        llm_dir / "generation_config.json", {"do_sample": False, "temperature": 0.0, "chat_format": "chatml", **neutral}
+    )
     assert list(faults_here(llm_dir, "llm", rows_of(llm_dir))) == []
 
 
@@ -54,9 +63,11 @@ def test_files_as_they_are_published_have_no_fault(vl_dir: Path, llm_dir: Path) 
         ({"eos_token_id": "<|im_end|>"}, "eos_token_id is '<|im_end|>'"),
         ({"pad_token_id": True}, "pad_token_id is True"),
         ({"eos_token_id": []}, "eos_token_id is []"),
-        ({"eos_token_id": 1, "suppress_tokens": [1]}, "no answer could end"),
-        ({"eos_token_id": [1], "bad_words_ids": [[1], [2, 3]]}, "no answer could end"),
-        ({"min_new_tokens": 1000000}, "min_new_tokens is 1000000"),
+        ({"suppress_tokens": [1]}, "suppress_tokens is [1]; expected none: no request sets it"),
+        ({"bad_words_ids": [[1], [2, 3]]}, "bad_words_ids is [[1], [2, 3]]; expected none"),
+        ({"min_new_tokens": 1}, "min_new_tokens is 1; expected none"),
+        ({"no_repeat_ngram_size": 3}, "no_repeat_ngram_size is 3; expected none"),
+        ({"min_p": 0.1}, "min_p is 0.1; expected none"),
         ({"bos_token_id": 2.5}, "bos_token_id is 2.5"),
         ({"do_sample": True, "temperature": -1.0}, "temperature"),
         ({"temperature": "hot"}, "cannot be used by transformers"),

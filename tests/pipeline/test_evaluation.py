@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers.evaluation_inputs import benchmark_rows
+from helpers.evaluation_inputs import NEUTRAL_DECODING, benchmark_rows
 from helpers.evaluation_run import EvaluationRun, refusal
 from helpers.graft_run import graft_donors
 from helpers.processes import LIMIT_S, wait_for
@@ -29,7 +29,7 @@ SERVE = {
     "num_replicas": 1,
     "num_nodes": 1,
     "environment": {"MAX_PIXELS": 3136},
-    "flags": {"torch_dtype": "float32", "attn_impl": "sdpa", "max_new_tokens": 8},
+    "flags": {**NEUTRAL_DECODING, "torch_dtype": "float32", "attn_impl": "sdpa", "max_new_tokens": 8},
     "startup_timeout_s": 600,
 }
 

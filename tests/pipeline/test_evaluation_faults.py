@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from helpers.evalscope_forks import EvalScopeForks
-from helpers.evaluation_inputs import benchmark_rows, write_rows
+from helpers.evaluation_inputs import NEUTRAL_DECODING, benchmark_rows, write_rows
 from helpers.evaluation_run import NATIVE_SETTINGS, EvaluationRun, refusal
 from helpers.graft_run import graft_donors
 from helpers.processes import wait_for
@@ -30,7 +30,13 @@ SERVE = {
     "num_replicas": 1,
     "num_nodes": 1,
     "environment": {"MAX_PIXELS": 3136},
-    "flags": {"torch_dtype": "float32", "attn_impl": "sdpa", "max_new_tokens": 8, "served_model_name": "Qwen3-VL"},
+    "flags": {
+        **NEUTRAL_DECODING,
+        "torch_dtype": "float32",
+        "attn_impl": "sdpa",
+        "max_new_tokens": 8,
+        "served_model_name": "Qwen3-VL",
+    },
     "startup_timeout_s": 600,
 }
 # Faults by the number of their question. Those that pass: asked again until they are over, the table is the undisturbed one.

@@ -10,8 +10,8 @@ import yaml
 from helpers.workflow_run import WorkflowRun, planned_jobs, planned_rules
 
 EVERY_STEP = {
-    "donor", "donor_check", "dataset", "check_dataset", "benchmark", "graft_config", "model_files", "graft", "fidelity",
-    "stage1", "stage2",
+    "donor", "donor_check", "dataset", "check_dataset", "benchmark", "check_limits", "graft_config", "model_files", "graft",
+    "fidelity", "stage1", "stage2",
     "evaluate", "table",
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ import yaml
 from helpers.evaluation_inputs import serve_settings
 from scripts.common.errors import UserError
 from scripts.common.settings import json_settings, settings_from
-from scripts.serve.settings import ServeSettings
+from scripts.serve.settings import DECODING_FLAGS, ServeSettings
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "config/demo.yaml", "config/simple_vl_8b.yaml"])
@@ -52,8 +52,17 @@ def test_settings_that_contradict_each_other_are_found_a_line_each(changes: dict
 
 
 def test_a_section_given_by_hand_is_checked_too() -> None:
-    section = {**vars(serve_settings()), "flags": {"vllm_max_model_len": 8}}
+    section = vars(serve_settings(flags={"vllm_max_model_len": 8}))
     with pytest.raises(
         UserError, match=r"evaluate\.serve\.flags\.vllm_max_model_len: contradicts backend transformers"
     ):
         json_settings(ServeSettings, "evaluate.serve")(json.dumps(section))
+
+
+def test_what_a_checkpoint_would_decide_for_itself_must_be_said() -> None:
+    """Or the parent is asked with a repetition_penalty of 1.05, and its graft without."""
+    for flag in DECODING_FLAGS:
+        (line,) = serve_settings(flags={flag: None}).findings("evaluate.serve")
+        assert line.startswith(
+            f"evaluate.serve.flags.{flag}: not set, so that each checkpoint's generation_config.json"
+        )
