@@ -66,8 +66,10 @@ lint: .venv/ok
 	. .venv/bin/activate && snakemake --lint --snakefile study/Snakefile
 
 # For people: an OpenAI-compatible endpoint, or questions from the terminal; with the settings that the run's scores come from.
+# They lie in the results: a graft is a directory there, a stage's checkpoint is one deeper.
 CHECKPOINT = results/stage2/checkpoint
-CONFIG = $(firstword $(wildcard $(CHECKPOINT)/../../config.json) config.yaml)
+UP = $(if $(filter graft,$(notdir $(CHECKPOINT:/=))),..,../..)
+CONFIG = $(firstword $(wildcard $(CHECKPOINT)/$(UP)/config.json) config.yaml)
 
 serve: .venv/ok
 	@.venv/bin/python scripts serve.serve --config $(CONFIG) --checkpoint-dir $(CHECKPOINT)
