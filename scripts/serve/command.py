@@ -1,7 +1,7 @@
 """The command and the environment that serve a checkpoint with ms-swift. Pure: nothing is started here."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class Serving:
     python: Path
     model_dir: Path
     settings: ServeSettings
+    plugins: Sequence[Path] = ()  # of ms-swift, beside that of the model
 
     def require_servable(self) -> None:
         """Raises UserError when there is no checkpoint, or when the environment that serves it is not built."""
@@ -53,12 +54,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--serve-python", required=True, type=Path, help="interpreter of the server's environment")
 
 
-def model_arguments(model_dir: Path) -> dict[str, Any]:
+def model_arguments(serving: Serving) -> dict[str, Any]:
     """How ms-swift is to read the checkpoint, by its config.json."""
+    model_dir = serving.model_dir
     config = read_section(model_dir / "config.json")
-    arguments = {"model": str(model_dir), "model_type": model_type(config), "template": template(config)}
-    if OWN_IDS_TEMPLATE in arguments.values():
-        arguments["external_plugins"] = str(ROOT / "model" / "qwen2_5_vl_qwen3" / "swift_plugin.py")
+    arguments: dict[str, Any] = {
+        "model": str(model_dir),
+        "model_type": model_type(config),
+        "template": template(config),
+    }
+    own = [ROOT / "model" / "qwen2_5_vl_qwen3" / "swift_plugin.py"] if OWN_IDS_TEMPLATE in arguments.values() else []
+    if plugins := [str(path) for path in (*own, *serving.plugins)]:
+        arguments["external_plugins"] = plugins
     return arguments
 
 
@@ -69,7 +76,7 @@ def deploy_command(serving: Serving, port: int) -> list[str]:
     """
     settings = serving.settings
     flags = {"served_model_name": settings.served_name, "verbose": False, "log_interval": -1, **settings.flags}
-    flags |= {"infer_backend": settings.backend, "host": HOST, "port": port, **model_arguments(serving.model_dir)}
+    flags |= {"infer_backend": settings.backend, "host": HOST, "port": port, **model_arguments(serving)}
     return [str(serving.python), "-m", "swift.cli.deploy", *flag_arguments(flags)]
 
 

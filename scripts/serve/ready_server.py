@@ -8,17 +8,20 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
 from scripts.common.logger import log
 from scripts.common.processes import STOP_SIGNALS
+from scripts.common.root import ROOT
 from scripts.common.units import duration
 from scripts.serve.command import Serving
 from scripts.serve.server import ModelServer, last_error, model_server
 from scripts.train.declarations import checked_sha256
 
+SEEN_PICTURES_PLUGIN = ROOT / "scripts/serve/seen_pictures_plugin.py"
 POLL_S = 0.5
 SECONDS_BETWEEN_LINES = 10.0
 SMOKE_PICTURE_PX = 112
@@ -55,6 +58,7 @@ def wait_until_ready(server: ModelServer, stop: threading.Event) -> bool:
 def ready_server(serving: Serving, stop: threading.Event) -> Iterator[ModelServer | None]:
     """The server, which ends with the block; None where it was stopped while it loaded. UserError where it cannot answer."""
     serving.require_servable()
+    serving = replace(serving, plugins=[SEEN_PICTURES_PLUGIN])
     log(f"{serving.model_dir}: comparing it with what declares it")
     checked_sha256(serving.model_dir)
     directory = Path.cwd() / "work" / "serve" / str(os.getpid())

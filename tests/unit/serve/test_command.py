@@ -12,6 +12,7 @@ from scripts.common.errors import UserError
 from scripts.common.settings import settings_from
 from scripts.serve import command as serve_command
 from scripts.serve.command import Serving, deploy_command, replica_environments, server_environment
+from scripts.serve.ready_server import SEEN_PICTURES_PLUGIN
 from scripts.serve.settings import ServeSettings
 
 QWEN_IDS = {"image_token_id": 151655, "video_token_id": 151656}
@@ -34,6 +35,16 @@ def test_the_published_deploy_command_is_given_flag_by_flag(tmp_path: Path, root
         assert flags[published["renamed"].get(name, name)] == text
     environment = server_environment({}, settings)
     assert published["environment"].items() <= {k: int(v) for k, v in environment.items() if v.isdigit()}.items()
+
+
+def test_a_server_for_people_has_the_models_plugin_and_its_own(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl_qwen3"}))
+    serving = Serving(Path("/env/bin/python"), tmp_path, serve_settings(), plugins=[SEEN_PICTURES_PLUGIN])
+    command = deploy_command(serving, 4321)
+    place = command.index("--external_plugins")
+    own = root / "model/qwen2_5_vl_qwen3/swift_plugin.py"
+    assert command[place + 1 : place + 3] == [str(own), str(SEEN_PICTURES_PLUGIN)]
+    assert SEEN_PICTURES_PLUGIN.exists()
 
 
 def test_a_server_listens_on_this_machine_alone(tmp_path: Path) -> None:
