@@ -42,10 +42,10 @@ def keep(source_dir: Path, names: Sequence[str], kept_dir: Path) -> None:
     partial_dir = Path(tempfile.mkdtemp(prefix="partial-", dir=kept_dir.parent))
     for name in names:
         (partial_dir / name).parent.mkdir(parents=True, exist_ok=True)
-        if (source_dir / name).is_dir():
+        if (source_dir / name).is_dir() and not (source_dir / name).is_symlink():
             shutil.copytree(source_dir / name, partial_dir / name, symlinks=True)
         else:
-            shutil.copy2(source_dir / name, partial_dir / name)
+            shutil.copy2(source_dir / name, partial_dir / name, follow_symlinks=False)
     with contextlib.suppress(OSError):  # another one was faster
         partial_dir.rename(kept_dir)
     shutil.rmtree(partial_dir, ignore_errors=True)
