@@ -38,9 +38,9 @@ def all_that_is_checked():
 
 
 def own_list(wildcards):
-    """The user's own list of questions, and its pictures."""
-    list_path = RUN.benchmarks[wildcards.benchmark].own_path
-    return users_files([list_path, *pictures_named_in(list_path)])
+    """The user's own list of questions with its pictures, or table."""
+    path = RUN.benchmarks[wildcards.benchmark].own_path
+    return users_files([path, *(pictures_named_in(path) if path.suffix == ".jsonl" else [])])
 
 
 def locks_of(marker, *names):

@@ -67,6 +67,15 @@ def seen(picture: Image.Image) -> SeenPicture:
     return SeenPicture(picture.convert("RGB"), tuple(changes))
 
 
+def as_seen(content: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """A picture file as a person sees it, and how it was changed; the same bytes where PIL alone gives the same pixels."""
+    with Image.open(io.BytesIO(content)) as picture:
+        found = seen(picture) if may_change(picture) else None
+    if found is None:
+        return content, ()
+    return found.png() if found.is_changed else content, found.changes
+
+
 def _eight_bits(picture: Image.Image) -> tuple[Image.Image, bool]:
     """Greys from 0 to 255: 16 bits by their range, others from the least to the greatest where they do not fit."""
     values = np.asarray(picture, dtype=np.float64)

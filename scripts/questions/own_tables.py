@@ -18,7 +18,8 @@ from scripts.data.pictures import whole_size_px
 from scripts.donors.library_errors import in_one_line
 from scripts.questions.indices import index_fault
 from scripts.questions.native_samples import accepted_answers, letters_of, own_adapter
-from scripts.questions.tables import NEEDED_COLUMNS, rows_of
+from scripts.questions.pictures import pictures_of
+from scripts.questions.tables import NEEDED_COLUMNS, read_benchmark, require_scorable, rows_of
 
 KNOWN_COLUMNS = (*NEEDED_COLUMNS, "split", "category", "l2-category", *string.ascii_uppercase)
 # VLMEvalKit reads, or writes, the picture at this path instead of the one in the table (vlmeval/dataset/image_base.py).
@@ -26,6 +27,19 @@ REFUSED_COLUMNS = ("image_path",)
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # A cell that swallowed the next line: a quote that nobody closed.
 _SWALLOWED_LINE = re.compile(r"\n[^\n]*\t|\t[^\n]*\n")
+
+
+def read_own_table(path: Path, backend: str) -> pandas.DataFrame:
+    """Raises UserError where a question of the table could not be asked or scored by EvalScope's backend."""
+    for_vlmevalkit = backend == "vlmevalkit"
+    table = read_benchmark(path, needs_pictures=for_vlmevalkit)
+    pictures = pictures_of(table, path)
+    if not any(pictures):
+        raise UserError(f"{path}: no question has a picture; expected at least one; correct the table")
+    if for_vlmevalkit:
+        require_scorable(table, path)
+    require_own_table(path, table, pictures, for_vlmevalkit=for_vlmevalkit)
+    return table
 
 
 def require_own_table(

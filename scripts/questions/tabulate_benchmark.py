@@ -1,4 +1,6 @@
-"""Makes the table of your own benchmark from a list: a JSON object a line, with the paths of its pictures.
+"""Makes the table that is asked from your own benchmark: a list (.jsonl) or a table (.tsv), with pictures as a person sees them.
+
+A list has a JSON object a line, with the paths of its pictures:
 
   {"question": "Which digit?", "images": ["pictures/7.png"], "options": ["1", "7"], "answer": "B", "category": "seven"}
   {"question": "Who signed it?", "images": ["letter.jpg"], "answer": ["Ada Lovelace", "Lovelace"]}
@@ -18,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas
-from PIL import Image
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.input_files import read_input_text
@@ -26,9 +27,10 @@ from scripts.common.json_text import json_value
 from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.data.pictures import read_picture
-from scripts.data.seen_pictures import may_change, seen
+from scripts.data.seen_pictures import as_seen
 from scripts.questions.indices import index_fault
-from scripts.questions.pictures import picture_field
+from scripts.questions.own_tables import read_own_table
+from scripts.questions.pictures import LONGEST_REFERENCE, picture_field, pictures_in
 from scripts.questions.tables import write_benchmark
 
 NEEDED_KEYS = ("question", "images", "answer")
@@ -43,11 +45,9 @@ def picture_text(path: Path, where: str) -> str:
         raise UserError(
             f"{where}: {picture.problem}: {picture.detail}; expected a picture (paths are relative to the list); replace it"
         )
-    with Image.open(path) as opened:
-        found = seen(opened) if may_change(opened) else None
-    if found and found.changes:
-        log(f"{where}: note: {path}: {', '.join(found.changes)}")
-    content = found.png() if found and found.is_changed else path.read_bytes()
+    content, changes = as_seen(path.read_bytes())
+    if changes:
+        log(f"{where}: note: {path}: {', '.join(changes)}")
     return base64.b64encode(content).decode()
 
 
@@ -141,14 +141,36 @@ def rows_of(list_path: Path) -> list[dict[str, str]]:
     return rows
 
 
+def with_pictures_as_seen(table: pandas.DataFrame, path: Path) -> pandas.DataFrame:
+    """A copy of a sound table; its texts and the pictures that everybody sees alike stay as they are."""
+
+    def field_as_seen(index: str, field: str) -> str:
+        if len(field) <= LONGEST_REFERENCE:  # none, or the index of another question
+            return field
+        pictures = pictures_in(field, index, path)
+        found = [as_seen(base64.b64decode(picture)) for picture in pictures]
+        if changes := sorted({change for _, each in found for change in each}):
+            log(f"{path}: note: question {index}: {', '.join(changes)}")
+        return picture_field([base64.b64encode(content).decode() for content, _ in found])
+
+    return table.assign(
+        image=[field_as_seen(index, field) for index, field in zip(table["index"], table["image"], strict=True)]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--list", type=Path, required=True)
+    parser.add_argument("--source", type=Path, required=True, help="your own, .jsonl or .tsv")
+    parser.add_argument("--backend", choices=("vlmevalkit", "native"), required=True, help="what a .tsv is checked for")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    with owned(arguments.output, inputs=[arguments.list]):
-        rows = rows_of(arguments.list)
-        write_benchmark(pandas.DataFrame(rows).fillna(""), arguments.output)
+    path: Path = arguments.source
+    with owned(arguments.output, inputs=[path]):
+        if path.suffix == ".tsv":
+            table = with_pictures_as_seen(read_own_table(path, arguments.backend), path)
+        else:
+            table = pandas.DataFrame(rows_of(path)).fillna("")
+        write_benchmark(table, arguments.output)
 
 
 if __name__ == "__main__":

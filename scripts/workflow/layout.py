@@ -15,7 +15,7 @@ from typing import Any
 from scripts.common.root import ROOT
 from scripts.common.settings import settings_from
 from scripts.environments.settings import EnvironmentSettings, serving_role
-from scripts.questions.catalogue import FETCHED_DIR, ListedBenchmark, listed_benchmarks
+from scripts.questions.catalogue import FETCHED_DIR, OWN_SUFFIXES, ListedBenchmark, listed_benchmarks
 
 STAGES = ("stage1", "stage2")
 DIGITS_DIR = "resources/data/digits"
@@ -238,9 +238,7 @@ class Layout:
     def questions(self, benchmark: str) -> str:
         """The table of questions."""
         listed = self.benchmarks[benchmark]
-        if listed.own_path and listed.own_path.suffix == ".tsv":
-            return str(listed.own_path)
-        if listed.own_path and listed.own_path.suffix == ".jsonl":
+        if listed.own_path and listed.own_path.suffix in OWN_SUFFIXES:
             return self.result(f"questions/{benchmark}.tsv")
         return self.fetched_table(listed.dataset)
 

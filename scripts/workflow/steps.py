@@ -127,7 +127,7 @@ def questions_fetch_native_benchmark(layout: Layout, dataset: str) -> Step:
 
 def questions_tabulate_benchmark(layout: Layout, benchmark: str) -> Step:
     own_path = str(layout.benchmarks[benchmark].own_path)
-    return Step("workflow", {"list": own_path, "output": layout.questions(benchmark)})
+    return Step("workflow", {"source": own_path, "backend": layout.backend, "output": layout.questions(benchmark)})
 
 
 def questions_check_table(layout: Layout, benchmark: str) -> Step:

@@ -111,7 +111,8 @@ PROGRAMS = {
     ),
     "check": Program(check_dataset.main, lambda place, output: ["--dataset", place / "rows.jsonl", "--output", output]),
     "tabulate": Program(
-        tabulate_benchmark.main, lambda place, output: ["--list", place / "list.jsonl", "--output", output]
+        tabulate_benchmark.main,
+        lambda place, output: ["--source", place / "list.jsonl", "--backend", "native", "--output", output],
     ),
     "read": Program(lambda: read_configuration(Path(sys.argv[1])), lambda place, output: [place / "mine.yaml"]),
 }

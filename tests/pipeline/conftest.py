@@ -11,7 +11,7 @@ from helpers.short_demo import SHORT_DEMO, short_demo
 from helpers.workflow_run import WorkflowRun
 
 # What other tests need of a demo that is done.
-KEPT = ("results/demo", "resources/data/digits/test.tsv")
+KEPT = ("results/demo", "resources")
 
 
 @pytest.fixture(scope="session")

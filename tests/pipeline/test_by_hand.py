@@ -1,14 +1,13 @@
 """The lines of docs/by-hand.md, exactly as they stand there, come from two donors to the table."""
 
-import re
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from helpers.shell_lines import lines_of
 from helpers.workflow_run import WorkflowRun
 from scripts.evaluate.model_names import pipeline_order
 from scripts.evaluate.scores import read_scores
@@ -32,13 +31,6 @@ def merged(value: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`value` with other values at the keys of `changes`, section by section."""
     inner = {key: merged(value[key], change) for key, change in changes.items() if isinstance(change, dict)}
     return value | changes | inner
-
-
-def lines_of(page_path: Path) -> str:
-    """The first block of shell lines of a page."""
-    block = re.search(r"^```sh\n(.*?)^```$", page_path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert block is not None
-    return block.group(1)
 
 
 def test_the_lines_of_the_page_come_from_two_donors_to_the_table(make_checkout: Callable[[str], WorkflowRun]) -> None:

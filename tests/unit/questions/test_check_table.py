@@ -12,6 +12,7 @@ from helpers.evaluation_inputs import picture
 from scripts.common.errors import UserError
 from scripts.common.files import md5_of_file
 from scripts.questions import check_table
+from scripts.questions.own_tables import read_own_table
 from scripts.questions.tables import write_benchmark
 
 ROWS = [
@@ -68,4 +69,4 @@ def test_the_native_backend_asks_a_question_without_a_picture_but_no_table_witho
     path = check("native").with_suffix(".tsv")
     write_benchmark(pandas.DataFrame([row | {"image": ""} for row in ROWS]), path)
     with pytest.raises(UserError, match="no question has a picture"):
-        check_table.check_table(path, "native")
+        read_own_table(path, "native")

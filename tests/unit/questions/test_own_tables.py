@@ -9,7 +9,7 @@ from PIL import Image
 
 from helpers.evaluation_inputs import picture
 from scripts.common.errors import UserError
-from scripts.questions.check_table import check_table
+from scripts.questions.own_tables import read_own_table
 
 COLUMNS = ("index", "question", "A", "B", "answer", "image")
 ROWS = (["0", "Which?", "one", "two", "B", picture("7")], ["1", "And here?", "three", "four", "A", picture("8")])
@@ -31,7 +31,7 @@ def with_cell(column: str, text: str, number: int = 1) -> list[list[str]]:
 
 def refusal(path: Path, backend: str = "vlmevalkit") -> str:
     with pytest.raises(UserError) as caught:
-        check_table(path, backend)
+        read_own_table(path, backend)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -40,7 +40,7 @@ def refusal(path: Path, backend: str = "vlmevalkit") -> str:
 @pytest.mark.parametrize("backend", NAMES)
 @pytest.mark.parametrize("start", ["", "\ufeff"])
 def test_a_sound_table_passes_with_and_without_a_byte_order_mark(tmp_path: Path, backend: str, start: str) -> None:
-    assert check_table(table(tmp_path / "t.tsv", start=start), backend).num_questions == len(ROWS)
+    assert len(read_own_table(table(tmp_path / "t.tsv", start=start), backend)) == len(ROWS)
 
 
 @pytest.mark.parametrize("backend", NAMES)
@@ -83,7 +83,7 @@ def test_a_column_that_would_be_lost_or_misread_is_refused(
     if "image_path" in columns:
         rows = [["0", "Which?", "/data/a.jpg", "two", "A", picture("7")]]
     with pytest.raises(UserError, match=words):
-        check_table(table(tmp_path / "t.tsv", rows, columns), "native")
+        read_own_table(table(tmp_path / "t.tsv", rows, columns), "native")
 
 
 @pytest.mark.parametrize("backend", NAMES)
@@ -94,7 +94,7 @@ def test_a_quote_that_nobody_closed_does_not_swallow_questions(tmp_path: Path, b
     ]
     path = table(tmp_path / "t.tsv", rows)
     with pytest.raises(UserError, match=r"quote|not a TSV"):
-        check_table(path, backend)
+        read_own_table(path, backend)
 
 
 @pytest.mark.parametrize("backend", NAMES)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from PIL import Image
 
@@ -15,7 +16,7 @@ from scripts.common.errors import UserError
 from scripts.questions import tabulate_benchmark
 from scripts.questions.native_samples import accepted_answers, letters_of
 from scripts.questions.pictures import pictures_of
-from scripts.questions.tables import questions_of, read_benchmark
+from scripts.questions.tables import questions_of, read_benchmark, write_benchmark
 from scripts.questions.tabulate_benchmark import picture_text
 
 CHOICE = {"question": "Which digit?", "images": ["p/7.png"], "options": ["1", "7"], "answer": "B"}
@@ -35,7 +36,9 @@ def tabulate(directory: Path, monkeypatch: pytest.MonkeyPatch, *lines: Any) -> l
     """The rows of the table that is made of these lines; a text is a line as it is."""
     list_path, output_path = directory / "q.jsonl", directory / "q.tsv"
     list_path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    monkeypatch.setattr(sys, "argv", ["x", "--list", str(list_path), "--output", str(output_path)])
+    monkeypatch.setattr(
+        sys, "argv", ["x", "--source", str(list_path), "--backend", "native", "--output", str(output_path)]
+    )
     tabulate_benchmark.main()
     return read_benchmark(output_path).to_dict("records")
 
@@ -121,7 +124,11 @@ def test_an_empty_list_is_refused(directory: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_an_absent_list_is_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["x", "--list", str(directory / "no.jsonl"), "--output", str(directory / "q.tsv")])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["x", "--source", str(directory / "no.jsonl"), "--backend", "native", "--output", str(directory / "q.tsv")],
+    )
     with pytest.raises(UserError, match=r"no\.jsonl: not found"):
         tabulate_benchmark.main()
 
@@ -133,3 +140,53 @@ def test_pictures_are_shown_as_a_person_sees_them(tmp_path: Path) -> None:
     with Image.open(io.BytesIO(shown[0])) as picture:
         assert (picture.mode, picture.getpixel((0, 0))) == ("RGB", (255, 255, 255))
     assert shown[1] == (tmp_path / "plain.png").read_bytes()
+
+
+def test_a_table_is_asked_as_it_stands_with_pictures_as_a_person_sees_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clear = io.BytesIO()
+    Image.new("RGBA", (120, 120), (0, 0, 0, 0)).save(clear, "PNG")
+    plain, transparent = picture("7"), base64.b64encode(clear.getvalue()).decode()
+    rows = [
+        {"index": "0", "question": "Which?", "A": "one", "B": "two", "answer": "A", "image": plain},
+        {"index": "1", "question": "And?", "A": "one", "B": "two", "answer": "B", "image": repr([plain, transparent])},
+        {"index": "2", "question": "Again?", "A": "one", "B": "two", "answer": "B", "image": "0"},
+    ]
+    path, output_path = tmp_path / "mine.tsv", tmp_path / "out/mine.tsv"
+    write_benchmark(pandas.DataFrame(rows), path)
+    given = path.read_bytes()
+    monkeypatch.setattr(
+        sys, "argv", ["x", "--source", str(path), "--backend", "vlmevalkit", "--output", str(output_path)]
+    )
+    tabulate_benchmark.main()
+    table = read_benchmark(output_path)
+    assert table.drop(columns="image").to_dict("records") == [
+        {key: value for key, value in row.items() if key != "image"} for row in rows
+    ]
+    first, second, third = pictures_of(table, output_path)
+    assert first == third == [plain] and second[0] == plain
+    assert Image.open(io.BytesIO(base64.b64decode(second[1]))).getpixel((0, 0)) == (255, 255, 255)
+    assert "question 1: laid on white" in capsys.readouterr().err
+    assert path.read_bytes() == given
+
+
+def test_a_table_that_cannot_be_asked_is_refused_by_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"index": "0", "question": "Which?", "A": "1.10", "B": "2.20", "answer": "A", "image": picture("7")}
+    write_benchmark(pandas.DataFrame([row]), tmp_path / "mine.tsv")
+    arguments = [
+        "--source",
+        str(tmp_path / "mine.tsv"),
+        "--backend",
+        "vlmevalkit",
+        "--output",
+        str(tmp_path / "out.tsv"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["x", *arguments])
+    with pytest.raises(
+        UserError, match=r"mine\.tsv: A of question 0 is '1\.10', which VLMEvalKit would read as '1\.1'"
+    ):
+        tabulate_benchmark.main()
+    assert not (tmp_path / "out.tsv").exists()

@@ -55,7 +55,7 @@ def test_questions_lie_where_they_come_from(config: dict[str, Any]) -> None:
     own = Layout(config)
     assert own.questions("own") == "results/questions/own.tsv"
     assert own.questions_identity("own") == "results/questions/own.json"
-    assert own.questions("table") == "my/table.tsv"
+    assert own.questions("table") == "results/questions/table.tsv"
 
 
 def test_questions_are_shared_among_several_nodes_only(config: dict[str, Any]) -> None:
