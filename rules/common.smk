@@ -19,6 +19,7 @@ from scripts.evaluate.model_names import base_of
 from scripts.questions.catalogue import pictures_named_in
 from scripts.workflow.config_files import read_files
 from scripts.workflow.configuration import validate
+from scripts.workflow.console import closing_line, shorten_inputs
 from scripts.workflow.failed_jobs import failure_summary
 from scripts.workflow.layout import DIGITS_DIR, STAGES, Layout, before, shipped, stages_up_to, text_path
 from scripts.workflow.one_run import claim_directory, end_leftover_jobs
@@ -50,6 +51,7 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 leave_full_directory()
+shorten_inputs(logger.handlers)
 
 # What a job of Slurm inherits from the run that submitted it.
 forget_run()
@@ -83,6 +85,11 @@ onstart:
 onerror:
     if summary := failure_summary("".join(Path(path).read_text() for path in log)):
         print(summary, file=sys.stderr)
+
+
+onsuccess:
+    if line := closing_line("".join(Path(path).read_text() for path in log), RUN.report):
+        print(line, file=sys.stderr)
 
 
 def program(name):
