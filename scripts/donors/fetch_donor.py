@@ -24,6 +24,7 @@ from scripts.common.units import size
 from scripts.donors.checksums import NEEDED_PATTERNS, SECONDS_BETWEEN_LINES, needed_files, record_files
 from scripts.donors.library_errors import in_one_line
 from scripts.donors.manifest import DonorManifest, FileRecord, read_manifest, write_manifest
+from scripts.donors.other_kinds import require_usual_kind
 from scripts.donors.safetensors_files import TensorOnDisk, read_checkpoint, read_shard
 from scripts.donors.settings import DonorSource
 
@@ -32,16 +33,23 @@ MODEL_TYPE_OF_ROLE = {"vl": "qwen2_5_vl", "llm": "qwen3"}
 
 # With the model's page and licence, which go into the model card of what is made from it.
 DOWNLOADED_PATTERNS = [*NEEDED_PATTERNS, "README.md", "LICENSE*", "NOTICE*"]
+WEIGHTS_PATTERN = "*.safetensors"
 HUB_NAMES = {"modelscope": "ModelScope", "huggingface": "Hugging Face"}
 MAX_REASON_CHARACTERS = 300
 
 
 def check_whole(directory: Path, role: str) -> None:
     """Raises UserError unless the directory holds a whole checkpoint of the architecture that the role needs."""
-    if not directory.is_dir():
-        raise UserError(
-            f"{directory}: not found; expected the checkpoint directory of donors.{role}; check the path in the config"
-        )
+    check_config(directory, role)
+    tensors = read_checkpoint(directory)
+    check_one_set_of_weights(directory, tensors)
+    num_bytes = sum(tensor.num_bytes for tensor in tensors.values())
+    log(f"{directory}: {len(tensors)} tensors, {size(num_bytes)}, every shard is whole")
+
+
+def check_config(directory: Path, role: str) -> None:
+    """Raises UserError unless the directory holds a checkpoint of the architecture that the role needs; weights are not read."""
+    require_usual_kind(directory, f"donors.{role}")
     config_path = directory / "config.json"
     config = read_section(config_path)
     found, expected = config.get("model_type"), MODEL_TYPE_OF_ROLE[role]
@@ -50,10 +58,6 @@ def check_whole(directory: Path, role: str) -> None:
             f"{config_path}: model_type {found!r} found, {expected!r} expected for donors.{role}; "
             "give another donor, or swap donors.vl and donors.llm if they were mixed up"
         )
-    tensors = read_checkpoint(directory)
-    check_one_set_of_weights(directory, tensors)
-    num_bytes = sum(tensor.num_bytes for tensor in tensors.values())
-    log(f"{directory}: {len(tensors)} tensors, {size(num_bytes)}, every shard is whole")
 
 
 def check_one_set_of_weights(directory: Path, tensors: Mapping[str, TensorOnDisk]) -> None:
@@ -111,8 +115,8 @@ def growth_logged(directory: Path) -> Iterator[None]:
         watcher.join()
 
 
-def download(source: DonorSource, directory: Path) -> None:
-    """Downloads the needed files by the hub's own library, which keeps what is already there.
+def download(source: DonorSource, directory: Path, patterns: Sequence[str]) -> None:
+    """Downloads files by the hub's own library, which keeps what is already there.
 
     After an interruption ModelScope's library goes on within a file; Hugging Face's begins that one file again.
     """
@@ -120,22 +124,32 @@ def download(source: DonorSource, directory: Path) -> None:
     if source.kind == "modelscope":
         from modelscope import snapshot_download
 
-        snapshot_download(
-            source.id, revision=source.revision, local_dir=str(directory), allow_patterns=DOWNLOADED_PATTERNS
-        )
+        snapshot_download(source.id, revision=source.revision, local_dir=str(directory), allow_patterns=list(patterns))
     else:
         from huggingface_hub import snapshot_download
 
-        snapshot_download(source.id, revision=source.revision, local_dir=directory, allow_patterns=DOWNLOADED_PATTERNS)
+        snapshot_download(source.id, revision=source.revision, local_dir=directory, allow_patterns=list(patterns))
 
 
 def fetch(role: str, source: DonorSource, directory: Path) -> None:
-    """Downloads a donor; any failure becomes one message with the remedy."""
+    """Downloads a donor, its weights once its config.json is one that the role needs."""
+    log(
+        f"donors.{role}: fetching {source.id}, revision {source.revision}, from {HUB_NAMES[source.kind]} into {directory}"
+    )
+    download_or_explain(
+        role, source, directory, [pattern for pattern in DOWNLOADED_PATTERNS if pattern != WEIGHTS_PATTERN]
+    )
+    if (directory / "config.json").exists():  # without one the whole repository says what kind it is
+        check_config(directory, role)
+    download_or_explain(role, source, directory, DOWNLOADED_PATTERNS)
+
+
+def download_or_explain(role: str, source: DonorSource, directory: Path, patterns: Sequence[str]) -> None:
+    """Any failure becomes one message with the remedy."""
     hub = HUB_NAMES[source.kind]
-    log(f"donors.{role}: fetching {source.id}, revision {source.revision}, from {hub} into {directory}")
     try:
         with growth_logged(directory):
-            download(source, directory)
+            download(source, directory, patterns)
     # The hubs' libraries raise errors of many families (requests, httpx, their own, ValueError for a malformed id).
     except Exception as error:
         reason = in_one_line(error, MAX_REASON_CHARACTERS)

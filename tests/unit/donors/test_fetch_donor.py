@@ -14,6 +14,7 @@ import pytest
 from helpers.hub_stand_in import hub_stand_in
 from helpers.processes import wait_for
 from helpers.small_checkpoint import write_small_checkpoint
+from helpers.tiny_donor_files import edit_json
 from scripts.common.errors import UserError
 from scripts.donors import fetch_donor
 from scripts.donors.checksums import needed_files, record_files
@@ -172,6 +173,21 @@ def are_fetched(directory: Path, names: list[str], kind: str) -> bool:
     if kind == "huggingface":
         paths += [directory / f".cache/huggingface/download/{name}.metadata" for name in names]
     return all(path.exists() for path in paths)
+
+
+@pytest.mark.parametrize("kind", HUB_KINDS)
+def test_the_weights_of_a_model_that_is_refused_are_never_downloaded(
+    root: Path, train_python: Path, checkpoint_dir: Path, tmp_path: Path, kind: str
+) -> None:
+    edit_json(checkpoint_dir / "config.json", model_type="llama")
+    source = {"kind": kind, "id": MODEL_ID, "revision": "master"}
+    command = command_of(root, source, tmp_path / "donor", tmp_path / "manifest.json", train_python)
+    with hub_stand_in({MODEL_ID: checkpoint_dir}) as hub:
+        environment = os.environ | hub.environment() | {"HF_HOME": str(tmp_path), "MODELSCOPE_CACHE": str(tmp_path)}
+        finished = subprocess.run(command, cwd=root, env=environment, text=True, capture_output=True)
+        assert hub.asked_for("config.json") and not hub.asked_for("model.safetensors")
+    assert finished.returncode == 1
+    assert "config.json: model_type 'llama' found, 'qwen3' expected" in finished.stderr
 
 
 @pytest.mark.parametrize("kind", HUB_KINDS)
