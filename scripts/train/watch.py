@@ -41,7 +41,7 @@ from scripts.common.files import fsync_file
 from scripts.common.processes import is_alive
 from scripts.train.checkpoint_space import checkpoint_bytes, disk_shortage_message, num_checkpoints_to_come
 from scripts.train.checkpoints import read_trainer_state
-from scripts.train.complete_checkpoints import mark_complete, step_of, trainer_checkpoints
+from scripts.train.complete_checkpoints import contents_of_share, mark_complete, step_of, trainer_checkpoints
 from scripts.train.data_loader import name_failing_rows, quiet_data_loader_workers
 from scripts.train.early_proof import EarlyProof
 from scripts.train.losses import loss_goes_on, loss_limit, losses_of
@@ -114,6 +114,14 @@ class WatchCallback(TrainerCallback):
     def _barrier(self) -> None:
         """Waits until every rank is here."""
         self._all_reduce_max(0)
+
+    def _gathered(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The values of all ranks by their names."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return values
+        gathered: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size())]
+        dist.all_gather_object(gathered, values)
+        return {name: value for each in gathered for name, value in each.items()}
 
     def _raise_on_all_ranks(self, problem: str | None) -> None:
         """Raises UserError on every rank when one of them has found a problem."""
@@ -306,11 +314,12 @@ class WatchCallback(TrainerCallback):
         if self.steps_file is not None:
             fsync_file(Path(self.steps_file.name))
         self._barrier()  # every rank has written its part
+        contents = self._gathered(contents_of_share(checkpoint_dir, args.process_index, args.world_size))
         if args.process_index == 0:
             if read_trainer_state(checkpoint_dir).global_step != state.global_step:
                 raise UserError(f"{checkpoint_dir}: holds another step than {state.global_step}")
             steps = map(self.files.steps, range(args.world_size))
-            mark_complete(checkpoint_dir, [self.files.begin, attempts_path(self.files.run_dir), *steps])
+            mark_complete(checkpoint_dir, [self.files.begin, attempts_path(self.files.run_dir), *steps], contents)
         # No rank goes on, or ends, before the checkpoint is marked.
         self._raise_on_all_ranks(self._unprovable(args, state, checkpoint_dir))
         self.saved_step = state.global_step

@@ -12,6 +12,8 @@ from helpers.trained_checkpoint import WEIGHTS, make_trained
 from scripts.common.errors import UserError
 from scripts.train.complete_checkpoints import (
     check_unchanged,
+    contents_of_share,
+    files_of,
     is_complete,
     last_complete,
     mark_complete,
@@ -158,3 +160,14 @@ def test_an_edited_complete_json_is_named_and_its_checkpoint_stays(saved: Path) 
     with pytest.raises(UserError, match=r"complete\.json: edited by hand.*or remove .*checkpoint-4 to go on"):
         remove_incomplete(saved.parent)
     assert saved.is_dir()
+
+
+def test_the_ranks_read_each_file_once_and_what_none_of_them_saw_is_read(tmp_path: Path) -> None:
+    checkpoint = make_trained(tmp_path / "checkpoint-4", WEIGHTS)
+    shares = [contents_of_share(checkpoint, number, 2) for number in range(2)]
+    assert sorted(name for share in shares for name in share) == [path.name for path in files_of(checkpoint)]
+    mark_complete(checkpoint, known=shares[0] | shares[1])
+    by_ranks = (checkpoint / "complete.json").read_text()
+    for known in ({}, shares[0], shares[1]):
+        mark_complete(checkpoint, known=known)
+        assert (checkpoint / "complete.json").read_text() == by_ranks
