@@ -363,7 +363,7 @@ def test_a_model_is_asked_under_any_name_that_the_configuration_may_give_it(make
     run.settings = dict(NATIVE_SETTINGS) if backend == "native" else run.settings
     # With parts by which VLMEvalKit takes a model for somebody's service, and sends the questions elsewhere.
     name = "it's [my] $(touch ran) `touch ran` {model} * ä 模 ../ernie-o1 gemini preview step/\nend" + "x" * 300
-    run.serve["flags"] = {"served_model_name": name}
+    run.serve["flags"]["served_model_name"] = name
     status, output = run.run()
     assert status == 0, output
     assert len(run.records()) == 12
