@@ -95,17 +95,20 @@ def check_finite(block: bytes, tensor: TensorOnDisk, position: int) -> None:
 def record_file(path: Path, progress: HashProgress) -> FileRecord:
     """Name, size, time and sha256 of one file, and the sha256 of each tensor of a safetensors file.
 
-    Raises UserError where a tensor holds NaN or infinity.
+    Raises UserError where a tensor holds NaN or infinity, or a weight nothing but zeros.
     """
     status = path.stat()
     is_weights = path.suffix == ".safetensors"
     tensors = list(read_shard(path).values()) if is_weights else []
     file_digest = hashlib.sha256()
     digests = {tensor.name: hashlib.sha256() for tensor in tensors}
+    zero_so_far = {tensor.name for tensor in tensors if tensor.name.endswith(".weight") and tensor.num_bytes}
 
     def hash_and_check(block: bytes, tensor: TensorOnDisk, position: int) -> None:
         digests[tensor.name].update(block)
         check_finite(block, tensor, position)
+        if tensor.name in zero_so_far and block.count(0) < len(block):
+            zero_so_far.remove(tensor.name)
 
     with ThreadPoolExecutor(1) as beside:  # the tensor's hash beside the file's
         for block, tensor, position in blocks_of(path, tensors):
@@ -114,6 +117,11 @@ def record_file(path: Path, progress: HashProgress) -> FileRecord:
             if hashed:
                 hashed.result()
             progress.add(len(block))
+    if zero_so_far:
+        raise UserError(
+            f"{path}: tensor {min(zero_so_far)} is zero throughout ({len(zero_so_far)} such), as after a download that was cut "
+            "off; expected weights; fetch this donor again, or take another revision of it"
+        )
     of_tensors = {name: digest.hexdigest() for name, digest in digests.items()} if is_weights else None
     return FileRecord(path.name, status.st_size, status.st_mtime_ns, file_digest.hexdigest(), of_tensors)
 

@@ -64,6 +64,8 @@ def _pointer(directory: Path) -> str | None:
 
 
 def _quantised(directory: Path) -> str | None:
+    if not (directory / CONFIG_NAME).is_file():  # a pipe would never end
+        return None
     try:
         config = json.loads((directory / CONFIG_NAME).read_bytes())
         method = config["quantization_config"].get("quant_method", "of some kind")

@@ -96,12 +96,25 @@ def _tokenizer_faults(directory: Path, num_rows: int) -> Iterator[str]:
         yield from _text_faults(text, whole.decode(others, skip_special_tokens=False))
         if others != each:
             yield f"readers of the whole file make {others[:9]}… of a text, transformers {each[:9]}…; expected the same ids"
+    yield from _merges_faults(directory)
     for name, token, number in _tokens_with_ids(directory):
         if whole.token_to_id(token) not in (None, number):
             yield f"token {token!r} has the id {number} in {name}, {whole.token_to_id(token)} in the tokenizer; expected one id"
     for token in tokenizer.all_special_tokens:
         if whole.token_to_id(token) is None:
             yield f"the special token {token!r} of tokenizer_config.json is none of its tokens; expected one of them"
+
+
+def _merges_faults(directory: Path) -> Iterator[str]:
+    """Readers of the one file and of the other would cut a text into different tokens."""
+    if not (directory / "merges.txt").exists():
+        return
+    listed = json.loads((directory / "tokenizer.json").read_bytes())["model"].get("merges") or []
+    merges = [each if isinstance(each, str) else " ".join(each) for each in listed]
+    lines = (directory / "merges.txt").read_text(encoding="utf-8").splitlines()
+    others = [line for line in lines if line and not line.startswith("#version")]
+    if merges != others:
+        yield f"{len(merges)} merges found, {len(others)} in merges.txt, or in another order; expected the same"
 
 
 def _tokens_with_ids(directory: Path) -> Iterator[tuple[str, str, Any]]:
@@ -145,10 +158,16 @@ def _id_faults(values: Mapping[str, Any], num_rows: int) -> Iterator[str]:
 
 
 def _config_faults(directory: Path, num_rows: int) -> Iterator[str]:
+    from transformers import AutoConfig
+
     values = json.loads((directory / "config.json").read_bytes())
     text = values.get("text_config")
-    for section in (values, text if isinstance(text, dict) else {}):
-        yield from _id_faults(section, num_rows)
+    faults = [
+        fault for section in (values, text if isinstance(text, dict) else {}) for fault in _id_faults(section, num_rows)
+    ]
+    if not faults:  # transformers would refuse such an id, too, in other words
+        AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    yield from faults
 
 
 def _generation_faults(directory: Path, num_rows: int) -> Iterator[str]:

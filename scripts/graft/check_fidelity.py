@@ -187,10 +187,17 @@ def architecture_of(graft_dir: Path) -> Architecture:
     return ARCHITECTURE_OF_MODEL_TYPE[model_type]
 
 
-def check_is_gated(graft_dir: Path, gate: Gate | None) -> None:
-    """Raises UserError unless a refitted graft, and no other, comes with the report of its calibration."""
+def check_is_as_made(graft_dir: Path, gate: Gate | None) -> None:
+    """Raises UserError where a file beside the weights was edited, or unless a refitted graft, and no other, has its report."""
     path = graft_dir / SETTINGS_NAME
-    settings = read_sealed(SavedSettings, path).graft
+    saved = read_sealed(SavedSettings, path)
+    for name, expected in saved.files.items():
+        if (found := sha256_of_file(graft_dir / name)) != expected:
+            raise UserError(
+                f"{graft_dir / name}: sha256 {found} found, {expected} expected by {SETTINGS_NAME}: it was edited since the "
+                "graft was made; bring it back, or make the graft again"
+            )
+    settings = saved.graft
     if settings.is_refitted != (gate is not None):
         found = "none" if gate is None else "one"
         raise UserError(
@@ -208,7 +215,7 @@ def check_fidelity(
 ) -> Fidelity:
     """The whole comparison; raises UserError where the graft must equal its donor, or be near it, and does not."""
     architecture, dtype, text_path = architecture_of(graft_dir), settings.dtype, Path(settings.text)
-    check_is_gated(graft_dir, gate)
+    check_is_as_made(graft_dir, gate)
     log(f"{graft_dir}: comparing its tensors with {LEDGER_NAME}")
     require_own_code(graft_dir)
     check_ledger(graft_dir)

@@ -14,6 +14,7 @@ By hand: .venv/bin/python scripts graft.graft --config config/demo.yaml
 """
 
 import argparse
+import hashlib
 import shutil
 import time
 from collections import Counter
@@ -118,7 +119,9 @@ def prepare(job: GraftJob) -> PreparedGraft:
     for name in PROCESSING_NAMES & files.keys():
         check_picture_processing(json_value(files[name]), vision_shape(vl.child("vision_config")), job.vl_dir / name)
     check_no_machine_paths(job, files)
-    saved = asdict(SavedSettings(job.settings, job.seed))
+    contents = {**files, job.config_path.name: job.config_path.read_bytes()}
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
+    saved = asdict(SavedSettings(job.settings, job.seed, sums))
     files[SETTINGS_NAME] = json_bytes(saved | {SEAL_KEY: seal_of(saved)})
     outputs = [output_tensor(entry, job.seed) for entry in plan if entry.output_name]
     return PreparedGraft(

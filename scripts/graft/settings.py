@@ -44,6 +44,7 @@ class SavedSettings:
 
     graft: GraftSettings
     seed: int
+    files: dict[str, str]  # sha256 of each file beside the weights
 
 
 @dataclass(frozen=True)

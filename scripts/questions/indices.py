@@ -8,6 +8,12 @@ NUM_NAMED = 5
 # Files are named after it.
 MAX_LENGTH = 100
 
+# Texts that pandas, and so VLMEvalKit, reads as an absent value (pandas.io.parsers: na_values).
+READ_AS_ABSENT = frozenset(
+    {"#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+     "NULL", "NaN", "None", "n/a", "nan", "null"}
+)  # fmt: skip
+
 
 def index_fault(index: str) -> str | None:
     """Why a text cannot be the index of a question; None where it can."""
@@ -15,6 +21,8 @@ def index_fault(index: str) -> str | None:
         return "empty, or with spaces around it"
     if re.search(r"[/\\\x00-\x1f\x7f]", index) or index in (".", ".."):
         return "holds what no name of a file may hold"
+    if index in READ_AS_ABSENT:
+        return "what VLMEvalKit reads as absent"
     return f"longer than {MAX_LENGTH} characters" if len(index) > MAX_LENGTH else None
 
 

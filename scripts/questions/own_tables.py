@@ -25,6 +25,8 @@ KNOWN_COLUMNS = (*NEEDED_COLUMNS, "split", "category", "l2-category", *string.as
 # VLMEvalKit reads, or writes, the picture at this path instead of the one in the table (vlmeval/dataset/image_base.py).
 REFUSED_COLUMNS = ("image_path",)
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# Qwen's own tokens, but for those that name places in a picture, and the tags that ms-swift replaces.
+_MODEL_TOKEN = re.compile(r"<\|(?!(?:object_ref|box|quad)_(?:start|end)\|>)\w+\|>|<(?:image|video|audio)>")
 # A cell that swallowed the next line: a quote that nobody closed.
 _SWALLOWED_LINE = re.compile(r"\n[^\n]*\t|\t[^\n]*\n")
 
@@ -32,6 +34,8 @@ _SWALLOWED_LINE = re.compile(r"\n[^\n]*\t|\t[^\n]*\n")
 def read_own_table(path: Path, backend: str) -> pandas.DataFrame:
     """Raises UserError where a question of the table could not be asked or scored by EvalScope's backend."""
     for_vlmevalkit = backend == "vlmevalkit"
+    if path.is_file():
+        _check_header(path)
     table = read_benchmark(path, needs_pictures=for_vlmevalkit)
     pictures = pictures_of(table, path)
     if not any(pictures):
@@ -46,7 +50,6 @@ def require_own_table(
     path: Path, table: pandas.DataFrame, pictures: Sequence[list[str]], *, for_vlmevalkit: bool
 ) -> None:
     """Raises UserError, by column and question, where a table of the user's would not be asked as it stands."""
-    _check_header(path)
     for row in rows_of(table):
         where = f"{path}: question {row['index']}"
         if fault := index_fault(row["index"]):
@@ -84,6 +87,11 @@ def _check_header(path: Path) -> None:
 def _check_text(where: str, text: str) -> None:
     if found := _CONTROL_CHARACTER.search(text):
         raise UserError(f"{where} holds {found.group()!r}; expected no control characters but line feeds; remove it")
+    if found := _MODEL_TOKEN.search(text):
+        raise UserError(
+            f"{where} holds {found.group()}, a token of the model, which would stand for a picture or end the question; "
+            "expected texts; word it otherwise"
+        )
     if _SWALLOWED_LINE.search(text):
         raise UserError(
             f"{where} holds a tab and the end of a line, as if a quote were not closed and the next rows were part of it; "
@@ -129,6 +137,11 @@ def _check_read_back(path: Path, table: pandas.DataFrame) -> None:
 def _check_answers(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     """The native backend's: choices or open questions, each with an answer that can be right."""
     own_adapter(rows, str(path))
+    if all(re.fullmatch("[A-Z]", row["answer"]) and not letters_of(row) for row in rows):
+        raise UserError(
+            f"{path}: each answer is a letter, but there are no options; expected a column for each option, named by its "
+            "letter (A, B, …); rename the columns of the options"
+        )
     for row in rows:
         letters = letters_of(row)
         if letters and row["answer"] not in letters:
@@ -136,7 +149,9 @@ def _check_answers(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
                 f"{path}: the answer of question {row['index']} is {row['answer']!r}; expected the letter of one of its "
                 f"options ({', '.join(letters)}); correct the row"
             )
-        if not letters and not any(answer.strip() for answer in accepted_answers(row["answer"])):
+        answers = accepted_answers(row["answer"])
+        is_broken_list = row["answer"].startswith("[") and answers == [row["answer"]]
+        if not letters and (is_broken_list or not any(answer.strip() for answer in answers)):
             raise UserError(
                 f"{path}: the answer of question {row['index']} is {row['answer']!r}; expected a text, or a list of the "
                 "accepted ones; correct the row"

@@ -15,15 +15,10 @@ from scripts.common.errors import UserError
 from scripts.common.files import temporary_for
 from scripts.common.input_files import require_file
 from scripts.donors.library_errors import in_one_line
+from scripts.questions.indices import READ_AS_ABSENT
 from scripts.questions.pictures import picture_sha256
 
 NEEDED_COLUMNS = ("index", "question", "answer", "image")
-
-# Texts that pandas, and so VLMEvalKit, reads as an absent value (pandas.io.parsers: na_values).
-_READ_AS_ABSENT = frozenset(
-    {"#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
-     "NULL", "NaN", "None", "n/a", "nan", "null"}
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,6 +122,11 @@ def write_benchmark(table: pandas.DataFrame, path: Path) -> None:
 def require_scorable(table: pandas.DataFrame, path: Path) -> None:
     """Raises UserError when VLMEvalKit would read another text than the table has, or the right answer is no option."""
     letters = [letter for letter in string.ascii_uppercase if letter in table]
+    if not letters:
+        raise UserError(
+            f"{path}: no question has options; VLMEvalKit asks choices only; give options, or ask open questions by "
+            "evaluate.backend: native"
+        )
     for letter in letters:
         shown = table[letter][table[letter] != ""]
         if len(shown) < len(table) and len(shown) and shown.str.fullmatch(r"[+-]?\d+").all():
@@ -137,7 +137,7 @@ def require_scorable(table: pandas.DataFrame, path: Path) -> None:
             )
     for row in table.to_dict("records"):
         for column in ("question", "answer", *letters):
-            if row[column] in _READ_AS_ABSENT:
+            if row[column] in READ_AS_ABSENT:
                 raise UserError(
                     f"{path}: {column} of question {row['index']} is {row[column]!r}, which VLMEvalKit reads as absent; "
                     "word it otherwise, for example 'none'"

@@ -14,6 +14,9 @@ OWNED_FLAGS = frozenset({"model", "model_type", "template", "external_plugins", 
 # the parent of Qwen2.5-VL has repetition_penalty 1.05, and a graft what its language donor has.
 DECODING_FLAGS = ("repetition_penalty", "top_k", "top_p")
 
+# Flags, by their beginnings, with which `swift deploy` loads other weights than the checkpoint's.
+CHANGES_THE_MODEL = ("adapters", "quant_")
+
 
 @dataclass(frozen=True)
 class ServeSettings:
@@ -37,6 +40,9 @@ class ServeSettings:
                     "models of a table would be asked in different ways; set it (neutral: repetition_penalty 1.0, top_k -1, "
                     "top_p 1.0)"
                 )
+        yield from self._decoding_findings(f"{where}.flags")
+        for flag in sorted(flag for flag in self.flags if flag.startswith(CHANGES_THE_MODEL)):
+            yield f"{where}.flags.{flag}: another model than the checkpoint would be asked; remove it, or export that model first"
         if self.backend != "vllm":
             for flag in sorted(flag for flag in self.flags if flag.startswith("vllm_")):
                 yield f"{where}.flags.{flag}: contradicts backend {self.backend}; remove it or set backend: vllm"
@@ -44,6 +50,18 @@ class ServeSettings:
             yield f"{where}.flags.{flag}: contradicts backend {self.backend}; remove it"
         if self.num_replicas > 1 and "port" in self.flags:
             yield f"{where}.flags.port: contradicts num_replicas above 1, which need a port each; remove it"
+
+    def _decoding_findings(self, where: str) -> Iterator[str]:
+        """Values that no server takes, found when the first one answers, after both trainings."""
+        for flag, least, most in (("repetition_penalty", 0, None), ("top_p", 0, 1)):
+            value = self.flags.get(flag)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (is_number and least < value <= (most or value)):
+                limit = f", up to {most}" if most else ""
+                yield f"{where}.{flag}: {value!r} found; expected a number above {least}{limit}"
+        top_k = self.flags.get("top_k")
+        if top_k is not None and (type(top_k) is not int or top_k < -1):
+            yield f"{where}.top_k: {top_k!r} found; expected a whole number from -1 (all tokens) on"
 
     @property
     def served_name(self) -> str:

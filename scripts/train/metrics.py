@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scripts.common.errors import UserError
+from scripts.common.files import sha256_of_file
 from scripts.common.reading import read_sealed, write_sealed
 from scripts.train.losses import LossPoint
 
@@ -64,6 +65,15 @@ class Metrics:
 
 def write_metrics(path: Path, metrics: Metrics) -> None:
     write_sealed(path, asdict(metrics))
+
+
+def require_settings_unedited(settings_path: Path, metrics: Metrics, metrics_path: Path) -> None:
+    """Raises UserError where a checkpoint's settings.json is not the one that its stage has written."""
+    if (found := sha256_of_file(settings_path)) != metrics.settings_sha256:
+        raise UserError(
+            f"{settings_path}: edited since it was written: sha256 {found} found, {metrics.settings_sha256} in "
+            f"{metrics_path}; bring the file back as it was, or train {metrics.stage} again"
+        )
 
 
 def declared_sha256(path: Path) -> str:

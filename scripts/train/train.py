@@ -62,6 +62,11 @@ def train(run: Run, stop: StopRequests, attempt: int) -> tuple[Path, list[str]]:
     else:
         log(f"{run.stage}: going on from step {step_of(checkpoint)}, once its files are found as they were saved")
         check_unchanged(checkpoint)
+        if (found := read_trainer_state(checkpoint).global_step) != step_of(checkpoint):
+            raise UserError(
+                f"{checkpoint}: of step {found}; expected {step_of(checkpoint)}, as its name says; remove it to go on from the "
+                "checkpoint before"
+            )
     resume_step = step_of(checkpoint) if checkpoint else 0
     check_progress(run, attempt, resume_step)
     record_attempt(run.run_dir, resume_step)

@@ -31,6 +31,7 @@ from scripts.common.files import sha256_of_file, write_json_atomically
 from scripts.common.input_files import read_json, read_section
 from scripts.common.logger import log
 from scripts.common.ownership import owned
+from scripts.common.reading import read_sealed
 from scripts.common.root import ROOT
 from scripts.common.secret_values import leaves, secret_keys, without_tokens
 from scripts.donors.safetensors_files import INDEX_NAME, SINGLE_NAME, read_checkpoint
@@ -38,6 +39,7 @@ from scripts.graft.machine_paths import is_searched, path_in
 from scripts.graft.own_code import CODE_DIR, CODE_FILES
 from scripts.train.declarations import checked_sha256
 from scripts.train.exit_status import ending
+from scripts.train.metrics import METRICS_NAME, Metrics, require_settings_unedited
 from scripts.train.settings import SETTINGS_NAME
 from scripts.upload.front_matter import read_front_matter
 
@@ -153,6 +155,13 @@ def check_no_secrets(directory: Path) -> None:
             )
 
 
+def check_settings_unedited(directory: Path) -> None:
+    """Raises UserError where settings.json, which is no part of the model, is not the one that the stage's metrics declare."""
+    settings_path, metrics_path = directory / SETTINGS_NAME, directory.parent / METRICS_NAME
+    if settings_path.exists() and metrics_path.exists():
+        require_settings_unedited(settings_path, read_sealed(Metrics, metrics_path, takes_nan=True), metrics_path)
+
+
 def check_card(directory: Path) -> dict[str, Any]:
     """README.md's front matter; raises UserError when a hub could not read it."""
     path = directory / "README.md"
@@ -228,6 +237,7 @@ def check(directory: Path, python: Path) -> dict[str, Any]:
     card = check_card(directory)
     check_no_other_code(directory)
     sha256 = checked_sha256(directory)
+    check_settings_unedited(directory)
     tensors = read_checkpoint(directory)
     loaded = load_alone(directory, python)
     files = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}

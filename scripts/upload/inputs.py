@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.common.files import sha256_of_file
 from scripts.common.input_files import read_section
 from scripts.common.reading import read_object, require
 from scripts.data.dataset_check import DatasetCheck, read_dataset_check
@@ -22,7 +21,7 @@ from scripts.report.commit import Commit
 from scripts.report.hidden_secrets import without_secrets
 from scripts.train.declarations import check_checkpoint
 from scripts.train.local_paths import without_local_paths
-from scripts.train.metrics import Metrics, read_metrics
+from scripts.train.metrics import Metrics, read_metrics, require_settings_unedited
 from scripts.train.settings import SETTINGS_NAME, ExportedSettings
 from scripts.upload.licenses import License, copied_name, license_files, read_license
 from scripts.upload.settings import CardSettings
@@ -105,11 +104,7 @@ def read_stage(layout: Layout, stage: str) -> StageView:
         raise UserError(
             f"{settings_path}: settings of {settings.stage} found; expected those of {stage}; export this stage again"
         )
-    if (found := sha256_of_file(settings_path)) != metrics.settings_sha256:
-        raise UserError(
-            f"{settings_path}: edited since it was written: sha256 {found} found, {metrics.settings_sha256} in "
-            f"{layout.metrics(stage)}; bring the file back as it was, or train {stage} again"
-        )
+    require_settings_unedited(settings_path, metrics, Path(layout.metrics(stage)))
     dataset = read_dataset_check(Path(layout.dataset_check(stage)))
     return StageView(metrics, dataset, ExportedSettings(**without_secrets(without_local_paths(vars(settings)))))
 

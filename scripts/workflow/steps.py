@@ -131,8 +131,10 @@ def questions_tabulate_benchmark(layout: Layout, benchmark: str) -> Step:
 
 
 def questions_check_table(layout: Layout, benchmark: str) -> Step:
-    table = {"benchmark-tsv": layout.questions(benchmark), "backend": layout.backend}
-    return Step("workflow", {**table, "output": layout.questions_check(benchmark)})
+    table = {"benchmark-tsv": layout.questions(benchmark), "source": str(layout.benchmarks[benchmark].own_path)}
+    seed = layout.config["seed"] if "shuffled" in map(control_of, layout.models) else None
+    table |= {"backend": layout.backend, "output": layout.questions_check(benchmark)}
+    return Step("workflow", {**table, "shuffled-by-seed": seed})
 
 
 # Graft
@@ -245,13 +247,9 @@ def _evaluation(layout: Layout, benchmark: str, model: str) -> dict[str, Option]
 
 def evaluate_check_limits(layout: Layout, benchmark: str) -> Step:
     evaluate = layout.config["evaluate"]
-    options: dict[str, Option] = {
-        "benchmark-tsv": layout.questions(benchmark),
-        "backend": layout.backend,
-        "settings": evaluate[layout.backend],
-        "serve": evaluate["serve"],
-        "model-dir": layout.model_files_dir,
-    }
+    options: dict[str, Option] = {"settings": evaluate[layout.backend], "serve": evaluate["serve"]}
+    options |= {"benchmark-tsv": layout.questions(benchmark), "backend": layout.backend}
+    options |= {"model-dir": layout.model_files_dir}
     return Step("train", {**options, "output": layout.result(f"questions/{benchmark}.limits.json")})
 
 

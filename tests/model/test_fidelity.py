@@ -18,7 +18,8 @@ from torch.nn.functional import cross_entropy, kl_div
 from helpers.tiny_donor_files import TEXT_TEMPLATE, edit_json, write_tiny_donors
 from helpers.tiny_graft import SECTION
 from scripts.common.errors import UserError
-from scripts.common.reading import write_sealed
+from scripts.common.files import sha256_of_file
+from scripts.common.reading import SEAL_KEY, write_sealed
 from scripts.donors.checksums import needed_files, record_files
 from scripts.donors.manifest import DonorManifest, write_manifest
 from scripts.donors.settings import DonorSource
@@ -70,6 +71,14 @@ def broken(copied: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> tuple[
     """The same, for what must be noticed although the ledger says the same."""
     monkeypatch.setattr(check_fidelity, "check_ledger", lambda _: None)
     return copied
+
+
+def declare(graft_dir: Path) -> None:
+    """As if the graft had been made with the files that lie there now."""
+    path = graft_dir / "settings.json"
+    saved = json.loads(path.read_text())
+    del saved[SEAL_KEY]
+    write_sealed(path, saved | {"files": {name: sha256_of_file(graft_dir / name) for name in saved["files"]}})
 
 
 @pytest.fixture
@@ -212,18 +221,29 @@ def gate_of(text: Path) -> Gate:
 @pytest.mark.parametrize("calibration", ["affine", "none"])
 def test_a_gate_is_asked_for_by_what_the_graft_says_of_itself(tmp_path: Path, calibration: str) -> None:
     section = {**SECTION, "architecture": "qwen2_5_vl", "calibration": calibration}
-    write_sealed(tmp_path / "settings.json", {"graft": section, "seed": 0})
+    write_sealed(tmp_path / "settings.json", {"graft": section, "seed": 0, "files": {}})
     right: Gate | None = gate_of(tmp_path / "fitted.txt")
     wrong: Gate | None = None
     if calibration == "none":
         right, wrong = wrong, right
-    check_fidelity.check_is_gated(tmp_path, right)
+    check_fidelity.check_is_as_made(tmp_path, right)
     with pytest.raises(UserError, match=f"calibration is '{calibration}', and"):
-        check_fidelity.check_is_gated(tmp_path, wrong)
+        check_fidelity.check_is_as_made(tmp_path, wrong)
     path = tmp_path / "settings.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
     with pytest.raises(UserError, match=r"settings\.json: edited by hand"):
-        check_fidelity.check_is_gated(tmp_path, right)
+        check_fidelity.check_is_as_made(tmp_path, right)
+
+
+def test_an_edited_file_beside_the_weights_is_not_blessed(tmp_path: Path) -> None:
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text('{"image_mean": [0.4]}')
+    files = {path.name: sha256_of_file(path)}
+    write_sealed(tmp_path / "settings.json", {"graft": dict(SECTION), "seed": 0, "files": files})
+    check_fidelity.check_is_as_made(tmp_path, None)
+    path.write_text('{"image_mean": [0.5]}')
+    with pytest.raises(UserError, match=r"preprocessor_config\.json: sha256 .* edited since the graft was made"):
+        check_fidelity.check_is_as_made(tmp_path, None)
 
 
 def test_a_refit_is_not_measured_on_a_paragraph_that_it_was_fitted_on(tmp_path: Path) -> None:
@@ -300,6 +320,7 @@ def test_a_donor_that_is_not_the_recorded_one_is_not_even_loaded(
 def test_a_setting_that_is_not_the_donors_is_found(broken: tuple[Path, Path], run: Run) -> None:
     config = json.loads((broken[0] / "config.json").read_text())
     edit_json(broken[0] / "config.json", text_config=config["text_config"] | {"rms_norm_eps": 1e-5})
+    declare(broken[0])
     with pytest.raises(UserError, match="text logits differ"):
         run(broken)
 
@@ -323,6 +344,7 @@ def test_a_tensor_without_a_place_is_found(broken: tuple[Path, Path], run: Run) 
 def test_a_chat_template_that_shows_no_picture_is_found(broken: tuple[Path, Path], run: Run) -> None:
     """As Qwen3's own: the model would answer every question without ever seeing a picture."""
     (broken[0] / "chat_template.jinja").write_text(TEXT_TEMPLATE)
+    declare(broken[0])
     with pytest.raises(UserError, match="shows no picture"):
         run(broken)
 

@@ -58,6 +58,19 @@ def test_the_cards_own_program_runs_as_it_is_printed(
     assert 1 <= num_picture_tokens <= MAX_PIXELS // 28**2
 
 
+def test_settings_that_were_edited_since_the_training_are_not_uploaded(uploaded: CardInputs) -> None:
+    path = uploaded.checkpoint_dir / "settings.json"
+    settings = path.read_bytes()
+    path.write_bytes(settings + b" ")
+    try:
+        with pytest.raises(
+            UserError, match=r"settings\.json: edited since it was written: sha256 .* train stage2 again"
+        ):
+            check_checkpoint.check(uploaded.checkpoint_dir, Path(sys.executable))
+    finally:
+        path.write_bytes(settings)
+
+
 def test_a_tensor_that_no_file_holds_is_named(uploaded: CardInputs, tmp_path: Path) -> None:
     """As after an export that forgot it: index and shard agree with each other, and not with the model."""
     directory = shutil.copytree(uploaded.checkpoint_dir, tmp_path / "checkpoint")

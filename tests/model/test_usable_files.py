@@ -251,3 +251,20 @@ def test_by_hand_a_fault_is_one_line_exit_status_1_and_no_record(root: Path, llm
     assert finished.returncode == 1 and not record_path.exists()
     [line] = finished.stderr.splitlines()
     assert line.startswith(f"error: {llm_dir / 'generation_config.json'}: eos_token_id is 1000000; expected")
+
+
+def test_merges_that_two_files_list_otherwise_are_named(llm_dir: Path) -> None:
+    """Readers of the one would cut a text into other tokens than readers of the other."""
+    tokenizer = json.loads((llm_dir / "tokenizer.json").read_text())
+    merges = [each if isinstance(each, str) else " ".join(each) for each in tokenizer["model"]["merges"]]
+    (llm_dir / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    assert list(faults_here(llm_dir, "llm", rows_of(llm_dir))) == []
+    (llm_dir / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, "x y"]) + "\n")
+    (fault,) = faults_here(llm_dir, "llm", rows_of(llm_dir))
+    assert f"{len(merges)} merges found, {len(merges) + 1} in merges.txt" in fault
+
+
+def test_a_value_of_config_json_that_transformers_refuses_is_blamed_on_config_json(llm_dir: Path) -> None:
+    change(llm_dir / "config.json", {"rms_norm_eps": "small"})
+    fault, *_ = faults_here(llm_dir, "llm", rows_of(llm_dir))
+    assert str(fault).startswith(str(llm_dir / "config.json")) and "rms_norm_eps" in fault

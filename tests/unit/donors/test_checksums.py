@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.small_checkpoint import write_small_checkpoint
+from helpers.small_checkpoint import safetensors_bytes, write_small_checkpoint
 from scripts.common.errors import UserError
 from scripts.donors import checksums
 from scripts.donors.checksums import change_of, needed_files, record_files, tensor_digests
@@ -62,3 +62,17 @@ def test_digests_come_from_the_manifest_after_a_look_at_the_files(checkpoint_dir
     (checkpoint_dir / "config.json").unlink()
     with pytest.raises(UserError, match=r"config\.json: changed since .*manifest\.json was written \(it is absent\)"):
         tensor_digests(checkpoint_dir, manifest_path)
+
+
+def test_a_weight_of_zeros_throughout_is_refused_and_a_bias_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a download that had made room for the file first, in tensors of several blocks."""
+    monkeypatch.setattr(checksums, "BLOCK_BYTES", 1000)
+    path = tmp_path / "model.safetensors"
+    sound = {"a.bias": [0.0] * 900, "a.weight": [0.0] * 899 + [1.0], "b.weight": [1.0] + [0.0] * 899}
+    path.write_bytes(safetensors_bytes(sound))
+    record_files([path])
+    path.write_bytes(safetensors_bytes({**sound, "c.weight": [0.0] * 900}))
+    with pytest.raises(UserError, match=r"model\.safetensors: tensor c\.weight is zero throughout \(1 such\)"):
+        record_files([path])

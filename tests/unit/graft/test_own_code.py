@@ -124,6 +124,7 @@ def test_no_code_of_a_donor_travels_into_the_graft(
     graft_dir = run_graft(root, donors, tmp_path / "graft")
     require_own_code(graft_dir)
     assert sorted(path.name for path in graft_dir.iterdir()) == sorted(path.name for path in clean.iterdir())
-    for path in clean.glob("*.json"):
+    # Where a file of a donor named code, its layout is another one, and so its sum in settings.json.
+    for path in set(clean.glob("*.json")) - {clean / "settings.json"}:
         assert json.loads((graft_dir / path.name).read_text()) == json.loads(path.read_text()), path.name
     assert f"graft: {donors[1] / 'tokenizer_config.json'}: auto_map names code" in capsys.readouterr().err

@@ -70,3 +70,18 @@ def test_the_native_backend_asks_a_question_without_a_picture_but_no_table_witho
     write_benchmark(pandas.DataFrame([row | {"image": ""} for row in ROWS]), path)
     with pytest.raises(UserError, match="no question has a picture"):
         read_own_table(path, "native")
+
+
+def test_a_split_whose_only_picture_cannot_be_exchanged_is_found_before_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the shuffled control is asked; the message names the user's own file."""
+    path, own_path = tmp_path / "made.tsv", tmp_path / "mine.jsonl"
+    write_benchmark(pandas.DataFrame(ROWS[:1]), path)
+    arguments = ["--benchmark-tsv", str(path), "--backend", "vlmevalkit", "--output", str(tmp_path / "own.json")]
+    monkeypatch.setattr(sys, "argv", ["x", *arguments, "--source", str(own_path)])
+    check_table.main()
+    monkeypatch.setattr(sys, "argv", ["x", *arguments, "--source", str(own_path), "--shuffled-by-seed", "0"])
+    with pytest.raises(UserError, match=r"mine\.jsonl: split 'all' has one question with a picture") as caught:
+        check_table.main()
+    assert "made.tsv" not in str(caught.value)

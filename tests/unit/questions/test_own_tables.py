@@ -137,3 +137,43 @@ def test_an_answer_that_can_never_be_right_is_refused_for_the_native_backend(
     tmp_path: Path, rows: list[list[str]], words: str
 ) -> None:
     assert words in refusal(table(tmp_path / "t.tsv", list(rows)), "native")
+
+
+@pytest.mark.parametrize("token", ["<|image_pad|>", "<|im_end|>", "<image>", "<|endoftext|>"])
+@pytest.mark.parametrize("column", ["question", "A"])
+def test_a_token_of_the_model_in_a_text_is_refused_by_question_and_column(
+    tmp_path: Path, token: str, column: str
+) -> None:
+    """The server would look for a picture there, and refuse the question."""
+    said = refusal(table(tmp_path / "t.tsv", with_cell(column, f"what is {token}?")))
+    assert f"question 1: {column} holds {token}, a token of the model" in said
+
+
+def test_places_in_a_picture_may_be_named(tmp_path: Path) -> None:
+    text = "What is in <|box_start|>(1,2),(3,4)<|box_end|>, as in <image 1>?"
+    assert len(read_own_table(table(tmp_path / "t.tsv", with_cell("question", text)), "native")) == len(ROWS)
+
+
+def test_options_under_other_names_are_no_open_question(tmp_path: Path) -> None:
+    columns = ("index", "question", "option_a", "option_b", "answer", "image")
+    assert "each answer is a letter, but there are no options" in refusal(
+        table(tmp_path / "t.tsv", columns=columns), "native"
+    )
+
+
+def test_open_questions_for_vlmevalkit_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    columns, rows = ("index", "question", "answer", "image"), [["0", "Who?", "Ada", picture("7")]]
+    assert "VLMEvalKit asks choices only" in refusal(table(tmp_path / "t.tsv", rows, columns))
+
+
+def test_a_broken_list_of_answers_is_no_answer(tmp_path: Path) -> None:
+    columns, rows = ("index", "question", "answer", "image"), [["0", "Who?", "['Ada', Lovelace", picture("7")]]
+    assert "expected a text, or a list of the accepted ones" in refusal(
+        table(tmp_path / "t.tsv", rows, columns), "native"
+    )
+
+
+@pytest.mark.parametrize("name", ["A", "a"])
+def test_a_column_that_stands_twice_or_small_is_named_before_any_answer(tmp_path: Path, name: str) -> None:
+    columns = ("index", "question", "A" if name == "A" else "b", name, "answer", "image")
+    assert f"column '{columns[2] if name == 'a' else 'A'}' found" in refusal(table(tmp_path / "t.tsv", columns=columns))

@@ -66,3 +66,21 @@ def test_what_a_checkpoint_would_decide_for_itself_must_be_said() -> None:
         assert line.startswith(
             f"evaluate.serve.flags.{flag}: not set, so that each checkpoint's generation_config.json"
         )
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"repetition_penalty": 0}, "repetition_penalty: 0 found; expected a number above 0"),
+        ({"repetition_penalty": "1.0"}, "repetition_penalty: '1.0' found; expected a number above 0"),
+        ({"top_p": 1.5}, "top_p: 1.5 found; expected a number above 0, up to 1"),
+        ({"top_k": 0.5}, "top_k: 0.5 found; expected a whole number from -1"),
+        ({"adapters": ["x"]}, "adapters: another model than the checkpoint would be asked"),
+        ({"quant_bits": 4}, "quant_bits: another model than the checkpoint would be asked"),
+    ],
+)
+def test_what_the_first_server_would_end_of_or_load_besides_is_found_before(
+    flags: dict[str, Any], expected: str
+) -> None:
+    (line,) = serve_settings(flags=flags).findings("evaluate.serve")
+    assert line.startswith(f"evaluate.serve.flags.{expected}")

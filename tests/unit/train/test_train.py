@@ -79,3 +79,14 @@ def test_a_changed_checkpoint_is_not_gone_on_from(run: Run, monkeypatch: pytest.
     with pytest.raises(UserError, match=r"optimizer\.pt: sha256 .* it was changed after it was saved"):
         train.train(run, StopRequests(), attempt=1)
     assert checkpoint.is_dir()
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_not_gone_on_from(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "run_trainer_at_free_port", lambda *_: pytest.fail("the trainer was started"))
+    checkpoint = add_checkpoint(run, 2, max_steps=9)
+    checkpoint.rename(checkpoint.with_name("checkpoint-3"))
+    with pytest.raises(UserError, match=r"checkpoint-3: of step 2; expected 3, as its name says; remove it"):
+        train.train(run, StopRequests(), attempt=1)
+    assert read_attempts(run.run_dir) == []
