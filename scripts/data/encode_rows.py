@@ -1,5 +1,6 @@
 """Encodes the rows of a dataset in several processes, each of which reads the file for itself."""
 
+import os
 import signal
 from collections.abc import Collection, Iterator
 from itertools import islice
@@ -33,7 +34,8 @@ def encode_rows(
     for number in range(num_workers):
         receiver: Any
         receiver, sender = context.Pipe(duplex=False)
-        worker = context.Process(target=_send, args=(sender, path, encoder, skipped, number, num_workers), daemon=True)
+        arguments = (sender, path, encoder, skipped, number, num_workers, os.getpid())
+        worker = context.Process(target=_send, args=arguments, daemon=True)
         worker.start()
         sender.close()
         workers.append(worker)
@@ -59,9 +61,15 @@ def encode_rows(
 
 
 def _send(
-    sender: Connection, path: Path, encoder: RowEncoder, skipped: Collection[int], number: int, num_workers: int
+    sender: Connection,
+    path: Path,
+    encoder: RowEncoder,
+    skipped: Collection[int],
+    number: int,
+    num_workers: int,
+    parent_pid: int,
 ) -> None:
-    die_with_parent(signal.SIGKILL)
+    die_with_parent(signal.SIGKILL, parent_pid)
     share = _share(path, encoder, skipped, number, num_workers)
     while batch := list(islice(share, NUM_ROWS_PER_BATCH)):
         sender.send(batch)

@@ -78,12 +78,13 @@ class Build:
         """Runs one command. Raises UserError naming it when it fails."""
         words = list(map(str, command))
         log(f"+ {' '.join(words)}")
+        builder_pid = os.getpid()
         status = subprocess.run(
             words,
             check=False,
             env={**os.environ, **variables},
             close_fds=False,
-            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+            preexec_fn=lambda: die_with_parent(signal.SIGKILL, builder_pid),
         ).returncode
         if status != 0:
             raise UserError(

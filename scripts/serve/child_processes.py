@@ -23,13 +23,7 @@ GRACE_S = 15.0
 
 def _dies_with(parent_pid: int) -> Callable[[], None]:
     """Runs in the child between fork and exec, so that the child dies with its parent."""
-
-    def prepare() -> None:
-        die_with_parent(signal.SIGKILL)
-        if os.getppid() != parent_pid:  # it died before the line above
-            os._exit(1)
-
-    return prepare
+    return lambda: die_with_parent(signal.SIGKILL, parent_pid)
 
 
 @contextlib.contextmanager

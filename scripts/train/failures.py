@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from scripts.common.disk_space import free_bytes, reports_full_disk
+from scripts.common.disk_space import free_bytes
 from scripts.common.units import size
 from scripts.train.checkpoint_space import disk_space_remedy
 from scripts.train.command import RANK_PREFIX
@@ -16,6 +16,10 @@ NUM_LOG_LINES_SHOWN = 15
 
 # A disk with less is full: the log can hardly grow, so it may not say so itself.
 FULL_DISK_BYTES = 2**20
+
+# A full disk, and an exhausted quota, in the output of a program. The last is torch.save's, which does not give the reason of a
+# short write (caffe2/serialize/inline_container.cc).
+NO_ROOM_TEXT = re.compile(r"No space left on device|Disk quota exceeded|inline_container\.cc.*unexpected pos")
 
 # What torch.distributed.run (2.13) ends with when its agents cannot meet; its warnings of the same error lack the colon.
 RENDEZVOUS_ERROR = re.compile(r"^[\w.]*RendezvousConnectionError: ", re.MULTILINE)
@@ -33,7 +37,9 @@ def output_since(log: Path, log_start: int) -> list[str]:
 
 def full_disk_message(run: Run, log_start: int) -> str | None:
     """Error text if a full disk has cut a checkpoint off, else None. Removes that checkpoint, or the disk would stay full."""
-    is_full = free_bytes(run.run_dir) < FULL_DISK_BYTES or any(map(reports_full_disk, output_since(run.log, log_start)))
+    is_full = free_bytes(run.run_dir) < FULL_DISK_BYTES or any(
+        map(NO_ROOM_TEXT.search, output_since(run.log, log_start))
+    )
     removed = remove_incomplete(run.trainer_dir) if is_full else []
     if not removed:
         return None

@@ -33,7 +33,7 @@ def register_rank(settings: WatchSettings) -> IO[str]:
     rank = int(os.environ.get("RANK", "0"))
     for number in TRAINER_STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)  # torchrun is started with them ignored
-    die_with_parent(signal.SIGTERM)
+    die_with_parent(signal.SIGTERM, os.getppid())
     if not is_alive(settings.launcher):
         sys.exit("the launcher is gone; nothing was begun")
     lock = open(settings.files.path.parent / RANKS_LOCK_NAME, "a", encoding="utf-8")  # noqa: SIM115 - held until the end

@@ -116,13 +116,15 @@ class Trainer:
         """
         self._has_agent = has_agent
 
+        launcher_pid = os.getpid()
+
         def before_exec() -> None:
             if has_agent:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 signal.signal(signal.SIGHUP, signal.SIG_IGN)
             else:
-                die_with_parent(signal.SIGTERM)
+                die_with_parent(signal.SIGTERM, launcher_pid)
 
         self._process = subprocess.Popen(
             list(argv),

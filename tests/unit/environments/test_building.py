@@ -91,7 +91,7 @@ def started(root: Path, command: list[str | Path]) -> Iterator[subprocess.Popen[
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=LIMIT_S)
 
 
 def test_an_environment_is_a_link_to_a_directory_named_by_its_lock(environments: Environments) -> None:
