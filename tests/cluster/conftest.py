@@ -1,6 +1,7 @@
 """A real Slurm, and a checkout in which the recipe runs on it, with tiny donors: no test here asks what a model has learned."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,7 +22,7 @@ from helpers.slurm_cluster import (
     missing_conditions,
     slurm_cluster,
 )
-from helpers.workflow_run import RUN_LIMIT_S
+from helpers.workflow_run import RUN_LIMIT_S, make_checkout
 
 # What decides, beside the programs, what the finished checkout is.
 MAKERS = ("tests/cluster/conftest.py", "tests/helpers/cluster_run.py", "tests/helpers/make_tiny_donors.py")
@@ -76,14 +77,32 @@ def hub_dirs(request: pytest.FixtureRequest) -> SharedRun[dict[str, Path]]:
 
 
 @pytest.fixture(scope="session")
+def kept_dir(root: Path) -> Path:
+    """Where the checkout is kept in which these very files have come to the table."""
+    return root / ".cache/tests" / f"cluster-{key_of_tree(root, *MAKERS)}"
+
+
+@pytest.fixture(scope="session")
+def site_dir(root: Path) -> Path:
+    """Where the checkout is made, which the kept one needs: its rows name their pictures there, by absolute paths."""
+    return root / ".cache/tests/site/vlgraft"
+
+
+@pytest.fixture(scope="session")
 def prefetched(
-    request: pytest.FixtureRequest, started_cluster: SharedRun[SlurmCluster], hub_dirs: SharedRun[dict[str, Path]]
+    root: Path,
+    site_dir: Path,
+    kept_dir: Path,
+    started_cluster: SharedRun[SlurmCluster],
+    hub_dirs: SharedRun[dict[str, Path]],
 ) -> SharedRun[ClusterRun]:
     """A fresh checkout after `prefetch` on a login node; whatever runs in it from then on has no network."""
 
     def make() -> ClusterRun:
         cluster = started_cluster()
-        run = ClusterRun(request.getfixturevalue("make_checkout")("site").directory, cluster)
+        for directory in (kept_dir, site_dir):
+            shutil.rmtree(directory, ignore_errors=True)
+        run = ClusterRun(make_checkout(root, site_dir).directory, cluster)
         run.write_overlay()
         with hub_stand_in({f"lab/{model}": directory for model, directory in hub_dirs().items()}) as hub:
             finished = subprocess.run(
@@ -114,12 +133,6 @@ def undisturbed_stage1_run(prefetched: SharedRun[ClusterRun]) -> SharedRun[dict[
 
 
 @pytest.fixture(scope="session")
-def kept_dir(root: Path) -> Path:
-    """Where the checkout is kept in which these very files have come to the table."""
-    return root / ".cache/tests" / f"cluster-{key_of_tree(root, *MAKERS)}"
-
-
-@pytest.fixture(scope="session")
 def whole_run(
     prefetched: SharedRun[ClusterRun], undisturbed_stage1_run: SharedRun[dict[str, str]], kept_dir: Path
 ) -> SharedRun[WholeRun]:
@@ -145,12 +158,12 @@ def whole_run(
 
 @pytest.fixture(scope="session")
 def kept_run(
-    started_cluster: SharedRun[SlurmCluster], whole_run: SharedRun[WholeRun], kept_dir: Path
+    started_cluster: SharedRun[SlurmCluster], whole_run: SharedRun[WholeRun], kept_dir: Path, site_dir: Path
 ) -> SharedRun[ClusterRun]:
     """The finished checkout, of an earlier session if that had the same files: to be copied and looked at, not to be run."""
 
     def make() -> ClusterRun:
-        if not kept_dir.exists():
+        if not (kept_dir.exists() and site_dir.exists()):
             whole_run()
             assert kept_dir.exists(), "stage 1 of the run to the table did not come to the undisturbed weights"
         return ClusterRun(kept_dir, started_cluster())
