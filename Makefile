@@ -6,7 +6,7 @@ ROLES = train evaluate
 # What a cluster's modules set for another Python.
 unexport PYTHONPATH PYTHONHOME PYTHONWARNINGS
 
-.PHONY: demo check serve chat study test test-rest test-all test-unit test-model test-serving test-pipeline test-cluster mutants kills lint bench environments status docs/steps.svg
+.PHONY: demo check serve chat app study test test-rest test-all test-unit test-model test-serving test-pipeline test-cluster mutants kills lint bench environments status docs/steps.svg
 
 # The environments in a call of their own: one that was deleted is built again without rerunning what was made with it.
 demo: environments
@@ -65,7 +65,7 @@ lint: .venv/ok
 	. .venv/bin/activate && snakemake --lint --configfile config/demo.yaml
 	. .venv/bin/activate && snakemake --lint --snakefile study/Snakefile
 
-# For people: an OpenAI-compatible endpoint, or questions from the terminal; with the settings that the run's scores come from.
+# For people: an OpenAI-compatible endpoint, or questions from the terminal or a browser; with the settings that the run's scores come from.
 # They lie in the results: a graft is a directory there, a stage's checkpoint is one deeper.
 CHECKPOINT = results/stage2/checkpoint
 UP = $(if $(filter graft,$(notdir $(CHECKPOINT:/=))),..,../..)
@@ -76,6 +76,11 @@ serve: .venv/ok
 
 chat: .venv/ok
 	@.venv/bin/python scripts serve.chat --config $(CONFIG) --checkpoint-dir $(CHECKPOINT)
+
+# The same in a browser of this machine.
+app: .venv/ok
+	$(SNAKEMAKE) .venvs/app.ok --configfile config/demo.yaml
+	@.venv/bin/python scripts serve.app --config $(CONFIG) --checkpoint-dir $(CHECKPOINT)
 
 # How far each training is, from its files alone, and why jobs of Slurm wait.
 status: .venv/ok

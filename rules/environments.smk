@@ -1,11 +1,11 @@
 # The environments of the roles train, serve and evaluate, from their hashed locks: virtual environments, or one image that
-# holds them all, as environments.kind says (scripts/environments/settings.py). serve_cpu is for tests.
+# holds them all, as environments.kind says (scripts/environments/settings.py). serve_cpu is for tests, app for `make app`.
 # They lie in the repository, also where the workflow is used from another directory.
 # What is in an environment is decided by the content of its locks alone: dates and programs have no influence.
 
 
 wildcard_constraints:
-    role="train|serve|serve_cpu|evaluate",
+    role="train|serve|serve_cpu|evaluate|app",
 
 
 rule environment:

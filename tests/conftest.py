@@ -29,6 +29,7 @@ MARKERS = {
     "train_python": "needs_train",
     "evaluate_python": "needs_evaluate",
     "serve_cpu_python": "needs_serve_cpu",
+    "app_python": "needs_app",
 }
 
 
@@ -77,17 +78,28 @@ def evalscope_forks(evaluate_python: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def serve_cpu_python(root: Path) -> Path:
-    """Builds vLLM's environment by the workflow's own rule: up to date, nothing is done; else up to 3 min of downloads."""
-    command = ["snakemake", "--cores", "all", "--configfile", "config/demo.yaml", "--", ".venvs/serve_cpu.ok"]
+    """vLLM's; up to 3 min of downloads."""
+    return built_python(root, "serve_cpu")
+
+
+@pytest.fixture(scope="session")
+def app_python(root: Path) -> Path:
+    """gradio's; some seconds of downloads."""
+    return built_python(root, "app")
+
+
+def built_python(root: Path, role: str) -> Path:
+    """Builds an environment by the workflow's own rule: up to date, nothing is done."""
+    command = ["snakemake", "--cores", "all", "--configfile", "config/demo.yaml", "--", f".venvs/{role}.ok"]
     environment = {**os.environ, "PATH": f"{root / '.venv/bin'}:{os.environ['PATH']}"}
-    # Two groups of tests that run side by side may both need it, and Snakemake refuses a second one in a directory.
-    with open(root / ".venvs/serve_cpu.tests.lock", "w") as lock:
+    # Two groups of tests that run side by side may both need one, and Snakemake refuses a second one in a directory.
+    with open(root / ".venvs/tests.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         process = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    log_path = root / "logs/environments/serve_cpu.log"
+    log_path = root / f"logs/environments/{role}.log"
     log = log_path.read_text() if log_path.exists() else ""
-    assert process.returncode == 0, f"the environment of vLLM cannot be built: {process.stderr}\n{log_path}: {log}"
-    return root / ".venvs/serve_cpu/bin/python"
+    assert process.returncode == 0, f"the environment {role} cannot be built: {process.stderr}\n{log_path}: {log}"
+    return root / f".venvs/{role}/bin/python"
 
 
 def environment_python(root: Path, role: str) -> Path:

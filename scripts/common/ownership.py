@@ -107,8 +107,8 @@ def _take(path: Path, output: Path, should_stop: Callable[[], bool]) -> IO[str]:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     except OSError as error:
         raise UserError(
-            f"{output}: cannot write there ({error.strerror or error}), see {path.name}; expected a writable directory; name "
-            "another one, or let its owner give write permission"
+            f"{output}: cannot write there ({error.strerror or error}), see {path.name}; expected a writable directory, and no "
+            "link or directory of that name; remove it, name another place, or let its owner give write permission"
         ) from None
 
 

@@ -64,6 +64,9 @@ _WITHOUT_INFLUENCE = frozenset({
     "output_logits", "return_dict_in_generate", "transformers_version",
 })  # fmt: skip
 
+# Files whose tokens transformers adds to those of tokenizer.json.
+_ADDING_NAMES = ("added_tokens.json", "tokenizer_config.json")
+
 _ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -100,6 +103,8 @@ def _tokenizer_faults(directory: Path, num_rows: int) -> Iterator[str]:
     for name, token, number in _tokens_with_ids(directory):
         if whole.token_to_id(token) not in (None, number):
             yield f"token {token!r} has the id {number} in {name}, {whole.token_to_id(token)} in the tokenizer; expected one id"
+        if whole.token_to_id(token) is None and name in _ADDING_NAMES:
+            yield f"token {token!r} of {name} is none of tokenizer.json, whose readers would cut it up; expected it in both"
     for token in tokenizer.all_special_tokens:
         if whole.token_to_id(token) is None:
             yield f"the special token {token!r} of tokenizer_config.json is none of its tokens; expected one of them"
@@ -121,6 +126,10 @@ def _tokens_with_ids(directory: Path) -> Iterator[tuple[str, str, Any]]:
     """(file, token, its id) of every file that lists some: each is somebody's source."""
     added = json.loads((directory / "tokenizer.json").read_bytes()).get("added_tokens") or []
     yield from (("tokenizer.json's added_tokens", each["content"], each["id"]) for each in added)
+    if (directory / "tokenizer_config.json").exists():
+        settings = json.loads((directory / "tokenizer_config.json").read_bytes())
+        listed = settings.get("added_tokens_decoder") or {}
+        yield from (("tokenizer_config.json", each["content"], int(number)) for number, each in listed.items())
     for name in ("vocab.json", "added_tokens.json"):
         if (directory / name).exists():
             yield from ((name, *pair) for pair in json.loads((directory / name).read_bytes()).items())

@@ -61,6 +61,9 @@ def require_own_table(
         for name, text in row.items():
             if name != "image":
                 _check_text(f"{where}: {name}", text)
+        options = [row[letter].strip() for letter in letters_of(row)]
+        if len(set(options)) < len(options):
+            raise UserError(f"{where}: options {options!r} found; expected each option once; correct the row")
     _check_pictures(path, list(table["index"]), pictures)
     if for_vlmevalkit:
         _check_read_back(path, table)
@@ -140,7 +143,7 @@ def _check_answers(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     if all(re.fullmatch("[A-Z]", row["answer"]) and not letters_of(row) for row in rows):
         raise UserError(
             f"{path}: each answer is a letter, but there are no options; expected a column for each option, named by its "
-            "letter (A, B, …); rename the columns of the options"
+            "letter (A, B, …), or the key `options` in each line of a list; add them"
         )
     for row in rows:
         letters = letters_of(row)

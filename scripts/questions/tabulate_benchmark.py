@@ -29,6 +29,7 @@ from scripts.common.ownership import owned
 from scripts.data.pictures import read_picture
 from scripts.data.seen_pictures import as_seen
 from scripts.questions.indices import index_fault
+from scripts.questions.native_samples import letters_of
 from scripts.questions.own_tables import read_own_table
 from scripts.questions.pictures import LONGEST_REFERENCE, picture_field, pictures_in
 from scripts.questions.tables import write_benchmark
@@ -128,8 +129,16 @@ def rows_of(list_path: Path) -> list[dict[str, str]]:
     """The rows of all lines; raises UserError where there are none, or where two have one index."""
     rows: list[dict[str, str]] = []
     lines: dict[str, int] = {}
+    with_options: dict[bool, int] = {}
     for number, entry in entries_of(list_path):
         row = row_of(entry, number, list_path)
+        with_options.setdefault(bool(letters_of(row)), number)
+        if len(with_options) == 2:
+            raise UserError(
+                f"{list_path}: line {number}: {'options' if with_options[True] == number else 'no options'} found, other than in "
+                f"line {min(with_options.values())}; expected choices alone or open questions alone, since they are scored "
+                "differently; correct the line, or make two lists of it"
+            )
         if (first := lines.setdefault(row["index"], number)) != number:
             raise UserError(
                 f"{list_path}: line {number}: index is {row['index']!r}, as in line {first}; expected each index once, since "

@@ -50,6 +50,12 @@ def require_free_port(port: int) -> None:
             ) from None
 
 
+def is_port_answered(port: int) -> bool:
+    """Whether anybody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
 def last_error(log_path: Path) -> str:
     """The exception that a log ends with, else its last lines; of vLLM's exceptions, the one that gives the reason."""
     lines = [line.strip() for line in log_path.read_text(encoding="utf-8", errors="replace").splitlines()]
@@ -109,7 +115,7 @@ class ModelServer:
                 f"(last line: {last_error(self.log_path)}); raise it, or see {self.log_path}"
             )
         if not self._listens():
-            if self._is_port_answered() and not self._listens():
+            if is_port_answered(self.port) and not self._listens():
                 raise UserError(
                     f"{self.log_path}: port {self.port} was taken by another process while the model was loading; "
                     "run the same command again"
@@ -196,11 +202,6 @@ class ModelServer:
                         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == self.port:
                             return True
         return False
-
-    def _is_port_answered(self) -> bool:
-        """Whether anybody listens there."""
-        with socket.socket() as probe:
-            return probe.connect_ex((HOST, self.port)) == 0
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ class Content:
 class Complete:
     """complete.json: what the files of a checkpoint are, by their paths there, and the training's records by theirs beside it."""
 
+    training: str  # its signature, which names the directory that has the trainer's
     files: dict[str, Content]
     records: dict[str, Content]
 
@@ -84,8 +85,12 @@ def mark_complete(
     named = {os.path.relpath(path, checkpoint_dir): path for path in paths}
     read = contents_of(checkpoint_dir, [path for name, path in named.items() if name not in known])
     files = {name: known[name] if name in known else read[name] for name in named}
-    complete = Complete(files, contents_of(checkpoint_dir, records))
+    complete = Complete(training_of(checkpoint_dir), files, contents_of(checkpoint_dir, records))
     write_sealed(checkpoint_dir / COMPLETE_NAME, asdict(complete))
+
+
+def training_of(checkpoint_dir: Path) -> str:
+    return checkpoint_dir.absolute().parents[1].name
 
 
 def read_complete(checkpoint_dir: Path) -> Complete:
@@ -142,6 +147,12 @@ def check_unchanged(checkpoint_dir: Path, *, is_last_start: bool = False) -> Non
     Records that each start writes anew (begin.json) are compared where the checkpoint is of the last start.
     """
     complete = read_complete(checkpoint_dir)
+    if complete.training != training_of(checkpoint_dir):
+        raise UserError(
+            f"{checkpoint_dir}: saved by the training {complete.training}, as {COMPLETE_NAME} says; expected one of "
+            f"{training_of(checkpoint_dir)}, which has other settings or inputs; remove {checkpoint_dir.parent.parent}, and give "
+            "the same command again"
+        )
     _check(checkpoint_dir, complete.files, to_the_one_before(checkpoint_dir), may_have_grown=False)
     anew = f"remove {checkpoint_dir.parent.parent} to train from the first step"
     records = {

@@ -66,6 +66,10 @@ def claim_directory(path: Path) -> None:
             lock.truncate(0)
             start = {"user": user_name(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
             lock.write(json.dumps(this_process() | start))
+    except IsADirectoryError:
+        raise UserError(
+            f"{path}: a directory found; expected the file that says which run works here, or nothing; remove it"
+        ) from None
     except OSError as error:
         raise UserError(
             f"{path}: cannot be opened ({error.strerror}), last used by {holder_of(path)}; expected to be able to write in this "

@@ -349,8 +349,11 @@ def serve_serve(layout: Layout) -> Step:
     return Step("workflow", _serving(layout))
 
 
-def serve_chat(layout: Layout) -> Step:
-    return Step("workflow", _serving(layout))
+serve_chat = serve_serve
+
+
+def serve_app(layout: Layout) -> Step:
+    return Step("workflow", {**_serving(layout), "app-python": shipped(".venvs/app/bin/python")})
 
 
 def step_function(program: str) -> Callable[..., Step] | None:

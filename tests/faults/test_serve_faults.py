@@ -13,14 +13,15 @@ from helpers.small_checkpoint import write_small_checkpoint
 from scripts.common.reading import write_sealed
 
 
-@pytest.mark.parametrize("program", ["serve.serve", "serve.chat"])
+@pytest.mark.parametrize("program", ["serve.serve", "serve.chat", "serve.app"])
 def test_a_checkpoint_that_is_not_the_declared_one_is_not_served(root: Path, tmp_path: Path, program: str) -> None:
     checkpoint_dir = write_small_checkpoint(tmp_path / "checkpoint")
     (checkpoint_dir / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl_qwen3"}))
     metrics_path = tmp_path / "metrics.json"
     write_sealed(metrics_path, make_metrics("stage1", num_steps=4, seed=0) | {"checkpoint_sha256": "0" * 64})
     options = ["--checkpoint-dir", str(checkpoint_dir), "--serve", json.dumps(asdict(serve_settings()))]
-    command = [".venv/bin/python", "scripts", program, *options, "--serve-python", "/bin/false"]
+    page = ["--app-python", "/bin/false"] if program == "serve.app" else []
+    command = [".venv/bin/python", "scripts", program, *options, "--serve-python", "/bin/false", *page]
     finished = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert finished.returncode == 1
     *_, error = finished.stderr.splitlines()

@@ -183,6 +183,7 @@ def test_a_tokenizer_that_loses_text_or_has_no_row_for_a_token_is_named(
     [
         ("vocab.json", {"a": 98}, "token 'a' has the id 98 in vocab.json"),
         ("added_tokens.json", {"<|image_pad|>": 5}, "token '<|image_pad|>' has the id 5 in added_tokens.json"),
+        ("added_tokens.json", {"<|new|>": 5}, "token '<|new|>' of added_tokens.json is none of tokenizer.json"),
         ("special_tokens_map.json", {"eos_token": 5}, "special_tokens_map.json: eos_token is 5"),
     ],
 )
@@ -190,6 +191,21 @@ def test_files_that_contradict_the_tokenizer_are_named(
     llm_dir: Path, name: str, content: dict[str, Any], expected: str
 ) -> None:
     (llm_dir / name).write_text(json.dumps(content))
+    assert expected in "".join(faults_here(llm_dir, "llm", rows_of(llm_dir)))
+
+
+def test_an_added_token_that_the_tokenizer_lacks_is_named(llm_dir: Path) -> None:
+    """transformers would add it, and readers of tokenizer.json alone would cut it up."""
+
+    def drop(tokenizer: dict[str, Any]) -> None:
+        tokenizer["added_tokens"].pop()
+
+    tokens = json.loads((llm_dir / "tokenizer.json").read_text())["added_tokens"]
+    listed = {str(each["id"]): {key: each[key] for key in each if key != "id"} for each in tokens}
+    change(llm_dir / "tokenizer_config.json", {"added_tokens_decoder": listed})
+    assert list(faults_here(llm_dir, "llm", rows_of(llm_dir))) == []
+    change_tokenizer(llm_dir / "tokenizer.json", drop)
+    expected = f"token {tokens[-1]['content']!r} of tokenizer_config.json is none of tokenizer.json"
     assert expected in "".join(faults_here(llm_dir, "llm", rows_of(llm_dir)))
 
 

@@ -139,6 +139,13 @@ def test_an_answer_that_can_never_be_right_is_refused_for_the_native_backend(
     assert words in refusal(table(tmp_path / "t.tsv", list(rows)), "native")
 
 
+@pytest.mark.parametrize("backend", NAMES)
+def test_an_option_that_stands_there_twice_is_refused(tmp_path: Path, backend: str) -> None:
+    """Each would be right, and one of them counts."""
+    rows = with_cell("A", f" {ROWS[1][COLUMNS.index('B')]}")
+    assert "question 1: options" in refusal(table(tmp_path / "t.tsv", rows), backend)
+
+
 @pytest.mark.parametrize("token", ["<|image_pad|>", "<|im_end|>", "<image>", "<|endoftext|>"])
 @pytest.mark.parametrize("column", ["question", "A"])
 def test_a_token_of_the_model_in_a_text_is_refused_by_question_and_column(

@@ -86,6 +86,7 @@ def test_the_table_reads_back_the_same(directory: Path, monkeypatch: pytest.Monk
         ({**CHOICE, "answer": "7"}, "line 2: answer is '7'; expected the letter"),
         ({**CHOICE, "options": None}, "line 2: options is None; expected a list"),
         ({**CHOICE, "options": ["1", ""]}, "line 2: options is .*; expected a list"),
+        ({**CHOICE, "options": []}, "line 2: no options found, other than in line 1; expected choices alone or open"),
         ({**CHOICE, "options": [], "answer": 7}, "line 2: answer is 7; expected a text, or a list"),
         ({**CHOICE, "colour": "red"}, "line 2: unknown key 'colour'; expected of question"),
         ({key: CHOICE[key] for key in ("images", "answer")}, "line 2: question is missing or empty"),

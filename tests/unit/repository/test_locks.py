@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-LOCKS = ["workflow", "train", "evaluate", "serve", "serve_cpu", "flash_attn"]
+LOCKS = ["workflow", "train", "evaluate", "serve", "serve_cpu", "flash_attn", "app"]
 
 
 @pytest.mark.full

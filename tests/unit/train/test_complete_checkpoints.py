@@ -162,6 +162,17 @@ def test_an_edited_complete_json_is_named_and_its_checkpoint_stays(saved: Path) 
     assert saved.is_dir()
 
 
+def test_a_checkpoint_of_another_training_is_not_gone_on_from(saved: Path) -> None:
+    """As when somebody copies the work directory of a stage to the name that another one looks for."""
+    run_dir = saved.parent.parent
+    other_dir = shutil.copytree(run_dir, run_dir.parent / "other")
+    expected = (
+        f"checkpoint-4: saved by the training {run_dir.name}, .*expected one of other, .*; remove {other_dir}, and give"
+    )
+    with pytest.raises(UserError, match=expected):
+        check_unchanged(other_dir / "trainer/checkpoint-4")
+
+
 def test_the_ranks_read_each_file_once_and_what_none_of_them_saw_is_read(tmp_path: Path) -> None:
     checkpoint = make_trained(tmp_path / "checkpoint-4", WEIGHTS)
     shares = [contents_of_share(checkpoint, number, 2) for number in range(2)]

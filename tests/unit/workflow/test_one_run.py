@@ -47,10 +47,16 @@ def test_a_second_run_is_refused_and_told_whose_the_first_one_is(holder: subproc
 
 
 def test_a_directory_of_somebody_else_is_refused_with_advice(tmp_path: Path) -> None:
-    (tmp_path / "vlgraft.lock").mkdir()  # as little to be opened as another user's file
+    (tmp_path / "vlgraft.lock").symlink_to("vlgraft.lock")  # as little to be opened as another user's file
     with pytest.raises(
-        UserError, match=r"vlgraft.lock: cannot be opened \(Is a directory\), last used by another process"
+        UserError, match=r"vlgraft.lock: cannot be opened \(Too many levels.*last used by another process"
     ):
+        claim_directory(tmp_path / "vlgraft.lock")
+
+
+def test_a_directory_in_the_place_of_the_lock_is_to_be_removed(tmp_path: Path) -> None:
+    (tmp_path / "vlgraft.lock").mkdir()
+    with pytest.raises(UserError, match=r"vlgraft.lock: a directory found; expected the file .*; remove it"):
         claim_directory(tmp_path / "vlgraft.lock")
 
 
