@@ -9,6 +9,7 @@ By hand (also: make app CHECKPOINT=results/demo/stage2/checkpoint):
 
 import argparse
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
