@@ -132,8 +132,8 @@ def _check_read_back(path: Path, table: pandas.DataFrame) -> None:
             if shown != text:
                 raise UserError(
                     f"{path}: {name} of question {index} is {text!r}, which VLMEvalKit would read as {shown!r}; expected a text "
-                    "that no reader takes for another number; word it otherwise (for example with its unit), or number the "
-                    "questions from 0"
+                    "that no reader takes for another number; word it otherwise (for example with its unit), number the "
+                    "questions from 0, or choose evaluate.backend: native, which reads texts as they are"
                 )
 
 
