@@ -6,7 +6,7 @@ ROLES = train evaluate
 # What a cluster's modules set for another Python.
 unexport PYTHONPATH PYTHONHOME PYTHONWARNINGS
 
-.PHONY: demo check serve chat app study test test-rest test-all test-unit test-model test-serving test-pipeline test-cluster mutants kills lint bench environments status docs/steps.svg
+.PHONY: demo check plan serve chat app study test test-rest test-all test-unit test-model test-serving test-pipeline test-cluster mutants kills lint bench environments status docs/steps.svg
 
 # The environments in a call of their own: one that was deleted is built again without rerunning what was made with it.
 demo: environments
@@ -93,6 +93,10 @@ environments: .venv/ok
 # Whether a run can begin: donors, rows, questions, environments. All faults at once, no GPU. CONFIG=mine.yaml for yours.
 check: .venv/ok
 	$(SNAKEMAKE) --keep-going check --configfile $(if $(filter command line,$(origin CONFIG)),$(CONFIG),config.yaml)
+
+# What a run will take: steps, hours, memory of a GPU, disk. CONFIG=mine.yaml for yours.
+plan: .venv/ok
+	@$(SNAKEMAKE) --quiet all --configfile $(if $(filter command line,$(origin CONFIG)),$(CONFIG),config.yaml) -- plan
 
 bench: demo
 	.venv/bin/python benchmarks/graft.py

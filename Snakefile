@@ -24,6 +24,7 @@ include: "rules/evaluate.smk"
 include: "rules/report.smk"
 include: "rules/upload.smk"
 include: "rules/prefetch.smk"
+include: "rules/plan.smk"
 
 
 if "demo" in config:

@@ -1,6 +1,6 @@
 """The recipe at full size on one GPU: how long its steps take and how much memory they need, with weights that are random.
 
-Donors of a published pair's true shapes (tests/data/configs), in the hubs' files and with Qwen's own vocabulary, photographs as
+Donors of a published pair's true shapes (config/models), in the hubs' files and with Qwen's own vocabulary, photographs as
 large as MAX_PIXELS, and config.yaml itself, but for what one GPU and a few minutes force to be different: one process a
 stage, a few steps, short answers. Snakemake then runs the graft, its proof, the stages and the evaluation by vLLM as it does for
 the real weights. Time and memory do not hang on what the weights are; scores and losses do, so none is reported.
@@ -204,7 +204,7 @@ def section(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pair", nargs=2, default=("Qwen2.5-VL-7B-Instruct", "Qwen3-8B"), help="of tests/data/configs")
+    parser.add_argument("--pair", nargs=2, default=("Qwen2.5-VL-7B-Instruct", "Qwen3-8B"), help="of config/models")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=["stage1"], help="trained, in this order")
     parser.add_argument("--num-steps", type=int, default=6)
     parser.add_argument("--scratch-dir", type=Path, default=ROOT / "work")

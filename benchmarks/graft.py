@@ -1,6 +1,6 @@
 """How long the graft takes and how much memory it needs, beside `cp` of the same bytes and the recipe's load-copy-save.
 
-Donors of a published pair's true shapes (tests/data/configs) are made in a scratch directory, with random weights, and each
+Donors of a published pair's true shapes (config/models) are made in a scratch directory, with random weights, and each
 method runs on them in turn, several times, in alternating order, each time with a cold page cache (where
 /proc/sys/vm/drop_caches may be written), memory that was in use a moment before, and up to the last byte on disk:
 
@@ -295,9 +295,7 @@ def main() -> None:
         default=ROOT / "work/benchmark-graft",
         help="25 GB are needed there, 40 for the full size",
     )
-    parser.add_argument(
-        "--pair", nargs=2, default=("Qwen2.5-VL-3B-Instruct", "Qwen3-1.7B"), help="of tests/data/configs"
-    )
+    parser.add_argument("--pair", nargs=2, default=("Qwen2.5-VL-3B-Instruct", "Qwen3-1.7B"), help="of config/models")
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--without", nargs="*", default=(), help="methods to leave out")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/graft.md")

@@ -1,4 +1,4 @@
-"""Donors of a published pair's true shapes (tests/data/configs), with random weights."""
+"""Donors of a published pair's true shapes (config/models), with random weights."""
 
 import math
 import os
@@ -26,7 +26,7 @@ from scripts.graft.shapes import Shapes, language_shapes, vision_shapes  # noqa:
 from scripts.graft.shard_layout import OutputTensor, checkpoint_index, lay_out_shards  # noqa: E402
 from scripts.graft.shard_writer import SLAB_BYTES, write_shards  # noqa: E402
 
-PUBLISHED_CONFIGS_DIR = ROOT / "tests/data/configs"
+PUBLISHED_CONFIGS_DIR = ROOT / "config/models"
 NORMS = ("norm.weight", "norm1.weight", "norm2.weight", "ln_q.weight")
 
 

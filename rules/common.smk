@@ -1,4 +1,5 @@
 # What all rules use. The configuration is validated here, before anything is planned.
+import json
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ from scripts.workflow.config_files import read_files
 from scripts.workflow.configuration import validate
 from scripts.workflow.console import closing_line, shorten_inputs
 from scripts.workflow.failed_jobs import failure_summary
+from scripts.workflow.job_limits import limits_of_jobs
 from scripts.workflow.layout import DIGITS_DIR, STAGES, Layout, before, shipped, stages_up_to, text_path
 from scripts.workflow.one_run import claim_directory, end_leftover_jobs
 from scripts.workflow.paths import path_fault

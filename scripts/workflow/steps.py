@@ -11,48 +11,15 @@ parameter is the run's layout; the others are what tells its jobs apart: a stage
 import inspect
 import json
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from scripts.common.errors import UserError
 from scripts.common.reading import seal_of
 from scripts.data.settings import TEMPLATE_FLAGS
 from scripts.evaluate.model_names import base_of, control_of
 from scripts.workflow.layout import DIGITS_DIR, STAGES, Layout, before, shipped, text_path
-
-Option = str | int | float | Mapping[str, Any] | list[Any] | None
-
-
-@dataclass(frozen=True)
-class Step:
-    """A program's interpreter, by the role of its environment, and its options without their dashes.
-
-    A list becomes several words, a mapping JSON; None leaves the option out. Text that begins with a dash stands in one word
-    with its option, or it would be taken for another one.
-    """
-
-    role: str
-    options: Mapping[str, Option]
-
-    def arguments(self) -> list[str]:
-        words = []
-        for name, value in self.options.items():
-            if value is None:
-                continue
-            if isinstance(value, str) and value.startswith("-"):
-                words.append(f"--{name}={value}")
-                continue
-            words.append(f"--{name}")
-            if isinstance(value, list):
-                words += [str(each) for each in value]
-            elif isinstance(value, Mapping):
-                words.append(json.dumps(value, sort_keys=True))
-            else:
-                words.append(str(value))
-        return words
-
+from scripts.workflow.step import Option, Step
 
 # The demo's data and donors
 
@@ -107,6 +74,13 @@ def data_check_dataset(layout: Layout, stage: str) -> Step:
         "encoding": encoding,
     }
     return Step("train", {**options, "kept": layout.dataset(stage), "output": layout.dataset_check(stage)})
+
+
+def plan_make_plan(layout: Layout) -> Step:
+    donors = {"donors": layout.config["donors"], "vl-dir": layout.donor_dir("vl"), "llm-dir": layout.donor_dir("llm")}
+    options: dict[str, Option] = {"stages": {stage: layout.config[stage] for stage in STAGES}, **donors}
+    options["architecture"] = layout.config["graft"]["architecture"]
+    return Step("workflow", {**options, "dataset-checks": [layout.dataset_check(stage) for stage in STAGES]})
 
 
 # Questions

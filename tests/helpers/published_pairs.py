@@ -21,7 +21,7 @@ VL_NAMES = [f"Qwen2.5-VL-{size}-Instruct" for size in ("3B", "7B", "32B", "72B")
 # head_dim is hidden_size / num_attention_heads in these alone, as Qwen2.5-VL's own classes demand.
 STOCK_LLM_NAMES = ["Qwen3-1.7B", "Qwen3-8B", "Qwen3-14B"]
 PAIRS = [(vl_name, llm_name) for vl_name in VL_NAMES for llm_name in LLM_NAMES]
-CONFIGS_DIR = Path(__file__).resolve().parents[1] / "data/configs"
+CONFIGS_DIR = Path(__file__).resolve().parents[2] / "config/models"
 
 # head_dim is then 16 and mrope_section [2, 3, 3], one eighth of the published ones.
 SCALE = 8

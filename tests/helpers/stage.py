@@ -29,6 +29,12 @@ def stage_settings(*, flags: dict[str, Any] | None = None, **changes: Any) -> St
     return StageSettings(**{**section, **changes}, flags={**FLAGS, **(flags or {})})
 
 
+def whole_model_settings(flags: dict[str, Any] | None = None, **changes: Any) -> StageSettings:
+    """A stage in which everything trains, for as long as `flags` say."""
+    everything = {"freeze_vit": False, "freeze_llm": False, "max_steps": None}
+    return stage_settings(flags={**everything, **(flags or {})}, **changes)
+
+
 def make_run(run_dir: Path, settings: StageSettings | None = None, **changes: Any) -> Run:
     """A training whose files lie in `run_dir`."""
     fields: dict[str, Any] = {

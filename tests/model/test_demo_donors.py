@@ -133,7 +133,7 @@ def test_the_configuration_has_exactly_the_published_keys(
     root: Path, tiny_donors_dir: Path, role: str, published: str
 ) -> None:
     ours = json.loads((tiny_donors_dir / role / "config.json").read_text())
-    theirs = json.loads((root / "tests/data/configs" / published / "config.json").read_text())
+    theirs = json.loads((root / "config/models" / published / "config.json").read_text())
     assert ours.keys() == theirs.keys()
     assert ours.get("vision_config", {}).keys() == theirs.get("vision_config", {}).keys()
 

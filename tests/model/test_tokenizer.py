@@ -69,7 +69,7 @@ def test_the_whole_vocabulary_encodes_as_dashscope_does() -> None:
 def test_transformers_does_not_take_the_whole_vocabulary_for_a_broken_mistrals(root: Path, tmp_path: Path) -> None:
     # It looks for that above 100,000 tokens, so the demo's vocabulary would not show it.
     save_tokenizer(build_tokenizer(NUM_QWEN_BASE_TOKENS, qwen3=True), tmp_path, QWEN3_CHAT_TEMPLATE)
-    published = [root / "tests/data/configs" / name for name in ("Qwen2.5-VL-7B-Instruct", "Qwen3-8B")]
+    published = [root / "config/models" / name for name in ("Qwen2.5-VL-7B-Instruct", "Qwen3-8B")]
     config = derive_from_donors(*published, graft_settings(architecture="qwen3", calibration="none"))
     assert "incorrect tokenization" not in messages_while_loading(tmp_path, config)
     del config["transformers_version"]

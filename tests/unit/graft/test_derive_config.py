@@ -20,7 +20,7 @@ STOCK = graft_settings(architecture="qwen2_5_vl")
 @pytest.fixture
 def real_donors(root: Path, tmp_path: Path) -> tuple[Path, Path]:
     """Copies of the published configurations, for tests that change them."""
-    shutil.copytree(root / "tests/data/configs", tmp_path / "configs")
+    shutil.copytree(root / "config/models", tmp_path / "configs")
     return tmp_path / "configs/Qwen2.5-VL-7B-Instruct", tmp_path / "configs/Qwen3-8B"
 
 

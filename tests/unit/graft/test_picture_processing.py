@@ -23,7 +23,7 @@ SOUND: dict[str, Any] = {
 
 @pytest.fixture
 def vision(root: Path) -> VisionShape:
-    donor = read_vision_donor(root / "tests/data/configs/Qwen2.5-VL-7B-Instruct")
+    donor = read_vision_donor(root / "config/models/Qwen2.5-VL-7B-Instruct")
     return vision_shape(donor.child("vision_config"))
 
 

@@ -8,7 +8,7 @@ from helpers.published_pairs import LLM_NAMES, llm_shapes, vl_shapes
 
 TIED_LLM_NAMES = ["Qwen3-0.6B", "Qwen3-1.7B", "Qwen3-4B"]
 # Bytes of the checkpoint in bfloat16 as published on the hubs; 0.6B and 1.7B with the head that they save beside the
-# embedding (tests/data/configs/README.md).
+# embedding (config/models/README.md).
 PUBLISHED_BYTES = {
     "Qwen3-0.6B": 1_503_264_768,
     "Qwen3-1.7B": 4_063_479_808,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SUBJECTS = (
-    "environments", "donors", "data", "questions", "graft", "train", "serve", "evaluate", "report", "upload", "demo",
+    "environments", "donors", "data", "questions", "graft", "train", "plan", "serve", "evaluate", "report", "upload", "demo",
     "workflow",
 )  # fmt: skip
 # Rules of the workflow are the Snakefile's own; serving by hand is no rule.

@@ -57,7 +57,7 @@ def same_value(given: list[str], published: Any) -> bool:
 
 
 def training_command(config: Any, root: Path, stage: str) -> SwiftCommand:
-    stock_config = load(root / "tests/data/configs/Qwen2.5-VL-7B-Instruct/config.json")
+    stock_config = load(root / "config/models/Qwen2.5-VL-7B-Instruct/config.json")
     run = make_run(root / "work", StageSettings(**config[stage]), stage=stage, seed=42, model_config=stock_config)
     return build_sft_command(run, Launch(root / "sft.py", "cuda"))
 
