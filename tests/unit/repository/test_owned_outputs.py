@@ -14,6 +14,7 @@ WITHOUT_OUTPUTS = {
     "serve.chat",
     "serve.app",
     "serve.page",
+    "plan.make_plan",
     "workflow.summarise_check",
 }
 PROGRAMS = sorted(
