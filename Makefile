@@ -6,7 +6,7 @@ ROLES = train evaluate
 # What a cluster's modules set for another Python.
 unexport PYTHONPATH PYTHONHOME PYTHONWARNINGS
 
-.PHONY: demo check plan serve chat app study test test-rest test-all test-unit test-model test-serving test-pipeline test-cluster mutants kills lint bench environments status docs/steps.svg
+.PHONY: demo check plan serve chat app study test test-rest test-all test-unit test-model test-serving test-pipeline test-pages test-cluster mutants kills lint bench environments status docs/steps.svg
 
 # The environments in a call of their own: one that was deleted is built again without rerunning what was made with it.
 demo: environments
@@ -18,14 +18,16 @@ demo: environments
 study: environments
 	$(SNAKEMAKE) --snakefile study/Snakefile --scheduler greedy
 
-# In two tiers: `test` is what every change must pass; `test-rest` is what it leaves out (marked `full`). Two groups at a time,
-# the longest first; most of them wait much of their time, for a server or for Slurm. Their dots are mixed.
+# In two tiers: `test` is what every change must pass; `test-rest` is what it leaves out (marked `full`). Three groups at a time,
+# the longest first; most of them wait much of their time, for a server or for Slurm. Their dots are mixed. In the second tier the
+# lines of the pages are a group of their own; in the first nothing is left of them.
 test: .venv/ok environments lint
-	$(MAKE) --jobs=2 --keep-going TIER='-m "not full"' test-pipeline test-cluster test-unit test-model
+	$(MAKE) --jobs=3 --keep-going TIER='-m "not full"' test-pipeline test-unit test-cluster test-model
 	@test "$$(id -u)" = 0 || echo "$(WITHOUT_ROOT)"
 
 test-rest: .venv/ok environments
-	$(MAKE) --jobs=2 --keep-going TIER='-m full' test-pipeline test-cluster test-model test-unit test-serving
+	$(MAKE) --jobs=3 --keep-going TIER='-m full' IGNORED='$(PAGES:%=--ignore=%)' \
+	    test-pipeline test-cluster test-pages test-model test-unit test-serving
 	@test "$$(id -u)" = 0 || echo "$(WITHOUT_ROOT)"
 
 test-all: test test-rest
@@ -43,7 +45,12 @@ test-serving:
 	.venvs/train/bin/python -m pytest tests/serving $(TIER)
 
 test-pipeline:
-	.venv/bin/pytest tests/pipeline $(TIER)
+	.venv/bin/pytest tests/pipeline $(IGNORED) $(TIER)
+
+# What the pages have people type, line by line; part of test-pipeline but in the second tier.
+PAGES = tests/pipeline/test_by_hand.py tests/pipeline/test_your_own.py tests/pipeline/test_study.py tests/pipeline/test_app.py
+test-pages:
+	.venv/bin/pytest $(PAGES) $(TIER)
 
 test-cluster:
 	.venv/bin/pytest tests/cluster $(TIER)
