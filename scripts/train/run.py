@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,16 @@ FLAGS_WITHOUT_INFLUENCE = frozenset({
     "save_steps", "save_strategy", "save_total_limit", "logging_steps", "logging_strategy", "logging_first_step",
     "report_to", "dataset_num_proc", "dataloader_num_workers", "dataloader_prefetch_factor",
     "dataloader_persistent_workers", "dataloader_pin_memory", "disable_tqdm", "logging_dir", "run_name", "ddp_timeout",
+    "load_from_cache_file", "max_shard_size",
 })  # fmt: skip
+
+# Variables of the same kind: logs, caches, the allocator, and how NCCL finds its way. How it adds up is another matter.
+_VARIABLE_WITHOUT_INFLUENCE = re.compile(
+    r"NCCL_(?!ALGO$|PROTO$|NTHREADS$|M(?:IN|AX)_N?C(?:HANNELS|TAS)$|NVLS_|COLLNET_)\w+|TORCH_NCCL_\w+|(?:GLOO|TP)_SOCKET_IFNAME"
+    r"|PYTORCH_(?:CUDA_|HIP_)?ALLOC_CONF|PYTORCH_NO_CUDA_MEMORY_CACHING|TORCH_(?:DISTRIBUTED_DEBUG|CPP_LOG_LEVEL|LOGS)|LOG_LEVEL"
+    r"|(?:TRANSFORMERS|DATASETS|DIFFUSERS)_VERBOSITY|(?:WANDB|SWANLAB|TENSORBOARD|MLFLOW)_\w+|TOKENIZERS_PARALLELISM"
+    r"|(?:HF|XDG|TRITON|TORCHINDUCTOR)_\w*(?:HOME|CACHE|CACHE_DIR)|TMPDIR|MALLOC_ARENA_MAX"
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,11 @@ def signed_text(
         "num_nodes": settings.num_nodes,
         "num_processes_per_node": settings.num_processes_per_node,
         "deepspeed": settings.deepspeed,
-        "environment": dict(settings.environment),
+        "environment": {
+            name: value
+            for name, value in settings.environment.items()
+            if not _VARIABLE_WITHOUT_INFLUENCE.fullmatch(name)
+        },
         "flags": flags,
         "seed": seed,
         "model": model_sha256,

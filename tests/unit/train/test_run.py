@@ -68,6 +68,32 @@ def test_how_often_it_saves_and_logs_is_the_same_training() -> None:
         assert signature_of(other, **INPUTS) == signature_of(stage_settings(), **INPUTS)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NCCL_DEBUG", "NCCL_SOCKET_IFNAME", "NCCL_IB_HCA", "TORCH_NCCL_TRACE_BUFFER_SIZE", "PYTORCH_CUDA_ALLOC_CONF",
+        "PYTORCH_ALLOC_CONF", "TORCH_DISTRIBUTED_DEBUG", "WANDB_PROJECT", "HF_DATASETS_CACHE", "TRITON_CACHE_DIR", "TMPDIR",
+    ],
+)  # fmt: skip
+def test_variables_of_logs_caches_allocators_and_the_network_are_the_same_training(name: str) -> None:
+    other = stage_settings(environment={"MAX_PIXELS": 1003520, name: "x"})
+    assert signature_of(other, **INPUTS) == signature_of(stage_settings(), **INPUTS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["NCCL_ALGO", "NCCL_PROTO", "NCCL_MIN_NCHANNELS", "OMP_NUM_THREADS", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32"],
+)
+def test_variables_that_may_change_how_numbers_are_added_make_another_training(name: str) -> None:
+    other = stage_settings(environment={"MAX_PIXELS": 1003520, name: "x"})
+    assert signature_of(other, **INPUTS) != signature_of(stage_settings(), **INPUTS)
+
+
+def test_shards_and_caches_of_rows_are_the_same_training() -> None:
+    other = stage_settings(flags={"max_shard_size": "2GB", "load_from_cache_file": True})
+    assert signature_of(other, **INPUTS) == signature_of(stage_settings(), **INPUTS)
+
+
 def test_only_the_checkpoints_own_dtype_can_be_trained(tmp_path: Path) -> None:
     model_dir = write_small_checkpoint(tmp_path / "model")
     check_dtype("stage1", stage_settings(), {"dtype": "float32"}, model_dir)
