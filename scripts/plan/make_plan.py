@@ -16,13 +16,15 @@ from typing import Any
 from scripts.common.errors import UserError, run_program
 from scripts.common.settings import settings_from
 from scripts.common.units import size
+from scripts.plan.evaluation_plan import Asking, benchmark_lines
 from scripts.plan.gpus import Gpu, known_gpus
 from scripts.plan.hours import MFU_RANGE, hours_of
 from scripts.plan.idle_flags import idle_flags
 from scripts.plan.memory import GIB, MemoryParts
 from scripts.plan.models import PlannedModel, planned_model
 from scripts.plan.rows import planned_rows
-from scripts.plan.stage_plan import StagePlan, Verdict, plan_stage, remedy, verdict
+from scripts.plan.stage_plan import BYTES_OF_DTYPE, StagePlan, Verdict, plan_stage, remedy, verdict
+from scripts.serve.settings import ServeSettings
 from scripts.train.settings import StageSettings, torch_dtype
 
 SECONDS_AN_HOUR = 3600
@@ -144,6 +146,25 @@ def plan_lines(
     )
 
 
+def evaluation_lines(
+    evaluate: Mapping[str, Any], num_models: int, tables: Mapping[str, Path], planned: PlannedModel, gpus: Sequence[Gpu]
+) -> Iterator[str]:
+    """Of each benchmark; every replica on every node is a server."""
+    serve = settings_from(ServeSettings, evaluate["serve"], "evaluate.serve")
+    backend = evaluate[evaluate["backend"]]
+    asking = Asking(
+        num_models=num_models,
+        num_seeds=evaluate["num_seeds"],
+        num_under_way=backend["nproc" if evaluate["backend"] == "vlmevalkit" else "batch_size"],
+        max_tokens=backend["max_tokens"],
+        num_servers=serve.num_replicas * serve.num_nodes,
+        gpus_a_server=int(serve.flags.get("vllm_tensor_parallel_size", 1)),
+    )
+    for name, table_path in tables.items():
+        yield ""
+        yield from benchmark_lines(name, table_path, asking, planned.model, BYTES_OF_DTYPE[planned.dtype], gpus)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--stages", type=json.loads, required=True, help="both sections of the configuration, as JSON")
@@ -154,21 +175,22 @@ def main() -> None:
     parser.add_argument(
         "--dataset-checks", type=Path, nargs="+", required=True, help="of both stages, where they are made"
     )
+    parser.add_argument("--evaluate", type=json.loads, required=True, help="the section `evaluate`, as JSON")
+    parser.add_argument("--num-models", type=int, required=True, help="rows of a table, controls among them")
+    parser.add_argument("--tables", type=json.loads, required=True, help="tables of questions by benchmark, as JSON")
     parser.add_argument("--gpu", help="a key of config/gpus.yaml, or Slurm's name of a type; else all")
     parser.add_argument(
         "--limits", type=json.loads, default={}, help="walltime in minutes and SLURM_SIGNAL_S, by stage"
     )
     arguments = parser.parse_args()
     planned = planned_model(arguments.donors, {"vl": arguments.vl_dir, "llm": arguments.llm_dir})
+    gpus = chosen_gpus(arguments.gpu)
+    tables = {name: Path(path) for name, path in arguments.tables.items()}
     lines = plan_lines(
-        arguments.stages,
-        arguments.dataset_checks,
-        planned,
-        arguments.architecture,
-        chosen_gpus(arguments.gpu),
-        arguments.limits,
+        arguments.stages, arguments.dataset_checks, planned, arguments.architecture, gpus, arguments.limits
     )
-    print("\n".join(lines))
+    asked = evaluation_lines(arguments.evaluate, arguments.num_models, tables, planned, gpus)
+    print("\n".join([*lines, *asked]))
 
 
 if __name__ == "__main__":
