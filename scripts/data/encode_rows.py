@@ -1,5 +1,6 @@
 """Encodes the rows of a dataset in several processes, each of which reads the file for itself."""
 
+import gc
 import os
 import signal
 from collections.abc import Collection, Iterator
@@ -29,6 +30,7 @@ def encode_rows(
         yield from _share(path, encoder, skipped, 0, 1)
         return
     context = get_context("fork")  # the encoder is large, and knows the sizes of all pictures
+    gc.freeze()  # else the first collection writes to all objects, and each process gets a copy of the libraries' own
     workers: list[Any] = []
     receivers: list[Any] = []  # connections; an ended one is taken out
     for number in range(num_workers):
