@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from scripts.train.settings import StageSettings
 
 
-def idle_flags(stage: str, settings: StageSettings, architecture: str) -> Iterator[str]:
+def idle_flags(stage: str, settings: StageSettings) -> Iterator[str]:
     """One line each, beginning with the key."""
     flags, where = settings.flags, f"{stage}.flags"
-    if flags.get("use_liger_kernel") and architecture != "qwen2_5_vl":
-        yield f"{where}.use_liger_kernel: liger-kernel knows models by their type and has none of {architecture}"
     if settings.freezes("freeze_vit") and flags.get("vit_lr") is not None:
         yield f"{where}.vit_lr: the tower does not train"
     if settings.freezes("freeze_aligner") and flags.get("aligner_lr") is not None:

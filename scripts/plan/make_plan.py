@@ -123,7 +123,7 @@ def chosen_gpus(wanted: str | None) -> list[Gpu]:
 
 
 def plan_lines(
-    stages: Mapping[str, Mapping[str, Any]], checks: Sequence[Path], planned: PlannedModel, architecture: str,
+    stages: Mapping[str, Mapping[str, Any]], checks: Sequence[Path], planned: PlannedModel,
     gpus: Sequence[Gpu], limits: Mapping[str, tuple[int, int]],
 ) -> Iterator[str]:  # fmt: skip
     yield f"model: {count(planned.model.num_parameters)} parameters, {planned.dtype}; " + "; ".join(planned.origins)
@@ -138,7 +138,7 @@ def plan_lines(
         if stage in limits:
             yield job_line(plan, settings, gpus, *limits[stage])
         yield from (card_line(plan, settings, planned, dtype, gpu) for gpu in gpus)
-        yield from (f"  no effect    {line}" for line in idle_flags(stage, settings, architecture))
+        yield from (f"  no effect    {line}" for line in idle_flags(stage, settings))
     yield ""
     yield (
         f"hours: at {MFU_RANGE[0]:.0%} to {MFU_RANGE[1]:.0%} of the cards' peak, without waiting, checkpoints and checks; see "
@@ -169,7 +169,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--stages", type=json.loads, required=True, help="both sections of the configuration, as JSON")
     parser.add_argument("--donors", type=json.loads, required=True, help="the section `donors`, as JSON")
-    parser.add_argument("--architecture", required=True, help="graft.architecture")
     parser.add_argument("--vl-dir", type=Path, required=True)
     parser.add_argument("--llm-dir", type=Path, required=True)
     parser.add_argument(
@@ -186,9 +185,7 @@ def main() -> None:
     planned = planned_model(arguments.donors, {"vl": arguments.vl_dir, "llm": arguments.llm_dir})
     gpus = chosen_gpus(arguments.gpu)
     tables = {name: Path(path) for name, path in arguments.tables.items()}
-    lines = plan_lines(
-        arguments.stages, arguments.dataset_checks, planned, arguments.architecture, gpus, arguments.limits
-    )
+    lines = plan_lines(arguments.stages, arguments.dataset_checks, planned, gpus, arguments.limits)
     asked = evaluation_lines(arguments.evaluate, arguments.num_models, tables, planned, gpus)
     print("\n".join([*lines, *asked]))
 

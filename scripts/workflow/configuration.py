@@ -223,6 +223,17 @@ def stage_findings(config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{stage}.datasets[{number}]: {error}"
 
 
+def speed_findings(config: Mapping[str, Any]) -> Iterator[str]:
+    """Flags that would run and speed nothing up."""
+    architecture = config["graft"]["architecture"]
+    for stage in ("stage1", "stage2"):
+        if config[stage]["flags"].get("use_liger_kernel") and architecture == "qwen3":
+            yield (
+                f"{stage}.flags.use_liger_kernel: true takes no effect with graft.architecture: {architecture}: liger-kernel "
+                "knows models by their model_type, and not this one; remove it"
+            )
+
+
 def evaluation_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """Options of the evaluation that contradict each other."""
     evaluate = config["evaluate"]
@@ -296,6 +307,7 @@ CONTRADICTIONS: tuple[tuple[Callable[[Mapping[str, Any]], Iterator[str]], tuple[
     (demo_findings, ("demo",)),
     (calibration_findings, ("graft", "calibration", "fidelity")),
     (stage_findings, ("stage1", "stage2")),
+    (speed_findings, ("graft", "stage1", "stage2")),
     (evaluation_findings, ("donors", "evaluate")),
     (file_findings, ("fidelity", "calibration", "stage1", "stage2", "evaluate")),
 )

@@ -79,7 +79,6 @@ def data_check_dataset(layout: Layout, stage: str) -> Step:
 def plan_make_plan(layout: Layout) -> Step:
     donors = {"donors": layout.config["donors"], "vl-dir": layout.donor_dir("vl"), "llm-dir": layout.donor_dir("llm")}
     options: dict[str, Option] = {"stages": {stage: layout.config[stage] for stage in STAGES}, **donors}
-    options["architecture"] = layout.config["graft"]["architecture"]
     options |= {"evaluate": layout.config["evaluate"], "num-models": len(layout.models)}
     options["tables"] = {benchmark: layout.questions(benchmark) for benchmark in layout.benchmarks}
     return Step("workflow", {**options, "dataset-checks": [layout.dataset_check(stage) for stage in STAGES]})

@@ -19,7 +19,7 @@ def config(root: Path) -> dict[str, Any]:
 def lines(config: dict[str, Any], tmp_path: Path, limits: dict[str, tuple[int, int]]) -> list[str]:
     planned = planned_model(config["donors"], {"vl": tmp_path, "llm": tmp_path})
     stages = {stage: config[stage] for stage in ("stage1", "stage2")}
-    return list(plan_lines(stages, [tmp_path / "1", tmp_path / "2"], planned, "qwen3", chosen_gpus("h100"), limits))
+    return list(plan_lines(stages, [tmp_path / "1", tmp_path / "2"], planned, chosen_gpus("h100"), limits))
 
 
 def test_the_recipe_is_planned_without_anything_fetched(config: dict[str, Any], tmp_path: Path) -> None:
@@ -41,8 +41,10 @@ def test_a_walltime_is_divided_into_jobs_and_one_that_ends_before_its_signal_is_
 
 
 def test_a_flag_without_effect_is_said(config: dict[str, Any], tmp_path: Path) -> None:
-    config["stage2"]["flags"]["use_liger_kernel"] = True
-    assert any(line.startswith("  no effect    stage2.flags.use_liger_kernel") for line in lines(config, tmp_path, {}))
+    config["stage2"]["environment"]["FPS_MAX_FRAMES"] = 12
+    assert any(
+        line.startswith("  no effect    stage2.environment.FPS_MAX_FRAMES") for line in lines(config, tmp_path, {})
+    )
 
 
 @pytest.mark.parametrize(

@@ -349,6 +349,13 @@ def test_branches_tags_and_commits_are_taken(config: dict[str, Any], root: Path,
     assert lines_for(changed(changed(config, "donors.llm", donor), "donors.vl", donor), root) == []
 
 
+def test_a_speed_flag_that_takes_no_effect_is_refused(config: dict[str, Any], root: Path) -> None:
+    (line,) = lines_for(changed(config, "stage2.flags.use_liger_kernel", True), root)
+    assert line.startswith("stage2.flags.use_liger_kernel: true takes no effect with graft.architecture: qwen3")
+    config["graft"]["architecture"] = "qwen2_5_vl"
+    assert lines_for(changed(config, "stage2.flags.use_liger_kernel", True), root) == []
+
+
 def test_a_server_leaves_room_for_the_question(config: dict[str, Any], root: Path) -> None:
     config["evaluate"]["serve"]["backend"] = "vllm"
     (line,) = lines_for(changed(config, "evaluate.serve.flags.vllm_max_model_len", 16), root)
