@@ -84,6 +84,7 @@ def hardware_of(settings: StageSettings, dtype: str) -> Hardware:
         sharding=Sharding(stage),
         is_offloaded=name.endswith("_offload"),
         weight_bytes=BYTES_OF_DTYPE[dtype],
+        has_fused_loss=bool(settings.flags.get("use_liger_kernel")),
     )
 
 

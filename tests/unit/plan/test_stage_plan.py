@@ -68,6 +68,11 @@ def test_deepspeeds_names_are_known(deepspeed: str | None, sharding: Sharding, i
     assert (hardware.sharding, hardware.is_offloaded, hardware.weight_bytes) == (sharding, is_offloaded, 2)
 
 
+def test_ligers_loss_keeps_no_logits(model: Model) -> None:
+    plan = plan_stage("stage2", whole_model_settings({**FLAGS, "use_liger_kernel": True}), model, ROWS, "bfloat16")
+    assert plan.memory_of_longest.logits == 0
+
+
 def test_a_stage_fits_is_tight_or_does_not_fit_and_the_mildest_change_is_named(model: Model) -> None:
     settings = whole_model_settings(FLAGS, num_processes_per_node=8, deepspeed="zero2")
     plan = plan_stage("stage2", settings, model, ROWS, "bfloat16")
