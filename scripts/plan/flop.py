@@ -5,7 +5,7 @@ values: a frozen part that gradients must cross costs half of one, and a part th
 checkpointing blocks are computed once more where a backward pass goes through them.
 
 Model FLOP are what the mathematics needs; MFU is reckoned from them (Chowdhery et al., PaLM, appendix B). Hardware FLOP have what
-is computed again, or for nothing, on top.
+is computed again on top.
 """
 
 from dataclasses import dataclass
@@ -30,9 +30,6 @@ class Trained:
     language: bool
     is_checkpointed: bool = True  # the language model's blocks
     is_tower_checkpointed: bool = True
-    # ms-swift and transformers ask the tower's input for a gradient as soon as something is checkpointed, so that a frozen tower
-    # runs backward for nothing (transformers 5.19, modeling_utils.py: enable_input_require_grads; measured by counted visits).
-    has_idle_tower_pass: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,6 @@ def row_flop(model: Model, row: Row, trained: Trained) -> Flop:
         )
         needed += needed_of_pictures
         computed += needed_of_pictures
-        if trained.tower:
-            computed += tower if trained.is_tower_checkpointed else 0.0
-        elif trained.has_idle_tower_pass:
-            computed += 2 * tower if trained.is_tower_checkpointed else tower
+        if trained.tower and trained.is_tower_checkpointed:
+            computed += tower
     return Flop(needed, computed)

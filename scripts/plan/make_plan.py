@@ -77,7 +77,7 @@ def stage_lines(plan: StagePlan, settings: StageSettings) -> Iterator[str]:
         f"{count(plan.num_tokens_seen)} tokens) in {settings.num_processes} processes"
     )
     again = plan.flop.hardware / plan.flop.model - 1
-    yield f"  computation  {plan.flop.model:.2g} FLOP, and {again:.0%} more that is computed again or for nothing"
+    yield f"  computation  {plan.flop.model:.2g} FLOP, and {again:.0%} more that is computed again"
     yield f"  memory       middle rows: {memory_text(plan.memory_of_median)}"
     yield f"               longest rows: {memory_text(plan.memory_of_longest)}"
     yield (

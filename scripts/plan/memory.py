@@ -109,7 +109,7 @@ def memory_of(model: Model, batch: Row, trained: Trained, hardware: Hardware) ->
         activations = stack_activations(
             model.language, batch.num_tokens, hardware.weight_bytes, is_checkpointed=trained.is_checkpointed
         )
-    if model.tower and (trained.tower or trained.has_idle_tower_pass):
+    if model.tower and trained.tower:
         activations += stack_activations(
             model.tower, batch.num_patches, hardware.weight_bytes, is_checkpointed=trained.is_tower_checkpointed
         )

@@ -65,14 +65,12 @@ def trained_parts(settings: StageSettings) -> Trained:
     is_checkpointed = bool(flags.get("gradient_checkpointing", True))
     of_tower = flags.get("vit_gradient_checkpointing")
     is_tower_checkpointed = is_checkpointed if of_tower is None else bool(of_tower)
-    is_tower_frozen = settings.freezes("freeze_vit")
     return Trained(
-        tower=not is_tower_frozen,
+        tower=not settings.freezes("freeze_vit"),
         aligner=not settings.freezes("freeze_aligner"),
         language=not settings.freezes("freeze_llm"),
         is_checkpointed=is_checkpointed,
         is_tower_checkpointed=is_tower_checkpointed,
-        has_idle_tower_pass=is_tower_frozen and (is_checkpointed or is_tower_checkpointed),
     )
 
 

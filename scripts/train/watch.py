@@ -44,6 +44,7 @@ from scripts.train.checkpoints import read_trainer_state
 from scripts.train.complete_checkpoints import contents_of_share, mark_complete, step_of, trainer_checkpoints
 from scripts.train.data_loader import name_failing_rows, quiet_data_loader_workers
 from scripts.train.early_proof import EarlyProof
+from scripts.train.frozen_tower import spare_frozen_tower
 from scripts.train.losses import loss_goes_on, loss_limit, losses_of
 from scripts.train.rank import TRAINER_STOP_SIGNALS, init_distributed_early, register_rank, watch_settings
 from scripts.train.starts import attempts_path
@@ -150,6 +151,7 @@ class WatchCallback(TrainerCallback):
             or self._weight_problem(args, model)
             or self._disk_shortage(args, state, bytes_each)
         )
+        spare_frozen_tower(model)
         trainable_names = sorted(name for name, parameter in model.named_parameters() if parameter.requires_grad)
         self.early_proof = EarlyProof(Path(self.settings.model_dir), trainable_names, self._epoch_steps(state))
         if args.process_index == 0:

@@ -37,6 +37,7 @@ class SmallGraft(nn.Module):
         super().__init__()
         self.model = nn.Module()
         self.model.visual = nn.Module()
+        self.model.visual.patch_embed = nn.Identity()
         self.model.visual.blocks = nn.Linear(2, 2)
         self.model.visual.merger = nn.Linear(2, 2)
         self.model.language_model = nn.Module()
@@ -258,6 +259,14 @@ def test_a_sound_training_begins_and_tells_what_each_step_is_to_see(training: Ca
     assert begin["samples_per_step"] == [2] * 5
     assert begin["num_trainable_parameters"] == {"vision_tower": 0, "aligner": 6, "language_model": 0}
     assert begin["trainable"] == ["model.visual.merger.bias", "model.visual.merger.weight"]
+
+
+def test_a_tower_that_is_frozen_gets_no_backward_pass(training: Callable[..., Training]) -> None:
+    run = training()
+    embedding = run.model.model.visual.patch_embed
+    assert embedding(torch.ones(2, requires_grad=True)).requires_grad
+    run.begin()
+    assert not embedding(torch.ones(2, requires_grad=True)).requires_grad
 
 
 def test_a_training_of_which_rows_were_dropped_does_not_begin(training: Callable[..., Training]) -> None:

@@ -28,26 +28,18 @@ def test_gradients_cross_a_frozen_language_model_to_the_aligner_and_stop_there()
     assert flop.hardware == flop.model
 
 
-def test_a_frozen_tower_that_runs_backward_for_nothing_is_no_part_of_the_mathematics() -> None:
-    trained = Trained(tower=False, aligner=True, language=False, has_idle_tower_pass=True)
-    flop = row_flop(MODEL, ROW, trained)
-    assert flop.model == pytest.approx(2 * (BLOCKS + HEAD) + OF_TOWER + 3 * OF_ALIGNER)
-    assert flop.hardware - flop.model == pytest.approx(BLOCKS + 2 * OF_TOWER)
-
-
 def test_a_row_of_text_pays_no_tower() -> None:
     trained = Trained(tower=True, aligner=True, language=True)
     assert row_flop(MODEL, Row(30), trained).model == pytest.approx(3 * (BLOCKS + HEAD))
 
 
 def test_the_recipes_first_stage_is_as_reckoned_by_hand() -> None:
-    """250 tokens a row, 4.8e18 FLOP, 8.0e18 with what is computed again."""
+    """250 tokens a row, 4.8e18 FLOP; the language model's blocks once more are 1.9e18."""
     from helpers.published_pairs import CONFIGS_DIR
     from scripts.plan.models import planned_model
 
     dirs = {"vl": CONFIGS_DIR / "Qwen2.5-VL-7B-Instruct", "llm": CONFIGS_DIR / "Qwen3-8B"}
     model = planned_model({"vl": {}, "llm": {}}, dirs).model
-    trained = Trained(tower=False, aligner=True, language=False, has_idle_tower_pass=True)
-    flop = row_flop(model, Row(250, 4 * 180), trained).times(558_128)
+    flop = row_flop(model, Row(250, 4 * 180), Trained(tower=False, aligner=True, language=False)).times(558_128)
     assert flop.model == pytest.approx(4.8e18, rel=0.02)
-    assert flop.hardware == pytest.approx(8.0e18, rel=0.04)
+    assert flop.hardware - flop.model == pytest.approx(1.94e18, rel=0.02)

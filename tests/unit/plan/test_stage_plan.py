@@ -43,17 +43,16 @@ def test_a_number_of_steps_is_taken_as_it_is_and_the_oldest_checkpoint_goes_when
     assert plan.peak_disk_bytes == 3 * plan.checkpoint_bytes
 
 
-def test_the_tower_runs_backward_for_nothing_where_it_is_frozen_and_anything_is_checkpointed() -> None:
-    frozen = {"freeze_vit": True, "freeze_llm": True}
+def test_the_tower_is_checkpointed_as_the_language_model_unless_it_has_a_flag_of_its_own() -> None:
     for of_model, of_tower, expected in (
-        (True, None, True),
-        (True, False, True),
+        (None, None, True),
+        (True, False, False),
         (False, None, False),
         (False, True, True),
     ):
-        flags = {**frozen, "gradient_checkpointing": of_model, "vit_gradient_checkpointing": of_tower}
-        assert trained_parts(whole_model_settings(flags)).has_idle_tower_pass is expected
-    assert not trained_parts(whole_model_settings({"gradient_checkpointing": True})).has_idle_tower_pass
+        flags = {"gradient_checkpointing": of_model, "vit_gradient_checkpointing": of_tower}
+        given = {name: value for name, value in flags.items() if value is not None}
+        assert trained_parts(whole_model_settings(given)).is_tower_checkpointed is expected
 
 
 @pytest.mark.parametrize(
