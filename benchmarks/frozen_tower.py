@@ -107,7 +107,8 @@ def page(num_steps: int) -> Iterator[str]:
     yield (
         f"{datetime.date.today()}, {torch.get_num_threads()} threads ({platform.machine()}), {versions}, float32. {NUM_BLOCKS} "
         f"blocks of Qwen2.5-VL-7B's tower, {NUM_LAYERS} layers of Qwen3-0.6B, one picture of 336 x 336 and {NUM_TEXT_TOKENS} "
-        f"tokens of text a step, {num_steps} steps each, by turns. Gradients of the aligner equal to the bit: {'yes' if same else 'NO'}."
+        f"tokens of text a step, {num_steps} steps each, by turns. Gradients of the "
+        f"aligner equal to the bit: {'yes' if same else 'NO'}."
     )
     yield ""
     yield "| | forward visits of blocks | backward | median s a step | ratio |"
