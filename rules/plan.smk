@@ -2,9 +2,11 @@
 
 
 rule plan:
+    log:
+        RUN.log("plan"),
     localrule: True
     params:
         run=run("plan.make_plan"),
         limits=json.dumps(limits_of_jobs(workflow.resource_settings.overwrite_resources, STAGES)),
     shell:
-        "{params.run} --limits {params.limits:q}"
+        "{params.run} --limits {params.limits:q} 2>&1 | tee {log:q}"
