@@ -109,6 +109,9 @@ bench: demo
 	.venv/bin/python benchmarks/graft.py
 	.venv/bin/python benchmarks/affine.py
 	.venv/bin/python benchmarks/seeds.py
+	.venv/bin/python benchmarks/rows.py
+	.venv/bin/python benchmarks/plan.py
+	.venvs/train/bin/python benchmarks/frozen_tower.py
 	$(SNAKEMAKE) .venvs/serve_cpu.ok --configfile config/demo.yaml
 	.venv/bin/python benchmarks/throughput.py
 
