@@ -103,7 +103,7 @@ check: .venv/ok
 
 # What a run will take: steps, hours, memory of a GPU, disk. CONFIG=mine.yaml for yours.
 plan: .venv/ok
-	@$(SNAKEMAKE) --quiet all --configfile $(if $(filter command line,$(origin CONFIG)),$(CONFIG),config.yaml) -- plan
+	@$(SNAKEMAKE) --quiet host progress reason rules --configfile $(if $(filter command line,$(origin CONFIG)),$(CONFIG),config.yaml) -- plan
 
 bench: demo
 	.venv/bin/python benchmarks/graft.py

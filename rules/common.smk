@@ -10,6 +10,7 @@ _modules_of_caller = {name: sys.modules.pop(name) for name in list(sys.modules) 
 sys.path.insert(0, str(Path(workflow.current_basedir).parent))
 
 from scripts.common.errors import UserError
+from scripts.common.input_files import file_fault
 from scripts.train.gpus import may_have_gpus
 from scripts.common.ownership import announce_run, forget_run
 from scripts.common.root import ROOT
@@ -24,6 +25,7 @@ from scripts.workflow.console import closing_line, shorten_inputs
 from scripts.workflow.failed_jobs import failure_summary
 from scripts.workflow.job_limits import limits_of_jobs
 from scripts.workflow.layout import DIGITS_DIR, STAGES, Layout, before, shipped, stages_up_to, text_path
+from scripts.workflow.missing_files import require_users_files
 from scripts.workflow.one_run import claim_directory, end_leftover_jobs
 from scripts.workflow.paths import path_fault
 from scripts.workflow.program_files import program_files
@@ -49,6 +51,8 @@ if not workflow.modifier.skip_configfile:
 try:
     check_packages()
     validate(config, ROOT / "config", faults_of_files)
+    if not workflow.modifier.skip_configfile:  # rules of another workflow may make them
+        require_users_files(config)
 except UserError as error:
     raise WorkflowError(str(error))
 

@@ -38,9 +38,10 @@ def all_that_is_checked():
 
 
 def own_list(wildcards):
-    """The user's own list of questions with its pictures, or table."""
+    """The user's own list of questions with its pictures, or table. A picture that is not there is the program's to name."""
     path = RUN.benchmarks[wildcards.benchmark].own_path
-    return users_files([path, *(pictures_named_in(path) if path.suffix == ".jsonl" else [])])
+    pictures = pictures_named_in(path) if path.suffix == ".jsonl" else []
+    return users_files([path, *(picture for picture in pictures if file_fault(picture) is None)])
 
 
 def locks_of(marker, *names):

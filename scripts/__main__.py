@@ -1,6 +1,6 @@
 """Starts one program of vlgraft from any directory. With --config it gets the arguments that its rule gives it.
 
-`python scripts PROGRAM --config FILE` takes the program's section of the configuration, the usual paths and the right
+`python scripts PROGRAM --config FILE [OVERLAY …]` takes the program's section of the configuration, the usual paths and the right
 interpreter from there, prints the whole command and runs it. Options that follow are added and win. A program with
 several jobs wants to know which: --stage, --benchmark, --model … Without --config every option is given by hand.
 
@@ -40,12 +40,12 @@ def run_with_usual_arguments(program: str, words: list[str]) -> None:
     from scripts.workflow.steps import command, selectors
 
     parser = argparse.ArgumentParser(prog=f"scripts {program}", add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--config", type=Path, nargs="+", required=True)
     names = selectors(program)
     for name in names:
         parser.add_argument(f"--{name}", required=True)
     chosen, more = parser.parse_known_args(words)
-    layout = Layout(read_configuration(chosen.config))
+    layout = Layout(read_configuration(*chosen.config))
     argv = [*command(layout, program, **{name: getattr(chosen, name) for name in names}), *more]
     print(shlex.join(argv), file=sys.stderr, flush=True)
     os.execv(argv[0], argv)

@@ -51,7 +51,10 @@ def owned(
     places = [Path(os.path.realpath(path)) for path in outputs]
     for path, place in zip(outputs, places, strict=True):
         if path.name in ("", "..") or (path.exists() and not (path.is_file() or path.is_dir())):
-            raise UserError(f"{str(path)!r}: found as an output; expected the path of a file or directory; name one")
+            raise UserError(
+                f"{str(path)!r}: found as an output, and is none; expected the path of a file or directory, or of nothing; name "
+                "one, or remove what is there"
+            )
         for each in filter(Path.exists, inputs):  # with all that is in a directory
             if each.resolve() in place.parents or (path.exists() and path.samefile(each)):
                 raise UserError(f"{path}: found as an input and as an output; expected another output; name one")

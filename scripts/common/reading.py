@@ -86,7 +86,7 @@ def read_table(path: Path, columns: tuple[str, ...], delimiter: str, kind: str) 
         raise UserError(f"{path}: not a table ({error}); expected {kind}; make it again") from None
     if missing := [name for name in columns if name not in header]:
         raise UserError(
-            f"{path}: no column `{missing[0]}` found (there are: {', '.join(header)}); "
+            f"{path}: no column `{missing[0]}` found (there are: {', '.join(map(ascii, header))}); "
             f"expected {kind}; make it again with the program of this version"
         )
     rows = []

@@ -127,6 +127,11 @@ def check(job: CheckJob) -> DatasetCheck:
     if path.stat().st_size == 0:
         raise UserError(f"{path}: empty; expected at least one row; check the stage's `datasets` in the config")
     findings = read_rows(path)
+    if job.origins and len(job.origins.line_of_row) != findings.num_rows:
+        raise UserError(
+            f"{path}: {findings.num_rows} rows found, {len(job.origins.line_of_row)} expected by the record of where they are "
+            "from: it was cut, or added to, after it was prepared; remove it, so that it is made again"
+        )
     log(f"{path}: {findings.num_rows} rows, {len(findings.rows_of_picture)} pictures")
     sizes = check_pictures(findings, job.num_workers)
     tokens = check_encoding(job, findings, sizes)

@@ -24,6 +24,11 @@ def message_problems(messages: Sequence[Any]) -> Iterator[tuple[str, str]]:
             found = f"content of type {type(message.get('content')).__name__}" if is_known else f"role {role!r}"
             yield "a message that ms-swift does not accept", f"message {number}: {found}"
             return
+        # ms-swift takes "false" for true, and 0 for a loss of no answer.
+        if not isinstance(message.get("loss"), bool | None):
+            found = f"loss {message['loss']!r}; expected true or false"
+            yield "a message that ms-swift does not accept", f"message {number}: {found}"
+            return
     roles = [message["role"] for message in messages]
     if "assistant" not in roles:
         yield "no assistant turn", f"roles: {', '.join(roles)}"

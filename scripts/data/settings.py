@@ -1,6 +1,6 @@
 """The settings of the training data; config/schema.yaml describes each key."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,11 @@ class DataSettings:
     bad_rows: Literal["refuse", "drop"]
     max_dropped_fraction: float
     ignored_keys: list[str]
+
+    def findings(self, where: str) -> Iterator[str]:
+        """Keys that are what is trained on."""
+        for key in sorted({"messages", "images"} & set(self.ignored_keys)):
+            yield f"{where}.ignored_keys: {key} found, which is what is trained on; expected other keys of rows; remove it"
 
 
 # Of a program that is run without the section: nothing is dropped.

@@ -19,6 +19,7 @@ from scripts.common.ownership import owned
 from scripts.common.reading import write_sealed
 from scripts.donors.checksums import check_still_recorded
 from scripts.donors.manifest import read_manifest_of
+from scripts.donors.safetensors_files import read_checkpoint
 from scripts.donors.usable_files import usability_faults
 
 
@@ -42,10 +43,27 @@ def num_embedding_rows(role: str, config_path: Path) -> int:
     return found
 
 
+def check_embedding(role: str, directory: Path) -> int:
+    """The rows of the embedding; raises UserError where config.json and the weights say otherwise of them."""
+    stated = num_embedding_rows(role, directory / "config.json")
+    embeddings = [
+        tensor
+        for name, tensor in read_checkpoint(directory).items()
+        if name.endswith("embed_tokens.weight") and tensor.shape
+    ]
+    for tensor in embeddings:
+        if tensor.shape[0] != stated:
+            raise UserError(
+                f"{directory / 'config.json'}: vocab_size is {stated}, but {tensor.name} has {tensor.shape[0]} rows; expected "
+                "one number; fetch this donor's files again"
+            )
+    return stated
+
+
 def check_donor(role: str, directory: Path, manifest_path: Path) -> CheckedDonor:
     """Raises UserError where a file of the recorded donor cannot be used."""
     check_still_recorded(directory, read_manifest_of(role, manifest_path).files, manifest_path)
-    if faults := usability_faults(directory, role, num_embedding_rows(role, directory / "config.json")):
+    if faults := usability_faults(directory, role, check_embedding(role, directory)):
         raise UserError(f"{faults[0]}; fetch this donor's files again, or give another donor")
     return CheckedDonor(sha256_of_file(manifest_path), version("transformers"))
 

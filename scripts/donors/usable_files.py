@@ -84,6 +84,8 @@ def _tokenizer_faults(directory: Path, num_rows: int) -> Iterator[str]:
                 f"{key} is {getattr(tokenizer, key)!r}, which stands for pictures; each row that is filled up with it would seem "
                 "to show some; expected another token"
             )
+    if not tokenizer.model_max_length > 0:
+        yield f"model_max_length is {tokenizer.model_max_length!r}; expected a positive number of tokens"
     texts = (_SAMPLE, _EVERY_BYTE)
     ids = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     for text, each in zip(texts, ids, strict=True):

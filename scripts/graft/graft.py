@@ -24,7 +24,6 @@ from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import fsync_directory
-from scripts.common.json_text import json_value
 from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.common.reading import SEAL_KEY, seal_of
@@ -35,10 +34,10 @@ from scripts.donors.checksums import record_files, tensor_digests
 from scripts.donors.safetensors_files import INDEX_NAME
 from scripts.graft.calibration_report import check_refit_is_reported
 from scripts.graft.config import derive_config
-from scripts.graft.donor_configs import read_language_donor, read_vision_donor, vision_shape
+from scripts.graft.donor_configs import read_language_donor, read_vision_donor
 from scripts.graft.ledger import LEDGER_NAME, ledger_text
 from scripts.graft.machine_paths import is_searched, path_in
-from scripts.graft.picture_processing import PROCESSING_NAMES, check_picture_processing
+from scripts.graft.picture_processing import check_processing_files
 from scripts.graft.plan import PlannedTensor
 from scripts.graft.preparation import (
     DonorConfigs,
@@ -116,8 +115,7 @@ def prepare(job: GraftJob) -> PreparedGraft:
     if refit and job.refit_path and job.calibration_path:
         check_refit_is_reported(job.refit_path, refit.sha256, job.calibration_path)
     files = travelling_files(job.vl_dir, job.llm_dir, job.code_dir, dict(llm.values), derived.get("auto_map", {}))
-    for name in PROCESSING_NAMES & files.keys():
-        check_picture_processing(json_value(files[name]), vision_shape(vl.child("vision_config")), job.vl_dir / name)
+    check_processing_files(files, job.vl_dir)
     check_no_machine_paths(job, files)
     contents = {**files, job.config_path.name: job.config_path.read_bytes()}
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.graft.donor_configs import VisionShape, is_integer, is_number
+from scripts.common.json_text import json_value
+from scripts.graft.donor_configs import VisionShape, is_integer, is_number, read_vision_donor, vision_shape
 
 # What transformers' Qwen2VLImageProcessor takes where the file says nothing (models/qwen2_vl/image_processing_qwen2_vl.py).
 _DEFAULTS = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}
@@ -62,3 +63,10 @@ def check_picture_processing(section: Mapping[str, Any], vision: VisionShape, pa
             f"{path}: the picture processing (here, or in processor_config.json) does not go with the vision tower: {fault}; "
             "fetch this donor's files again"
         )
+
+
+def check_processing_files(files: Mapping[str, bytes], vl_dir: Path) -> None:
+    """The same of every file of a graft that says how pictures are processed."""
+    vision = vision_shape(read_vision_donor(vl_dir).child("vision_config"))
+    for name in sorted(PROCESSING_NAMES & files.keys()):
+        check_picture_processing(json_value(files[name]), vision, vl_dir / name)

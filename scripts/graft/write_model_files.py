@@ -15,6 +15,7 @@ from scripts.common.files import write_bytes_atomically
 from scripts.common.input_files import read_section
 from scripts.common.ownership import owned
 from scripts.graft.donor_configs import read_language_donor
+from scripts.graft.picture_processing import check_processing_files
 from scripts.graft.preparation import check_output_dir
 from scripts.graft.travelling_files import TRAVELLING_PATTERNS, travelling_files
 
@@ -26,6 +27,7 @@ def model_files(vl_dir: Path, llm_dir: Path, code_dir: Path, config_path: Path) 
     config = read_section(config_path)
     llm = read_language_donor(llm_dir)
     files = travelling_files(vl_dir, llm_dir, code_dir, dict(llm.values), config.get("auto_map", {}))
+    check_processing_files(files, vl_dir)
     return {**files, CONFIG_NAME: config_path.read_bytes()}
 
 

@@ -64,4 +64,4 @@ def benchmark_lines(
     )
     for gpu in gpus:
         short, longest = minutes(num_answers, asking, model, weight_bytes, gpu)
-        yield f"  {gpu.name:12} {short:.1f} to {longest:.1f} min, without the starts of the servers"
+        yield f"  {gpu.name:12} {max(short, 1):.0f} to {max(longest, 1):.0f} min, without the starts of the servers"

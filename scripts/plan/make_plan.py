@@ -59,6 +59,8 @@ def plain(number: float) -> str:
 
 def hours_text(hours: tuple[float, float], num_gpus: int) -> str:
     shortest, longest = hours
+    if longest * 60 < 1:
+        return "less than a minute"
     gpu_hours = f"{plain(shortest * num_gpus)} to {plain(longest * num_gpus)} GPU-hours"
     return f"{plain(shortest)} to {plain(longest)} h, {gpu_hours}"
 
@@ -69,16 +71,16 @@ def stage_lines(plan: StagePlan, settings: StageSettings) -> Iterator[str]:
     yield f"{plan.stage}: {count(plan.num_trained)} of {count(plan.num_values)} parameters train"
     share = rows.mean_picture_tokens / rows.mean_tokens if rows.mean_tokens else 0.0
     yield (
-        f"  rows         {rows.num_rows:,} of {rows.mean_tokens:.0f} tokens ({share:.0%} of pictures), the longest "
-        f"{rows.longest_tokens:.0f}; {rows.origin}"
+        f"  rows         {rows.num_rows:,} rows, {rows.mean_tokens:.0f} tokens each on average ({share:.0%} of them pictures), "
+        f"the longest {rows.longest_tokens:.0f}; {rows.origin}"
     )
     yield (
-        f"  steps        {plan.num_steps:,} of {plan.global_batch} rows ({plan.num_epochs:.2g} epochs, "
+        f"  steps        {plan.num_steps:,} steps with {plan.global_batch} rows each ({plan.num_epochs:.2g} epochs, "
         f"{count(plan.num_tokens_seen)} tokens) in {settings.num_processes} processes"
     )
     again = plan.flop.hardware / plan.flop.model - 1
     yield f"  computation  {plan.flop.model:.2g} FLOP, and {again:.0%} more that is computed again"
-    yield f"  memory       middle rows: {memory_text(plan.memory_of_median)}"
+    yield f"  memory       average rows: {memory_text(plan.memory_of_median)}"
     yield f"               longest rows: {memory_text(plan.memory_of_longest)}"
     yield (
         f"  checkpoints  {plan.num_checkpoints} of {size(plan.checkpoint_bytes)}; at most {size(plan.peak_disk_bytes)} on the "
@@ -105,8 +107,8 @@ def job_line(plan: StagePlan, settings: StageSettings, gpus: Sequence[Gpu], wall
     longest = max(hours_of(plan.flop.model, settings.num_processes, gpu.peak_tflop_s)[1] for gpu in gpus)
     num_jobs = max(1, -(-longest // usable_h))
     return (
-        f"  jobs         up to {num_jobs:.0f} of {walltime_min} min; a checkpoint within SLURM_SIGNAL_S {signal_s} needs a disk "
-        f"of {size(int(plan.checkpoint_bytes / signal_s))} a second"
+        f"  jobs         up to {num_jobs:.0f} jobs of {walltime_min} min; to write a checkpoint in the {signal_s} s before a job "
+        f"ends (SLURM_SIGNAL_S), the disk must take {size(int(plan.checkpoint_bytes / signal_s))} a second"
     )
 
 
@@ -135,6 +137,8 @@ def plan_lines(
         plan = plan_stage(stage, settings, planned.model, rows, dtype)
         yield ""
         yield from stage_lines(plan, settings)
+        if rows.num_rows < plan.global_batch:
+            yield f"  note         fewer rows than a step takes ({plan.global_batch}): an epoch is one step, and trains little"
         if stage in limits:
             yield job_line(plan, settings, gpus, *limits[stage])
         yield from (card_line(plan, settings, planned, dtype, gpu) for gpu in gpus)

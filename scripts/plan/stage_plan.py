@@ -48,7 +48,7 @@ class StagePlan:
 
     @property
     def num_tokens_seen(self) -> float:
-        return self.num_rows_seen * self.rows.mean_tokens
+        return min(self.num_rows_seen, self.rows.num_rows * max(self.num_epochs, 1)) * self.rows.mean_tokens
 
     @property
     def peak_disk_bytes(self) -> int:

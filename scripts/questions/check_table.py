@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scripts.common.errors import UserError, run_program
 from scripts.common.files import md5_of_file
+from scripts.common.input_files import require_file
 from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.common.reading import write_sealed
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="the record to write if all is well")
     arguments = parser.parse_args()
     with owned(arguments.output, inputs=[arguments.benchmark_tsv]):
+        require_file(arguments.benchmark_tsv, "the table of this run", "move away what is there, and make it again")
         try:
             table = read_own_table(arguments.benchmark_tsv, arguments.backend)
             if arguments.shuffled_by_seed is not None:

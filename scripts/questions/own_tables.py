@@ -16,6 +16,7 @@ import pandas
 from scripts.common.errors import UserError
 from scripts.data.pictures import whole_size_px
 from scripts.donors.library_errors import in_one_line
+from scripts.questions.faults import Faults
 from scripts.questions.indices import index_fault
 from scripts.questions.native_samples import accepted_answers, letters_of, own_adapter
 from scripts.questions.pictures import pictures_of
@@ -50,25 +51,33 @@ def require_own_table(
     path: Path, table: pandas.DataFrame, pictures: Sequence[list[str]], *, for_vlmevalkit: bool
 ) -> None:
     """Raises UserError, by column and question, where a table of the user's would not be asked as it stands."""
+    faults = Faults()
     for row in rows_of(table):
-        where = f"{path}: question {row['index']}"
-        if fault := index_fault(row["index"]):
-            raise UserError(
-                f"{path}: index {row['index']!r}: {fault}; expected a number or a short name; correct the row"
-            )
-        if not row["question"].strip():
-            raise UserError(f"{where}: its question is empty; expected a text; correct the row")
-        for name, text in row.items():
-            if name != "image":
-                _check_text(f"{where}: {name}", text)
-        options = [row[letter].strip() for letter in letters_of(row)]
-        if len(set(options)) < len(options):
-            raise UserError(f"{where}: options {options!r} found; expected each option once; correct the row")
-    _check_pictures(path, list(table["index"]), pictures)
+        with faults.noted():
+            _check_row(path, row)
+    faults.settle()
+    _check_pictures(path, list(table["index"]), pictures, faults)
+    faults.settle()
     if for_vlmevalkit:
-        _check_read_back(path, table)
+        _check_read_back(path, table, faults)
     else:
-        _check_answers(path, rows_of(table))
+        _check_answers(path, rows_of(table), faults)
+    faults.settle()
+
+
+def _check_row(path: Path, row: Mapping[str, str]) -> None:
+    """Its index and its texts."""
+    where = f"{path}: question {row['index']}"
+    if fault := index_fault(row["index"]):
+        raise UserError(f"{path}: index {row['index']!r}: {fault}; expected a number or a short name; correct the row")
+    if not row["question"].strip():
+        raise UserError(f"{where}: its question is empty; expected a text; correct the row")
+    for name, text in row.items():
+        if name != "image":
+            _check_text(f"{where}: {name}", text)
+    options = [row[letter].strip() for letter in letters_of(row)]
+    if len(set(options)) < len(options):
+        raise UserError(f"{where}: options {options!r} found; expected each option once; correct the row")
 
 
 def _check_header(path: Path) -> None:
@@ -102,7 +111,7 @@ def _check_text(where: str, text: str) -> None:
         )
 
 
-def _check_pictures(path: Path, indices: Sequence[str], pictures: Sequence[list[str]]) -> None:
+def _check_pictures(path: Path, indices: Sequence[str], pictures: Sequence[list[str]], faults: Faults) -> None:
     sound: set[str] = set()
     for index, shown in zip(indices, pictures, strict=True):
         for picture in shown:
@@ -111,16 +120,15 @@ def _check_pictures(path: Path, indices: Sequence[str], pictures: Sequence[list[
             try:
                 whole_size_px(base64.b64decode(picture))
             except Exception as error:  # decoders raise whatever they meet in the file
-                reason = in_one_line(error)
-                raise UserError(
-                    f"{path}: question {index}: its picture cannot be read ({reason}); expected a whole picture in base64; "
-                    "make the row again"
-                ) from None
+                faults.found.append(
+                    f"{path}: question {index}: its picture cannot be read ({in_one_line(error)}); expected a whole picture in "
+                    "base64; make the row again"
+                )
             sound.add(picture)
 
 
-def _check_read_back(path: Path, table: pandas.DataFrame) -> None:
-    """Each cell as VLMEvalKit will read it."""
+def _check_read_back(path: Path, table: pandas.DataFrame, faults: Faults) -> None:
+    """Each cell as VLMEvalKit will read it; of each column, whose type it guesses as one, the first that becomes another."""
     read = pandas.read_csv(path, sep="\t")
     if len(read) != len(table):
         raise UserError(f"{path}: VLMEvalKit would read {len(read)} questions of {len(table)}; make the table again")
@@ -130,14 +138,15 @@ def _check_read_back(path: Path, table: pandas.DataFrame) -> None:
         for index, text, value in zip(table["index"], table[name], read[name], strict=True):
             shown = "" if pandas.isna(value) and name not in NEEDED_COLUMNS else str(value)
             if shown != text:
-                raise UserError(
+                faults.found.append(
                     f"{path}: {name} of question {index} is {text!r}, which VLMEvalKit would read as {shown!r}; expected a text "
                     "that no reader takes for another number; word it otherwise (for example with its unit), number the "
                     "questions from 0, or choose evaluate.backend: native, which reads texts as they are"
                 )
+                break
 
 
-def _check_answers(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+def _check_answers(path: Path, rows: Sequence[Mapping[str, str]], faults: Faults) -> None:
     """The native backend's: choices or open questions, each with an answer that can be right."""
     own_adapter(rows, str(path))
     if all(re.fullmatch("[A-Z]", row["answer"]) and not letters_of(row) for row in rows):
@@ -148,14 +157,14 @@ def _check_answers(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     for row in rows:
         letters = letters_of(row)
         if letters and row["answer"] not in letters:
-            raise UserError(
+            faults.found.append(
                 f"{path}: the answer of question {row['index']} is {row['answer']!r}; expected the letter of one of its "
                 f"options ({', '.join(letters)}); correct the row"
             )
         answers = accepted_answers(row["answer"])
         is_broken_list = row["answer"].startswith("[") and answers == [row["answer"]]
         if not letters and (is_broken_list or not any(answer.strip() for answer in answers)):
-            raise UserError(
+            faults.found.append(
                 f"{path}: the answer of question {row['index']} is {row['answer']!r}; expected a text, or a list of the "
                 "accepted ones; correct the row"
             )

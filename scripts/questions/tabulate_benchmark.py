@@ -15,7 +15,7 @@ import argparse
 import base64
 import json
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from scripts.common.logger import log
 from scripts.common.ownership import owned
 from scripts.data.pictures import read_picture
 from scripts.data.seen_pictures import as_seen
+from scripts.questions.faults import Faults
 from scripts.questions.indices import index_fault
 from scripts.questions.native_samples import letters_of
 from scripts.questions.own_tables import read_own_table
@@ -81,7 +82,7 @@ def row_of(entry: Any, number: int, list_path: Path) -> dict[str, str]:
     if not isinstance(entry, Mapping):
         raise UserError(f"{where}: {type(entry).__name__} found; expected a JSON object with {', '.join(NEEDED_KEYS)}")
     for key in NEEDED_KEYS:
-        if not entry.get(key):
+        if entry.get(key) in (None, "", []):
             raise UserError(f"{where}: {key} is missing or empty; expected {', '.join(NEEDED_KEYS)}")
     if unknown := entry.keys() - set(KNOWN_KEYS):
         raise UserError(f"{where}: unknown key {min(unknown)!r}; expected of {', '.join(KNOWN_KEYS)}")
@@ -114,37 +115,39 @@ def row_of(entry: Any, number: int, list_path: Path) -> dict[str, str]:
     }
 
 
-def entries_of(list_path: Path) -> Iterator[tuple[int, Any]]:
-    """The lines that are not empty, with their numbers."""
-    text = read_input_text(list_path, "a JSON object a line", "check evaluate.benchmarks")
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield number, json_value(line)
-            except ValueError as error:
-                raise UserError(f"{list_path}: line {number} is no JSON ({error}); expected an object") from None
+def entry_of(line: str, number: int, list_path: Path) -> Any:
+    try:
+        return json_value(line)
+    except ValueError as error:
+        raise UserError(f"{list_path}: line {number} is no JSON ({error}); expected an object") from None
 
 
 def rows_of(list_path: Path) -> list[dict[str, str]]:
-    """The rows of all lines; raises UserError where there are none, or where two have one index."""
+    """The rows of all lines that are not empty; raises UserError naming each line that cannot be asked, or that there is none."""
     rows: list[dict[str, str]] = []
+    faults = Faults()
     lines: dict[str, int] = {}
     with_options: dict[bool, int] = {}
-    for number, entry in entries_of(list_path):
-        row = row_of(entry, number, list_path)
-        with_options.setdefault(bool(letters_of(row)), number)
-        if len(with_options) == 2:
-            raise UserError(
-                f"{list_path}: line {number}: {'options' if with_options[True] == number else 'no options'} found, other than in "
-                f"line {min(with_options.values())}; expected choices alone or open questions alone, since they are scored "
-                "differently; correct the line, or make two lists of it"
-            )
-        if (first := lines.setdefault(row["index"], number)) != number:
-            raise UserError(
-                f"{list_path}: line {number}: index is {row['index']!r}, as in line {first}; expected each index once, since "
-                "answers are kept by it (a line without one has its number, counted from 0)"
-            )
-        rows.append(row)
+    text = read_input_text(list_path, "a JSON object a line", "check evaluate.benchmarks")
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        with faults.noted():
+            row = row_of(entry_of(line, number, list_path), number, list_path)
+            with_options.setdefault(bool(letters_of(row)), number)
+            if with_options.get(not letters_of(row), number) < number:
+                raise UserError(
+                    f"{list_path}: line {number}: {'options' if letters_of(row) else 'no options'} found, other than in line "
+                    f"{min(with_options.values())}; expected choices alone or open questions alone, since they are scored "
+                    "differently; correct the line, or make two lists of it"
+                )
+            if (first := lines.setdefault(row["index"], number)) != number:
+                raise UserError(
+                    f"{list_path}: line {number}: index is {row['index']!r}, as in line {first}; expected each index once, since "
+                    "answers are kept by it (a line without one has its number, counted from 0)"
+                )
+            rows.append(row)
+    faults.settle()
     if not rows:
         raise UserError(f"{list_path}: no questions found; expected a JSON object a line")
     return rows

@@ -20,6 +20,7 @@ from scripts.common.errors import UserError
 from scripts.common.input_files import NOT_FOUND, file_fault
 from scripts.common.secret_values import secret_findings
 from scripts.common.settings import settings_from
+from scripts.data.settings import DataSettings
 from scripts.data.source_text import file_of_source, split_source
 from scripts.demo.settings import DemoSettings, LanguageSizes, Qwen3Sizes, VisionTowerSizes
 from scripts.donors.settings import DonorSource
@@ -223,6 +224,11 @@ def stage_findings(config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{stage}.datasets[{number}]: {error}"
 
 
+def data_findings(config: Mapping[str, Any]) -> Iterator[str]:
+    """Settings of the rows that would train on nothing."""
+    yield from settings_from(DataSettings, config["data"], "data").findings("data")
+
+
 def speed_findings(config: Mapping[str, Any]) -> Iterator[str]:
     """Flags that would run and speed nothing up."""
     architecture = config["graft"]["architecture"]
@@ -307,6 +313,7 @@ CONTRADICTIONS: tuple[tuple[Callable[[Mapping[str, Any]], Iterator[str]], tuple[
     (demo_findings, ("demo",)),
     (calibration_findings, ("graft", "calibration", "fidelity")),
     (stage_findings, ("stage1", "stage2")),
+    (data_findings, ("data",)),
     (speed_findings, ("graft", "stage1", "stage2")),
     (evaluation_findings, ("donors", "evaluate")),
     (file_findings, ("fidelity", "calibration", "stage1", "stage2", "evaluate")),

@@ -54,6 +54,11 @@ class ClusterJob:
 
 def claim_directory(path: Path) -> None:
     """Takes a directory's lock for the life of this process. Raises UserError naming the run and user that hold it."""
+    if path.exists() and not path.is_file():
+        what = "a directory" if path.is_dir() else "a pipe, a socket or a device"
+        raise UserError(
+            f"{path}: {what} found; expected the file that says which run works here, or nothing; remove it"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+", encoding="utf-8") as lock:
@@ -66,10 +71,6 @@ def claim_directory(path: Path) -> None:
             lock.truncate(0)
             start = {"user": user_name(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
             lock.write(json.dumps(this_process() | start))
-    except IsADirectoryError:
-        raise UserError(
-            f"{path}: a directory found; expected the file that says which run works here, or nothing; remove it"
-        ) from None
     except OSError as error:
         raise UserError(
             f"{path}: cannot be opened ({error.strerror}), last used by {holder_of(path)}; expected to be able to write in this "

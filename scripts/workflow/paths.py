@@ -69,10 +69,11 @@ def _results_fault(results: str) -> str | None:
         return f"{parts[0]}/ holds other files; expected a directory of its own, for example results/{parts[-1]}"
     if taken := [part for part in parts[1:] if part in NAMES_OF_A_RUN]:
         return f"a run in {results.partition(f'/{taken[0]}')[0]} keeps files of its own in {taken[0]}/; expected another name"
-    path = PurePosixPath(results)
-    for each in (path, *path.parents):
-        if os.path.lexists(each) and not Path(each).is_dir():
-            return f"{each} is {_kind_of(Path(each))}; expected the name of a directory"
+    # What a run keeps beside its results has their name, too.
+    for path in (PurePosixPath(results), PurePosixPath("logs", results), PurePosixPath("work", results)):
+        for each in (path, *path.parents):
+            if os.path.lexists(each) and not Path(each).is_dir():
+                return f"{each} is {_kind_of(Path(each))}; expected the name of a directory"
     return None
 
 

@@ -8,11 +8,11 @@ from scripts.workflow.config_files import read_files
 from scripts.workflow.configuration import validate
 
 
-def read_configuration(path: Path) -> dict[str, Any]:
-    """A valid configuration: YAML, or the config.json beside a run's results.
+def read_configuration(*paths: Path) -> dict[str, Any]:
+    """A valid configuration: YAML, or the config.json beside a run's results; later files over earlier ones.
 
-    Raises UserError when it is absent, not YAML or invalid.
+    Raises UserError when one is absent, or not YAML, or the whole is invalid.
     """
-    config, faults = read_files([path])
+    config, faults = read_files(paths)
     validate(config, ROOT / "config", faults)
     return config

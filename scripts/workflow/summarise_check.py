@@ -46,7 +46,7 @@ def summary(manifests: list[Path], checks: list[Path], questions: list[Path]) ->
     yield from (donor_line(read_manifest(path)) for path in manifests)
     yield from (rows_line(path.name.removesuffix(".check.json"), read_dataset_check(path)) for path in checks)
     yield from map(questions_line, questions)
-    yield "all of this can be trained on and asked; the same command without `check` goes on"
+    yield "all of this can be trained on and asked; `snakemake` with the same configuration goes on"
 
 
 def main() -> None:

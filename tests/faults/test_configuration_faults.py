@@ -53,3 +53,40 @@ def test_json_with_tabs_and_several_overlays_are_configurations(root: Path, tmp_
     (tmp_path / "a.json").write_text('{\n\t"seed": 7\n}')
     (tmp_path / "b.yaml").write_text("seed: 8\n")
     assert planned(root, str(tmp_path / "a.json"), str(tmp_path / "b.yaml")).returncode == 0
+
+
+def test_a_file_of_ones_own_that_is_not_there_is_named_where_an_earlier_run_has_left_results(
+    root: Path, tmp_path: Path
+) -> None:
+    """Snakemake would take the results of the earlier files for those of the present ones."""
+    rows = tmp_path / "rows.jsonl"
+    (tmp_path / "overlay.yaml").write_text(f"stage1: {{datasets: [{rows}]}}\n")
+    rows.touch()
+    assert planned(root, str(tmp_path / "overlay.yaml")).returncode == 0
+    rows.unlink()
+    finished = planned(root, str(tmp_path / "overlay.yaml"))
+    assert finished.returncode == 1
+    assert (
+        f"stage1.datasets[0]: {rows} not found; expected training rows; check the path"
+        in finished.stdout + finished.stderr
+    )
+
+
+def test_a_picture_that_a_list_names_and_that_is_not_there_is_left_to_the_program(root: Path, tmp_path: Path) -> None:
+    """It names the list and the line; Snakemake would name the picture alone."""
+    line = '{"question": "Which?", "images": ["no.png"], "options": ["1", "2"], "answer": "A"}\n'
+    (tmp_path / "list.jsonl").write_text(line)
+    (tmp_path / "overlay.yaml").write_text(f"evaluate: {{benchmarks: [{{mine: {tmp_path}/list.jsonl}}]}}\n")
+    finished = planned(root, str(tmp_path / "overlay.yaml"))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+@pytest.mark.parametrize("word", ["seed", "=5"])
+def test_a_setting_without_key_or_value_is_named(root: Path, word: str) -> None:
+    finished = planned(root, "--config", word)
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines()[-1].endswith("found; expected KEY=VALUE; correct it")
+
+
+def test_settings_are_taken_as_they_are(root: Path) -> None:
+    assert planned(root, "--config", "seed=5", "results=results/mine").returncode == 0

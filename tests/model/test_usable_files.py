@@ -209,6 +209,13 @@ def test_an_added_token_that_the_tokenizer_lacks_is_named(llm_dir: Path) -> None
     assert expected in "".join(faults_here(llm_dir, "llm", rows_of(llm_dir)))
 
 
+def test_a_length_of_texts_below_one_is_named(llm_dir: Path) -> None:
+    change(llm_dir / "tokenizer_config.json", {"model_max_length": -5})
+    assert "model_max_length is -5; expected a positive number" in "".join(
+        faults_here(llm_dir, "llm", rows_of(llm_dir))
+    )
+
+
 def test_two_added_tokens_of_one_id_are_named(llm_dir: Path) -> None:
     def merge(tokenizer: dict[str, Any]) -> None:
         tokenizer["added_tokens"][-1]["id"] = tokenizer["added_tokens"][0]["id"]

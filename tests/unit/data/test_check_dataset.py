@@ -11,6 +11,7 @@ from PIL import Image
 
 from scripts.data.dataset_check import read_dataset_check
 from scripts.data.pictures import NUM_PICTURES_PER_TASK
+from scripts.data.row_origins import RowOrigins, write_row_origins
 
 Row = dict[str, Any]
 
@@ -76,3 +77,14 @@ def test_rows_of_text_alone_pass_with_a_note(root: Path, tmp_path: Path) -> None
     assert "no row has a picture" in finished.stderr
     report = json.loads((tmp_path / "rows.check.json").read_text())
     assert (report["num_pictures"], report["num_assistant_turns"], report["picture_width_px"]) == (0, 2, None)
+
+
+def test_rows_that_were_cut_after_they_were_prepared_are_refused(root: Path, tmp_path: Path) -> None:
+    dataset_path = write_dataset(tmp_path, [(10, 40), (20, 20), (60, 30)])
+    origins_path = tmp_path / "rows.origins.json"
+    write_row_origins(origins_path, RowOrigins(["mine.jsonl"], [0, 0, 0], [1, 2, 3], [], {}))
+    assert check(root, dataset_path, "--origins", str(origins_path)).returncode == 0
+    dataset_path.write_text("".join(dataset_path.read_text().splitlines(keepends=True)[:2]))
+    finished = check(root, dataset_path, "--origins", str(origins_path))
+    assert finished.returncode == 1
+    assert f"{dataset_path}: 2 rows found, 3 expected by the record of where they are from" in finished.stderr

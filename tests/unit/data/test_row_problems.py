@@ -27,6 +27,10 @@ USER, ASSISTANT = {"role": "user", "content": "?"}, {"role": "assistant", "conte
         ([{"role": ["user"], "content": "?"}, ASSISTANT], ["a message that ms-swift does not accept"]),
         ([{"role": {}, "content": "?"}, ASSISTANT], ["a message that ms-swift does not accept"]),
         ([USER, None], ["a message that ms-swift does not accept"]),
+        ([USER, ASSISTANT | {"loss": "false"}], ["a message that ms-swift does not accept"]),
+        ([USER, ASSISTANT | {"loss": 0}], ["a message that ms-swift does not accept"]),
+        ([USER, ASSISTANT | {"loss": True}], []),
+        ([USER, ASSISTANT | {"loss": None}], []),
     ],
 )
 def test_a_conversation_is_trainable_or_its_problem_is_named(messages: list[Any], kinds: list[str]) -> None:

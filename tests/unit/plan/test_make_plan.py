@@ -25,7 +25,7 @@ def lines(config: dict[str, Any], tmp_path: Path, limits: dict[str, tuple[int, i
 def test_the_recipe_is_planned_without_anything_fetched(config: dict[str, Any], tmp_path: Path) -> None:
     said = "\n".join(lines(config, tmp_path, {}))
     assert "stage1: 47.2 M of 8.87 G parameters train" in said
-    assert "4,361 of 128 rows (1 epochs" in said, "558,128 rows"
+    assert "4,361 steps with 128 rows each (1 epochs" in said, "558,128 rows"
     assert "5 of 36.04 GB; at most 108.13 GB on the disk at once" in said
     assert "would fit with per_device_train_batch_size: 1 with gradient_accumulation_steps: 16" in said
     assert "assumed (config/datasets.yaml)" in said and "jobs" not in said
@@ -37,7 +37,15 @@ def test_a_walltime_is_divided_into_jobs_and_one_that_ends_before_its_signal_is_
     said = lines(config, tmp_path, {"stage1": (5, 600), "stage2": (600, 600)})
     first, second = [line for line in said if line.startswith("  jobs")]
     assert "none: SLURM_SIGNAL_S 600 leaves nothing of 5 min" in first
-    assert "up to 2 of 600 min" in second and "needs a disk of 236" in second
+    assert "up to 2 jobs of 600 min" in second and "the disk must take 236" in second
+
+
+def test_a_stage_with_fewer_rows_than_a_batch_is_said(config: dict[str, Any], tmp_path: Path) -> None:
+    config["stage1"]["datasets"] = ["AI-ModelScope/LLaVA-Pretrain#8"]
+    said = lines(config, tmp_path, {})
+    assert any("fewer rows than a step takes (128)" in line for line in said)
+    assert any("2 k tokens" in line for line in said), "8 rows of 250"
+    assert any("less than a minute" in line for line in said)
 
 
 def test_a_flag_without_effect_is_said(config: dict[str, Any], tmp_path: Path) -> None:

@@ -146,6 +146,16 @@ def test_an_option_that_stands_there_twice_is_refused(tmp_path: Path, backend: s
     assert "question 1: options" in refusal(table(tmp_path / "t.tsv", rows), backend)
 
 
+def test_every_question_with_a_fault_is_named_at_once(tmp_path: Path) -> None:
+    rows = [[str(number), *ROWS[0][1:]] for number in range(4)]
+    for number in (1, 3):
+        rows[number][COLUMNS.index("answer")] = "E"
+    with pytest.raises(UserError) as caught:
+        read_own_table(table(tmp_path / "t.tsv", rows), "native")
+    first, second = str(caught.value).splitlines()
+    assert "the answer of question 1 is 'E'" in first and "the answer of question 3 is 'E'" in second
+
+
 @pytest.mark.parametrize("token", ["<|image_pad|>", "<|im_end|>", "<image>", "<|endoftext|>"])
 @pytest.mark.parametrize("column", ["question", "A"])
 def test_a_token_of_the_model_in_a_text_is_refused_by_question_and_column(

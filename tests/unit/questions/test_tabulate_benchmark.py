@@ -84,6 +84,7 @@ def test_the_table_reads_back_the_same(directory: Path, monkeypatch: pytest.Monk
         ({**CHOICE, "images": []}, "line 2: images is missing or empty"),
         ({**CHOICE, "answer": "C"}, "line 2: answer is 'C'; expected the letter of an option, one of A, B"),
         ({**CHOICE, "answer": "7"}, "line 2: answer is '7'; expected the letter"),
+        ({**CHOICE, "answer": 0}, "line 2: answer is 0; expected the letter of an option, one of A, B"),
         ({**CHOICE, "options": None}, "line 2: options is None; expected a list"),
         ({**CHOICE, "options": ["1", ""]}, "line 2: options is .*; expected a list"),
         ({**CHOICE, "options": []}, "line 2: no options found, other than in line 1; expected choices alone or open"),
@@ -115,6 +116,15 @@ def test_a_line_that_cannot_be_asked_is_named(
     with pytest.raises(UserError, match=expected):
         tabulate(directory, monkeypatch, CHOICE, line)
     assert not (directory / "q.tsv").exists()
+
+
+def test_every_line_that_cannot_be_asked_is_named_at_once(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = [{**CHOICE, "answer": "F"}, "{", {**CHOICE, "images": ["no.png"]}, {**CHOICE, "colour": 1}]
+    with pytest.raises(UserError) as caught:
+        tabulate(directory, monkeypatch, CHOICE, *wrong)
+    assert [line.partition("q.jsonl: ")[2][:6] for line in str(caught.value).splitlines()] == [
+        f"line {number}" for number in (2, 3, 4, 5)
+    ]
 
 
 @pytest.mark.parametrize("lines", [(), ("", "  ")])

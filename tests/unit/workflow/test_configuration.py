@@ -349,6 +349,11 @@ def test_branches_tags_and_commits_are_taken(config: dict[str, Any], root: Path,
     assert lines_for(changed(changed(config, "donors.llm", donor), "donors.vl", donor), root) == []
 
 
+def test_keys_that_are_trained_on_cannot_be_ignored(config: dict[str, Any], root: Path) -> None:
+    (line,) = lines_for(changed(config, "data.ignored_keys", ["id", "messages"]), root)
+    assert line.startswith("data.ignored_keys: messages found, which is what is trained on")
+
+
 def test_a_speed_flag_that_takes_no_effect_is_refused(config: dict[str, Any], root: Path) -> None:
     (line,) = lines_for(changed(config, "stage2.flags.use_liger_kernel", True), root)
     assert line.startswith("stage2.flags.use_liger_kernel: true takes no effect with graft.architecture: qwen3")

@@ -6,7 +6,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,9 +54,12 @@ def test_a_directory_of_somebody_else_is_refused_with_advice(tmp_path: Path) -> 
         claim_directory(tmp_path / "vlgraft.lock")
 
 
-def test_a_directory_in_the_place_of_the_lock_is_to_be_removed(tmp_path: Path) -> None:
-    (tmp_path / "vlgraft.lock").mkdir()
-    with pytest.raises(UserError, match=r"vlgraft.lock: a directory found; expected the file .*; remove it"):
+@pytest.mark.parametrize(("make", "what"), [(os.mkdir, "a directory"), (os.mkfifo, "a pipe, a socket or a device")])
+def test_what_is_no_file_in_the_place_of_the_lock_is_to_be_removed(
+    tmp_path: Path, make: Callable[[Path], None], what: str
+) -> None:
+    make(tmp_path / "vlgraft.lock")
+    with pytest.raises(UserError, match=rf"vlgraft.lock: {what} found; expected the file .*; remove it"):
         claim_directory(tmp_path / "vlgraft.lock")
 
 

@@ -107,3 +107,14 @@ def test_results_that_are_a_link_to_nothing_or_a_pipe_are_refused(
     assert ["results/gone is a link to nothing" in line for line in results_findings("results/gone/run")] == [True]
     assert ["results/pipe is a pipe" in line for line in results_findings("results/pipe")] == [True]
     assert list(results_findings("results/linked")) == []
+
+
+@pytest.mark.parametrize("beside", ["logs/results/mine", "work/results/mine", "logs"])
+def test_a_file_where_a_run_would_keep_its_logs_or_its_work_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / beside).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / beside).touch()
+    (found,) = results_findings("results/mine")
+    assert found.endswith(f"{beside} is a file; expected the name of a directory")
