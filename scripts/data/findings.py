@@ -22,6 +22,7 @@ REMEDIES = {
     "not valid JSON": "write one JSON object per line",
     "no messages": 'give "messages": [{"role": ..., "content": ...}, ...]',
     "a message that ms-swift does not accept": f"give each message a role ({', '.join(sorted(ROLES))}) and text",
+    "tools that ms-swift does not accept": "give a list of objects, or JSON text of one",
     "no assistant turn": "add what the model is to answer; such a row trains nothing",
     "empty assistant turn": "fill in the answer or drop the row",
     "last turn is not the assistant's": "end the row with the answer",

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from scripts.common.json_text import json_value
 from scripts.data.rows import IMAGE_TAG, count_image_tags
 
 # Roles that ms-swift accepts (swift/dataset/preprocessor/core.py: _check_messages).
@@ -44,12 +45,27 @@ def message_problems(messages: Sequence[Any]) -> Iterator[tuple[str, str]]:
         yield "turns do not alternate", f"roles: {', '.join(roles)}"
 
 
+def _are_tools(tools: Any) -> bool:
+    """None, or descriptions of functions, each as an object or as JSON text of one, as a list or as JSON text of that."""
+    if isinstance(tools, str):
+        try:
+            tools = json_value(tools)
+        except ValueError:
+            return False
+    if tools is None:
+        return True
+    described = tools if isinstance(tools, list) else [tools]
+    return all(isinstance(tool, dict) or (isinstance(tool, str) and _are_tools(tool)) for tool in described)
+
+
 def row_problems(row: Any) -> Iterator[tuple[str, str]]:
     """What is wrong with a row, as (kind, detail)."""
     messages = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(messages, list) or not messages:
         yield "no messages", ""
         return
+    if not _are_tools(row.get("tools")):
+        yield "tools that ms-swift does not accept", f"{row['tools']!r:.60}"
     problems = list(message_problems(messages))
     yield from problems
     images = images_of(row)

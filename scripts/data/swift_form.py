@@ -46,6 +46,15 @@ class _Read(dict[str, Any]):
         return super().pop(key, *default)
 
 
+# What ms-swift does to a row before it trains on it (swift/dataset/preprocessor/core.py), by the key that it concerns.
+_NORMALISERS = {
+    "objects": "_check_objects",
+    "messages": "_check_messages",
+    "images": "_cast_mm_data",
+    "tools": "_normalize_tools",
+}
+
+
 class SwiftForm:
     """ms-swift's preprocessor for a file with these columns."""
 
@@ -68,16 +77,27 @@ class SwiftForm:
         try:
             result = self._preprocessor.preprocess(row)
             if not isinstance(result, dict) or not result.get("messages"):
-                raise RowProblem("no messages found; expected at least one turn")
+                keys = ", ".join(sorted(map(repr, (key for key, value in values.items() if value is not None))))
+                raise RowProblem(
+                    f"no messages found in its keys ({keys or 'none'}); expected messages, or the form of the file's other rows: "
+                    "ms-swift reads a file in one form, so give each form a file of its own"
+                )
             _check_messages(messages, result["messages"])
             _check_sections(result)
-            for normalise in ("_check_objects", "_check_messages", "_cast_mm_data", "_normalize_tools"):
-                getattr(self._preprocessor, normalise)(result)
+            for part, normalise in _NORMALISERS.items():
+                self._normalise(part, normalise, result)
         except RowProblem:
             raise
         except Exception as error:  # whatever its code meets in the row
             raise RowProblem(f"ms-swift cannot read it ({type(error).__name__}: {in_one_line(error)})") from None
         return _plain({key: value for key, value in result.items() if value is not None})
+
+    def _normalise(self, part: str, name: str, result: dict[str, Any]) -> None:
+        try:
+            getattr(self._preprocessor, name)(result)
+        except Exception as error:  # assertions without words, mostly
+            reason = in_one_line(error)
+            raise RowProblem(f"{part}: ms-swift cannot read it ({type(error).__name__}: {reason})") from None
 
 
 def _watched_messages(row: dict[str, Any]) -> list[_Read]:

@@ -130,8 +130,8 @@ def test_more_bad_rows_than_may_be_dropped_refuse_the_dataset(files: Files) -> N
         ({"objects": {"ref": [], "bbox": [], "colour": "red"}}, "key 'objects.colour'"),
         ({"messages": [{"role": "user", "content": "?", "weight": 2}, ANSWER]}, "key 'messages[1].weight'"),
         ({"messages": [{"role": "user", "content": "?", "value": "!"}, ANSWER]}, "'content' and 'value' found"),
-        ({"messages": [{"role": "judge", "content": "?"}, ANSWER]}, "ms-swift cannot read it"),
-        ({"messages": []}, "no messages found"),
+        ({"messages": [{"role": "judge", "content": "?"}, ANSWER]}, "messages: ms-swift cannot read it"),
+        ({"messages": []}, "no messages found in its keys ('messages')"),
     ],
 )
 def test_what_ms_swift_would_drop_is_refused_by_the_name_of_its_key(files: Files, values: Any, words: str) -> None:
