@@ -18,16 +18,16 @@ demo: environments
 study: environments
 	$(SNAKEMAKE) --snakefile study/Snakefile --scheduler greedy
 
-# In two tiers: `test` is what every change must pass; `test-rest` is what it leaves out (marked `full`). Three groups at a time,
-# the longest first; most of them wait much of their time, for a server or for Slurm. Their dots are mixed. In the second tier the
-# lines of the pages are a group of their own; in the first nothing is left of them.
+# In two tiers: `test` is what every change must pass; `test-rest` is what it leaves out (marked `full`). Two groups at a time,
+# the longest first: three took longer. Their dots are mixed. In the second tier the lines of the pages are a group of their own;
+# in the first nothing is left of them.
 test: .venv/ok environments lint
-	$(MAKE) --jobs=3 --keep-going TIER='-m "not full"' test-pipeline test-unit test-cluster test-model
+	$(MAKE) --jobs=2 --keep-going TIER='-m "not full"' test-pipeline test-cluster test-unit test-model
 	@test "$$(id -u)" = 0 || echo "$(WITHOUT_ROOT)"
 
 test-rest: .venv/ok environments
-	$(MAKE) --jobs=3 --keep-going TIER='-m full' IGNORED='$(PAGES:%=--ignore=%)' \
-	    test-pipeline test-cluster test-pages test-model test-unit test-serving
+	$(MAKE) --jobs=2 --keep-going TIER='-m full' IGNORED='$(PAGES:%=--ignore=%)' \
+	    test-pipeline test-cluster test-pages test-serving test-model test-unit
 	@test "$$(id -u)" = 0 || echo "$(WITHOUT_ROOT)"
 
 test-all: test test-rest
