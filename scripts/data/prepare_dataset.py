@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.common.errors import run_program
+from scripts.common.errors import UserError, run_program
 from scripts.common.files import open_atomically
 from scripts.common.logger import log
 from scripts.common.ownership import owned
@@ -70,6 +70,8 @@ def prepare(
                 except RowProblem as problem:
                     bad.found.append(DroppedRow(source.name, taken.place, str(problem)))
                     continue
+                except UserError as error:  # no fault of the row: there is no network, or a fetched picture was changed
+                    raise UserError(f"{source.name}, line {taken.place}: {error}") from None
                 source_of_row.append(number)
                 line_of_row.append(taken.place)
             log(f"{output_path}: rows {first} to {len(source_of_row)} are from {source.text}")

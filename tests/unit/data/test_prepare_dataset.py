@@ -4,7 +4,14 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from helpers.training_rows import Row, row_of, write_rows
+from scripts.common.errors import UserError
+from scripts.data import addresses, prepare_dataset
+from scripts.data.settings import REFUSE_ALL
+from scripts.data.sources import parse_source
+from scripts.train.ports import free_port
 
 
 def prepare(root: Path, sources: list[str], output_path: Path, seed: int = 0) -> subprocess.CompletedProcess[str]:
@@ -62,3 +69,16 @@ def test_a_broken_line_leaves_the_earlier_result_and_names_file_and_row(root: Pa
     assert f"{path}, line 3: not valid JSON" in finished.stderr
     assert output_path.read_text() == earlier
     assert [p.name for p in output_path.parent.iterdir()] == ["stage1.jsonl"]
+
+
+def test_a_row_whose_picture_cannot_be_fetched_for_want_of_a_network_is_named_by_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(addresses, "_PAUSES_S", ())
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    rows = [row_of("a", []), row_of("b", [f"http://127.0.0.1:{free_port('127.0.0.1')}/x.png"])]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(UserError, match=rf"{path}, line 2: http://127\.0\.0\.1:\d+/x\.png: could not be fetched"):
+        prepare_dataset.prepare([parse_source(str(path))], 0, REFUSE_ALL, tmp_path / "out.jsonl", tmp_path / "pictures")
+    assert not (tmp_path / "out.jsonl").exists()
