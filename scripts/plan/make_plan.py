@@ -23,7 +23,7 @@ from scripts.plan.idle_flags import idle_flags
 from scripts.plan.memory import GIB, MemoryParts
 from scripts.plan.models import PlannedModel, planned_model
 from scripts.plan.rows import planned_rows
-from scripts.plan.stage_plan import BYTES_OF_DTYPE, StagePlan, Verdict, plan_stage, remedy, verdict
+from scripts.plan.stage_plan import StagePlan, Verdict, bytes_of, plan_stage, remedy, verdict
 from scripts.serve.settings import ServeSettings
 from scripts.train.settings import StageSettings, torch_dtype
 
@@ -69,10 +69,9 @@ def stage_lines(plan: StagePlan, settings: StageSettings) -> Iterator[str]:
     """What the stage is, whatever the card."""
     rows = plan.rows
     yield f"{plan.stage}: {count(plan.num_trained)} of {count(plan.num_values)} parameters train"
-    share = rows.mean_picture_tokens / rows.mean_tokens if rows.mean_tokens else 0.0
     yield (
-        f"  rows         {rows.num_rows:,} rows, {rows.mean_tokens:.0f} tokens each on average ({share:.0%} of them pictures), "
-        f"the longest {rows.longest_tokens:.0f}; {rows.origin}"
+        f"  rows         {rows.num_rows:,} rows, {rows.mean_tokens:.0f} tokens each on average "
+        f"({rows.picture_share:.0%} of them pictures), the longest {rows.longest_tokens:.0f}; {rows.origin}"
     )
     yield (
         f"  steps        {plan.num_steps:,} steps with {plan.global_batch} rows each ({plan.num_epochs:.2g} epochs, "
@@ -117,8 +116,8 @@ def chosen_gpus(wanted: str | None) -> list[Gpu]:
     known = known_gpus()
     if wanted is None:
         return list(known.values())
-    plain = wanted.lower().replace("-", "_")
-    found = [gpu for key, gpu in known.items() if all(part in plain for part in key.split("_"))]
+    asked = wanted.lower().replace("-", "_")
+    found = [gpu for key, gpu in known.items() if all(part in asked for part in key.split("_"))]
     if not found:
         raise UserError(f"--gpu: {wanted} found; expected one of {', '.join(known)}; add it to config/gpus.yaml")
     return found
@@ -166,7 +165,7 @@ def evaluation_lines(
     )
     for name, table_path in tables.items():
         yield ""
-        yield from benchmark_lines(name, table_path, asking, planned.model, BYTES_OF_DTYPE[planned.dtype], gpus)
+        yield from benchmark_lines(name, table_path, asking, planned.model, bytes_of(planned.dtype), gpus)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from scripts.graft.donor_configs import (
     vision_shape,
 )
 from scripts.plan.stacks import Model, language_stack, vision_parts
+from scripts.train.settings import DTYPES
 
 PUBLISHED_DIR = ROOT / "config/models"
 
@@ -57,4 +58,8 @@ def planned_model(donors: Mapping[str, Mapping[str, Any]], dirs: Mapping[str, Pa
         shape, out_hidden_size=language.hidden_size, num_full_layers=len(full), window_px=window_px
     )
     dtype = llm.values.get("dtype") or llm.values.get("torch_dtype") or "bfloat16"
-    return PlannedModel(Model(language, tower, aligner), str(dtype), [vl_origin, llm_origin])
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise UserError(
+            f"{llm_dir / CONFIG_NAME}: dtype is {dtype!r}; expected one of {', '.join(DTYPES)}; take the donor's original"
+        )
+    return PlannedModel(Model(language, tower, aligner), dtype, [vl_origin, llm_origin])

@@ -43,8 +43,9 @@ class PlannedRows:
     origin: str
 
     @property
-    def num_tokens(self) -> float:
-        return self.num_rows * self.mean_tokens
+    def picture_share(self) -> float:
+        """Of a row's tokens in the mean."""
+        return self.mean_picture_tokens / self.mean_tokens if self.mean_tokens else 0.0
 
 
 def known_sets() -> dict[str, KnownSet]:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from scripts.donors.safetensors_files import DTYPE_BYTES
 from scripts.plan.flop import Flop, Row, Trained, row_flop
 from scripts.plan.memory import GIB, Hardware, MemoryParts, Sharding, memory_of, num_trained_values
 from scripts.plan.rows import PlannedRows
 from scripts.plan.stacks import Model
 from scripts.train.checkpoint_space import checkpoint_bytes
-from scripts.train.settings import StageSettings
+from scripts.train.settings import DTYPES, StageSettings
 
-BYTES_OF_DTYPE = {"bfloat16": 2, "float16": 2, "float32": 4}
 # What of the card may be full: the plan's own error against published trainings is about a tenth (benchmarks/results/plan.md).
 FULL = 0.92
 
@@ -60,6 +60,11 @@ class StagePlan:
         return self.checkpoint_bytes * self.num_checkpoints
 
 
+def bytes_of(dtype: str) -> int:
+    """Of one weight of ms-swift's type."""
+    return DTYPE_BYTES[DTYPES[dtype]]
+
+
 def trained_parts(settings: StageSettings) -> Trained:
     flags = settings.flags
     is_checkpointed = bool(flags.get("gradient_checkpointing", True))
@@ -81,16 +86,15 @@ def hardware_of(settings: StageSettings, dtype: str) -> Hardware:
         num_gpus=settings.num_processes,
         sharding=Sharding(stage),
         is_offloaded=name.endswith("_offload"),
-        weight_bytes=BYTES_OF_DTYPE[dtype],
+        weight_bytes=bytes_of(dtype),
         has_fused_loss=bool(settings.flags.get("use_liger_kernel")),
     )
 
 
 def _batch(model: Model, rows: PlannedRows, num_tokens: float, num_rows: int) -> Row:
     """Rows of one length, with the picture tokens that a row of this length has in the mean."""
-    share = rows.mean_picture_tokens / rows.mean_tokens if rows.mean_tokens else 0.0
     num_merged = model.aligner.num_merged if model.aligner else 1
-    return Row(num_rows * num_tokens, num_rows * num_tokens * share * num_merged)
+    return Row(num_rows * num_tokens, num_rows * num_tokens * rows.picture_share * num_merged)
 
 
 def plan_stage(stage: str, settings: StageSettings, model: Model, rows: PlannedRows, dtype: str) -> StagePlan:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.common.errors import UserError
+from scripts.common.input_files import file_fault
 from scripts.common.locks import try_lock
 from scripts.common.logger import log
 from scripts.common.processes import described, this_process
@@ -54,10 +55,10 @@ class ClusterJob:
 
 def claim_directory(path: Path) -> None:
     """Takes a directory's lock for the life of this process. Raises UserError naming the run and user that hold it."""
-    if path.exists() and not path.is_file():
-        what = "a directory" if path.is_dir() else "a pipe, a socket or a device"
+    fault = file_fault(path) or ""
+    if fault.startswith("is "):  # one that is absent is made, and one that cannot be reached is named below
         raise UserError(
-            f"{path}: {what} found; expected the file that says which run works here, or nothing; remove it"
+            f"{path}: {fault.removeprefix('is ')} found; expected the file that says which run works here, or nothing; remove it"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,3 +28,10 @@ def test_the_aligner_ends_in_the_width_of_the_language_model_that_is_grafted(tmp
 def test_a_donor_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"donors\.llm: .*config\.json not found.*snakemake prefetch"):
         config_dir("llm", {"id": "me/mine"}, tmp_path)
+
+
+def test_weights_of_a_type_that_no_graft_has_are_refused_by_name(tmp_path: Path) -> None:
+    own = json.loads((CONFIGS_DIR / "Qwen3-8B/config.json").read_text()) | {"torch_dtype": "float8_e4m3fn"}
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    with pytest.raises(UserError, match=r"config\.json: dtype is 'float8_e4m3fn'; expected one of float32, bfloat16"):
+        planned_model({"vl": {"id": "a/Qwen2.5-VL-7B-Instruct"}, "llm": {}}, {"vl": tmp_path / "none", "llm": tmp_path})
