@@ -19,7 +19,7 @@ from scripts.common.root import ROOT
 from scripts.serve.child_processes import process_group
 from scripts.serve.command import HOST, Serving, add_arguments
 from scripts.serve.ready_server import POLL_S, ready_server, stop_on_signals
-from scripts.serve.server import ModelServer, is_port_answered, last_error
+from scripts.serve.server import ModelServer, is_port_answered, last_error, require_free_port
 from scripts.train.ports import free_port
 
 # gradio asks its makers for news and sends them how it is used, where nobody tells it not to.
@@ -50,6 +50,8 @@ def main() -> None:
         raise UserError(
             f"{python}: not found; expected the page's environment; build it: snakemake --cores all {python.parent.parent}.ok"
         )
+    if arguments.port is not None:
+        require_free_port(arguments.port, "--port")  # before the model is loaded
     stop = stop_on_signals()
     serving = Serving(arguments.serve_python.absolute(), arguments.checkpoint_dir.absolute(), arguments.serve)
     with ready_server(serving, stop) as server:

@@ -38,14 +38,14 @@ _VLLM_POINTERS = ("See stack trace (above) for the root cause", "See root cause 
 _NUM_SHOWN_CHARACTERS = 300
 
 
-def require_free_port(port: int) -> None:
+def require_free_port(port: int, key: str = "evaluate.serve.flags.port") -> None:
     """Raises UserError when the port cannot be bound, by the test that ms-swift makes before it takes another one."""
     with socket.socket() as probe:
         try:
             probe.bind(("", port))
         except OSError as error:
             raise UserError(
-                f"evaluate.serve.flags.port: {port} cannot be used ({error.strerror}); expected a free port; "
+                f"{key}: {port} cannot be used ({error.strerror}); expected a free port; "
                 "end what listens there, or remove the key and the kernel chooses one"
             ) from None
 

@@ -1,6 +1,7 @@
 """What cannot be served is refused in one line, before a server starts."""
 
 import json
+import socket
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -27,3 +28,18 @@ def test_a_checkpoint_that_is_not_the_declared_one_is_not_served(root: Path, tmp
     *_, error = finished.stderr.splitlines()
     assert error.startswith(f"error: {checkpoint_dir}: sha256 ")
     assert f"{'0' * 64} declared by {metrics_path}" in error
+
+
+def test_a_page_at_a_port_that_is_taken_is_refused_before_the_model_is_loaded(root: Path, tmp_path: Path) -> None:
+    checkpoint_dir = write_small_checkpoint(tmp_path / "checkpoint")
+    options = ["--checkpoint-dir", str(checkpoint_dir), "--serve", json.dumps(asdict(serve_settings()))]
+    options += ["--serve-python", "/bin/false", "--app-python", "/bin/false"]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = [".venv/bin/python", "scripts", "serve.app", *options, "--port", str(port)]
+        finished = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines()[-1].startswith(f"error: --port: {port} cannot be used")
+    assert "loading" not in finished.stderr
